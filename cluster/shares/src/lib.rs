@@ -1,0 +1,1 @@
+//! The node-local sealed store of key shares.

@@ -1,0 +1,1 @@
+//! A seeded world of clock, network and disks that drives the real cores.

@@ -1,0 +1,1 @@
+//! Threshold ceremonies, sans-IO: key generation, FROST, Diffie-Hellman.

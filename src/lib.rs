@@ -1,0 +1,1 @@
+//! Conclave: what is true on one node. The binary is a thin shell around this library.
