@@ -1,0 +1,47 @@
+# The two commands of a newcomer are `make demo` and `make test`. `make help` lists the rest.
+
+CARGO ?= cargo
+CONCLAVE := target/release/conclave
+SEEDS ?= 2000
+SECONDS_PER_SCENARIO ?= 20
+
+# cargo-nextest where it is installed, else cargo's own runner.
+TEST_RUNNER := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo "nextest run" || echo "test")
+
+.PHONY: help deps build demo run test test-long simulate bench check clean
+.DEFAULT_GOAL := help
+
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps: ## Install what the build needs; compile RocksDB once into a cache
+	@scripts/deps
+
+build: deps ## Leave target/release/conclave
+	$(CARGO) build --locked --release --bin conclave
+
+demo: build ## Three nodes, keys, signatures, a revocation, a killed node; then stop
+	$(CONCLAVE) demo
+
+run: build ## A cluster of three nodes that stays up, under .conclave
+	$(CONCLAVE) dev
+
+test: deps ## All tests, the npm clients' included
+	$(CARGO) $(TEST_RUNNER) --locked --workspace
+
+test-long: deps ## The tests that take long: kills under load, a thousand revocations, many seeds
+	$(CARGO) build --locked --release --bin conclave
+	$(CARGO) test --locked --release --workspace -- --ignored --test-threads 1
+
+simulate: deps ## SEEDS simulated worlds, invariants after every event
+	SEEDS=$(SEEDS) $(CARGO) test --locked -p conclave-simulator -- --nocapture seeds
+
+bench: build ## Load on a fresh cluster of three nodes, a row per scenario
+	scripts/bench $(SECONDS_PER_SCENARIO)
+
+check: deps ## Format, lints
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+clean: ## Remove what was built here (the RocksDB cache stays)
+	$(CARGO) clean
