@@ -1,1 +1,7 @@
 //! Conclave: what is true on one node. The binary is a thin shell around this library.
+
+pub mod identifier;
+pub mod keystore;
+pub mod membership;
+pub mod operation;
+pub mod problem;

@@ -1,0 +1,186 @@
+//! What nodes ask each other on the ceremony lane, as closed types; postcard, bounded by the lane.
+//!
+//! Every question about a client's request carries the request itself: the node that is asked verifies it as if the
+//! client had sent it there. Nothing in a question is believed but what it is checked against.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::identifier::{LocalId, OperationId};
+use crate::keystore::Endorsement;
+use crate::problem::Problem;
+
+/// A client's request on its way to another node.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Forwarded {
+    /// Drawn by the sender for this request.
+    pub operation: OperationId,
+    /// Counts from 1: a retry of the same operation after a holder fell out.
+    pub attempt: u8,
+    /// The signed part of the request, encoded.
+    pub request: Vec<u8>,
+    /// (group, index): what the sender had applied of the groups that the decision rests on.
+    pub needs: Vec<(u32, u64)>,
+}
+
+/// A question.
+#[derive(Clone, Serialize, Deserialize)]
+pub enum Call {
+    /// Endorse the change that this request asks for.
+    Endorse(Forwarded),
+    /// Endorse the time for an idle group.
+    EndorseTime {
+        /// The group.
+        group: u32,
+        /// Names the entry.
+        operation: OperationId,
+    },
+    /// Sign with a quorum of two: the sender's commitments come with the request (threshold.md, FROST).
+    Cosign(Forwarded, Vec<u8>),
+    /// First of two round trips with a larger quorum: draw commitments.
+    Commit(Forwarded),
+    /// Second: all signers' commitments by share index; the answer is the signature share.
+    SignShare(OperationId, u8, BTreeMap<u16, Vec<u8>>),
+    /// A partial Diffie-Hellman result with its proof.
+    Derive(Forwarded),
+    /// Generation, first round.
+    Begin(Forwarded, Beginning),
+    /// Generation, a later round: everybody's messages of the round before, by share index.
+    Continue([u8; 32], Round, BTreeMap<u16, Vec<u8>>),
+    /// Did you take part in this ceremony? Asked before signing a transcript that leaves the asked member out.
+    Standing([u8; 32]),
+    /// Envelopes that are kept for the asking member, after this share.
+    Envelopes(Option<ShareName>),
+    /// The asking member has its share of this key on disk.
+    Confirm(ShareName),
+}
+
+/// What the coordinator of a generation proposes; participants check every part that they can.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beginning {
+    /// The coordinator's clock, ms; within 5 s of the participant's.
+    pub start: u64,
+    /// (node, boot nonce) of every participant, ascending.
+    pub participants: Vec<(u64, [u8; 16])>,
+    /// Index of the configuration that the members are taken from.
+    pub configuration: u64,
+}
+
+/// Rounds of a generation after the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Round {
+    /// Everybody's hash; the answer is the package.
+    Packages,
+    /// Everybody's package; the answer is echo and envelopes.
+    Deal,
+    /// Everybody's envelopes; the answer is the signed outcome.
+    Finish,
+}
+
+/// Names one share of one key in envelopes and confirmations.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ShareName {
+    /// The keystore.
+    pub keystore: LocalId,
+    /// The key.
+    pub key: LocalId,
+    /// The ceremony.
+    pub session: [u8; 32],
+}
+
+/// An answer.
+#[derive(Clone, Serialize, Deserialize)]
+pub enum Answer {
+    /// To [`Call::Endorse`] and [`Call::EndorseTime`].
+    Endorsed(Endorsement),
+    /// To [`Call::Cosign`]: commitments, signature share.
+    Cosigned(Vec<u8>, Vec<u8>),
+    /// To [`Call::Commit`].
+    Committed(Vec<u8>),
+    /// To [`Call::SignShare`].
+    Signed(Vec<u8>),
+    /// To [`Call::Derive`].
+    Derived(Vec<u8>),
+    /// To a round of a generation: this participant's message.
+    Message(Vec<u8>),
+    /// To the last round: the signature over the outcome.
+    Generated(Endorsement),
+    /// To [`Call::Standing`].
+    Standing {
+        /// It is up and has refused or failed this ceremony itself.
+        refused: bool,
+    },
+    /// To [`Call::Envelopes`]: (share, envelopes as kept).
+    Envelopes(Vec<(ShareName, Vec<u8>)>),
+    /// To [`Call::Confirm`].
+    Confirmed,
+    /// No: the request does not authorize this, in the asked node's own judgement.
+    Refused(Box<Problem>),
+    /// Not now, no judgement: the asked node cannot decide safely, ask another.
+    Abstained(Abstention),
+    /// The question does not fit what the asked node knows of the ceremony; the reason is for the log.
+    Misfit(String),
+}
+
+/// Why a holder abstains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
+pub enum Abstention {
+    /// Entries that the decision needs are not applied yet.
+    #[error("behind: entries that the decision needs are not applied yet")]
+    Behind,
+    /// No leader has been heard from for 10 s, or a peer is further.
+    #[error("fenced: out of touch with the group")]
+    Fenced,
+    /// The clock ran back, or lags the group's time.
+    #[error("the clock cannot be trusted")]
+    Clock,
+    /// The replay memory is full or not yet read back.
+    #[error("the replay memory is not ready")]
+    Memory,
+    /// The audit record cannot be written.
+    #[error("the audit record cannot be written")]
+    Audit,
+    /// The share of this key has not arrived yet.
+    #[error("the share of this key is not here yet")]
+    NoShare,
+    /// Too much to do.
+    #[error("overloaded")]
+    Busy,
+}
+
+impl Answer {
+    /// Encodes for the wire.
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).unwrap_or_default()
+    }
+
+    /// Decodes; nothing may follow.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        postcard::take_from_bytes(bytes).ok().filter(|(_, rest)| rest.is_empty()).map(|(answer, _)| answer)
+    }
+}
+
+impl Call {
+    /// Encodes for the wire.
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).unwrap_or_default()
+    }
+
+    /// Decodes; nothing may follow.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        postcard::take_from_bytes(bytes).ok().filter(|(_, rest)| rest.is_empty()).map(|(call, _)| call)
+    }
+
+    /// The client's request in it, if it carries one.
+    pub fn forwarded(&self) -> Option<&Forwarded> {
+        match self {
+            Self::Endorse(forwarded)
+            | Self::Cosign(forwarded, _)
+            | Self::Commit(forwarded)
+            | Self::Derive(forwarded)
+            | Self::Begin(forwarded, _) => Some(forwarded),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! Applying an entry: signatures, time, version, revocations, repeats; then the command.
+//!
+//! Every replica runs this on the same entries and must come to the same bytes, whatever build it is: nothing here
+//! reads a clock, and the capability verifier is not called (its verdict is what the endorsers signed).
+
+use super::command::{Command, GeneratedKey};
+use super::config::KeystoreConfig;
+use super::entry::{Entry, Statement};
+use super::layout;
+use super::outcome::{Outcome, Rejection, Reply};
+use super::query;
+use super::record::{KeyRecord, KeystoreRecord, Meter, Repeat, RevocationRecord};
+use super::state::{StateError, WriteState};
+use crate::identifier::LocalId;
+use crate::membership::Membership;
+
+/// Endorsements of one entry lie within this of each other, ms.
+const TIME_SPREAD: u64 = 5_000;
+/// An entry's oldest endorsement may lie this far below the group's time, ms.
+const ENDORSEMENT_LIFE: u64 = 10_000;
+/// The same for a key, whose ceremony takes longer, ms.
+pub const CEREMONY_LIFE: u64 = 30_000;
+/// Twins of a creating request come within this of the first, entry time, ms.
+const TWIN_WINDOW: u64 = 2_000;
+/// At most this many of one name.
+const MAX_TWINS: u8 = 16;
+/// How long after a request's `expires` its name is remembered, ms: the verifier's clock skew.
+const NAME_MEMORY: u64 = 300_000;
+/// How long after a capability's expiry its revocation is kept, ms.
+pub const REVOCATION_MEMORY: u64 = 24 * 3_600_000;
+/// Live revocations of one revoker who is no controller.
+const MAX_REVOCATIONS: u32 = 10_000;
+/// Expired records deleted with each entry.
+const SWEEP: usize = 32;
+
+/// Applies one entry to its group's state.
+///
+/// # Errors
+/// Only if the store fails; an entry that may not change anything is an [`Outcome::Refused`].
+pub fn apply(
+    entry: &Entry,
+    group: u32,
+    members: &Membership,
+    state: &mut impl WriteState,
+) -> Result<Outcome, StateError> {
+    let statement = &entry.statement;
+    let by_operation = layout::operation(&statement.operation);
+    let last_time = query::last_time(state)?;
+    let times = match endorsed(entry, group, members) {
+        Ok(times) => times,
+        Err(reason) => return Ok(Outcome::Refused(Rejection::NotEndorsed(reason.to_owned()))),
+    };
+    // Looked up only once the signatures hold: a stranger must not learn or use another operation's outcome.
+    if !matches!(statement.command, Command::Time) {
+        if let Some(outcome) = state.record::<Outcome>(&by_operation)? {
+            return Ok(outcome);
+        }
+    }
+    let life = match statement.command {
+        Command::GenerateKey(_) => CEREMONY_LIFE,
+        _ => ENDORSEMENT_LIFE,
+    };
+    if times.smallest + life < last_time {
+        return Ok(Outcome::Refused(Rejection::Stale));
+    }
+    let time = times.smallest.max(last_time);
+    state.put_record(layout::LAST_TIME, &time)?;
+    sweep(time, state)?;
+
+    let outcome = match change(statement, time, members, state)? {
+        Ok(reply) => Outcome::Applied(reply),
+        Err(rejection) => Outcome::Refused(rejection),
+    };
+    // A stale entry's operation may come again with fresh endorsements; every other outcome is final.
+    let is_final = !matches!(&outcome, Outcome::Refused(rejection) if rejection.is_stale());
+    if is_final && !matches!(statement.command, Command::Time) {
+        state.put_record(&by_operation, &outcome)?;
+        let forget = (statement.expires + NAME_MEMORY).min(time + 2 * 600_000);
+        state.put(&layout::expiry(forget, &by_operation), &[])?;
+    }
+    Ok(outcome)
+}
+
+struct Times {
+    smallest: u64,
+}
+
+/// Checks the signatures; the smallest of their times, or what is wrong.
+fn endorsed(entry: &Entry, group: u32, members: &Membership) -> Result<Times, &'static str> {
+    let statement = &entry.statement;
+    if statement.cluster != members.cluster {
+        return Err("another cluster");
+    }
+    if statement.group != group {
+        return Err("another group");
+    }
+    if !matches!(statement.command, Command::Time) && request_hash(&entry.request) != statement.request {
+        return Err("the request is not the one that was endorsed");
+    }
+    if entry.endorsements.len() > members.members.len() {
+        return Err("more endorsements than members");
+    }
+    let mut seen = Vec::new();
+    for endorsement in &entry.endorsements {
+        let member = members.member(endorsement.node).ok_or("an endorser is no member")?;
+        if seen.contains(&endorsement.node) {
+            return Err("two endorsements of one member");
+        }
+        seen.push(endorsement.node);
+        if !statement.is_endorsed(endorsement, &member.verifying_key) {
+            return Err("an endorsement's signature is wrong");
+        }
+    }
+    if seen.len() < members.quorum() {
+        return Err("fewer endorsements than a quorum");
+    }
+    if let Command::GenerateKey(generated) = &statement.command {
+        if !generated.participants.iter().all(|node| seen.contains(node)) {
+            return Err("a participant of the ceremony has not signed");
+        }
+        if generated.participants.len() < members.quorum() {
+            return Err("fewer participants than a quorum");
+        }
+    }
+    let smallest = entry.endorsements.iter().map(|endorsement| endorsement.time).min().unwrap_or(0);
+    let largest = entry.endorsements.iter().map(|endorsement| endorsement.time).max().unwrap_or(0);
+    if largest - smallest > TIME_SPREAD {
+        return Err("the endorsers' clocks are too far apart");
+    }
+    Ok(Times { smallest })
+}
+
+/// SHA-256 of the encoded request, as endorsers state it.
+pub fn request_hash(request: &[u8]) -> [u8; 32] {
+    use sha2::Digest;
+    sha2::Sha256::digest(request).into()
+}
+
+type Changed = Result<Reply, Rejection>;
+
+fn change(
+    statement: &Statement,
+    time: u64,
+    members: &Membership,
+    state: &mut impl WriteState,
+) -> Result<Changed, StateError> {
+    let stored = match statement.command.keystore() {
+        Some(id) => {
+            for (capability, delegator) in &statement.chain {
+                if query::revoked(state, &id, capability, delegator)? {
+                    return Ok(Err(Rejection::ChainRevoked));
+                }
+            }
+            query::keystore(state, &id)?
+        }
+        None => None,
+    };
+    let version = stored.as_ref().map_or(0, |record| record.version);
+    let creates = matches!(statement.command, Command::CreateKeystore { .. } | Command::CreateMeter { .. });
+    if creates && version > 0 {
+        return Ok(Err(Rejection::Exists));
+    }
+    if version != statement.state_version {
+        return Ok(Err(Rejection::VersionPassed));
+    }
+    if creates || matches!(statement.command, Command::GenerateKey(_)) {
+        if !first_or_twin(statement, time, state)? {
+            return Ok(Err(Rejection::Replayed));
+        }
+    }
+    match &statement.command {
+        Command::Time => Ok(Ok(Reply::Time)),
+        Command::CreateMeter { id, controller, product } => {
+            if query::meter(state, id)?.is_some() {
+                return Ok(Err(Rejection::Exists));
+            }
+            let meter = Meter { controller: controller.clone(), product: product.clone(), sequence: 0 };
+            state.put_record(&layout::meter(id), &meter)?;
+            Ok(Ok(Reply::Meter(*id)))
+        }
+        Command::CreateKeystore { id, config } => {
+            index_controllers(id, &[], &config.controllers, state)?;
+            let record = KeystoreRecord { config: config.clone(), version: 1, created: time };
+            state.put_record(&layout::keystore(id), &record)?;
+            Ok(Ok(Reply::Keystore(*id)))
+        }
+        Command::UpdateKeystore { id, config } => update(id, config, stored, state),
+        Command::GenerateKey(generated) => generate(generated, stored.is_some(), time, members, state),
+        Command::Revoke { keystore, capability, delegator, expires, revoker } => {
+            let key = layout::revocation(keystore, capability, delegator);
+            let record = RevocationRecord { expires: *expires, revoker: revoker.clone() };
+            revoke(keystore, &key, record, state)
+        }
+    }
+}
+
+/// Counts the request's name; `false` if it may not be applied again.
+fn first_or_twin(statement: &Statement, time: u64, state: &mut impl WriteState) -> Result<bool, StateError> {
+    let key = layout::name(&statement.name);
+    let repeat = match state.record::<Repeat>(&key)? {
+        None => {
+            state.put(&layout::expiry(statement.expires + NAME_MEMORY, &key), &[])?;
+            Repeat { first: time, count: 1 }
+        }
+        Some(seen) if time <= seen.first + TWIN_WINDOW && seen.count < MAX_TWINS => {
+            Repeat { first: seen.first, count: seen.count + 1 }
+        }
+        Some(_) => return Ok(false),
+    };
+    state.put_record(&key, &repeat)?;
+    Ok(true)
+}
+
+fn update(
+    id: &LocalId,
+    config: &KeystoreConfig,
+    stored: Option<KeystoreRecord>,
+    state: &mut impl WriteState,
+) -> Result<Changed, StateError> {
+    let Some(stored) = stored else { return Ok(Err(Rejection::Missing)) };
+    let follows = config.sequence == stored.config.sequence + 1
+        && config.kms_module == stored.config.kms_module
+        && config.meter == stored.config.meter;
+    if !follows {
+        return Ok(Err(Rejection::Sequence));
+    }
+    index_controllers(id, &stored.config.controllers, &config.controllers, state)?;
+    let record =
+        KeystoreRecord { config: config.clone(), version: stored.version + 1, created: stored.created };
+    state.put_record(&layout::keystore(id), &record)?;
+    Ok(Ok(Reply::Keystore(*id)))
+}
+
+fn generate(
+    generated: &GeneratedKey,
+    keystore_exists: bool,
+    time: u64,
+    members: &Membership,
+    state: &mut impl WriteState,
+) -> Result<Changed, StateError> {
+    if !keystore_exists {
+        return Ok(Err(Rejection::Missing));
+    }
+    if generated.configuration != members.index {
+        return Ok(Err(Rejection::ConfigurationChanged));
+    }
+    if time > generated.start + CEREMONY_LIFE {
+        return Ok(Err(Rejection::Stale));
+    }
+    let key = layout::of_key(&generated.keystore, &generated.key);
+    if state.get(&key)?.is_some() {
+        return Ok(Err(Rejection::Exists));
+    }
+    let record = KeyRecord {
+        key_type: generated.key_type,
+        epoch: generated.epoch,
+        session: generated.session,
+        commitment: generated.commitment.clone(),
+        public_key: generated.public_key,
+        away: generated.away.clone(),
+        alias: generated.alias.clone(),
+        max_chain_length: generated.max_chain_length,
+        created: time,
+    };
+    state.put_record(&key, &record)?;
+    Ok(Ok(Reply::Key(generated.keystore, generated.key)))
+}
+
+fn revoke(
+    keystore: &LocalId,
+    key: &[u8],
+    record: RevocationRecord,
+    state: &mut impl WriteState,
+) -> Result<Changed, StateError> {
+    if query::keystore(state, keystore)?.is_none() {
+        return Ok(Err(Rejection::Missing));
+    }
+    if state.get(key)?.is_some() {
+        return Ok(Err(Rejection::AlreadyRevoked));
+    }
+    if let Some(revoker) = &record.revoker {
+        let counter = layout::revoker(keystore, revoker);
+        let live: u32 = state.record(&counter)?.unwrap_or(0);
+        if live >= MAX_REVOCATIONS {
+            return Ok(Err(Rejection::TooManyRevocations));
+        }
+        state.put_record(&counter, &(live + 1))?;
+    }
+    state.put(&layout::expiry(record.expires, key), &[])?;
+    state.put_record(key, &record)?;
+    Ok(Ok(Reply::Revoked))
+}
+
+fn index_controllers(
+    id: &LocalId,
+    before: &[String],
+    after: &[String],
+    state: &mut impl WriteState,
+) -> Result<(), StateError> {
+    for gone in before.iter().filter(|controller| !after.contains(controller)) {
+        state.delete(&layout::controlled(gone, id))?;
+    }
+    for new in after {
+        state.put(&layout::controlled(new, id), &[])?;
+    }
+    Ok(())
+}
+
+/// Deletes a bounded number of records whose time has passed.
+fn sweep(time: u64, state: &mut impl WriteState) -> Result<(), StateError> {
+    for (index, _) in state.scan(layout::EXPIRY, SWEEP)? {
+        let Some((expiry, target)) = layout::parse_expiry(&index) else { continue };
+        if expiry > time {
+            break;
+        }
+        if target.first() == Some(&b'r') {
+            forget_revoker(target, state)?;
+        }
+        state.delete(target)?;
+        state.delete(&index)?;
+    }
+    Ok(())
+}
+
+fn forget_revoker(revocation: &[u8], state: &mut impl WriteState) -> Result<(), StateError> {
+    let Some(record) = state.record::<RevocationRecord>(revocation)? else { return Ok(()) };
+    let keystore = revocation.get(1..17).and_then(|id| id.try_into().ok()).map(LocalId);
+    let (Some(revoker), Some(keystore)) = (record.revoker, keystore) else { return Ok(()) };
+    let counter = layout::revoker(&keystore, &revoker);
+    match state.record::<u32>(&counter)?.unwrap_or(0) {
+        0 | 1 => state.delete(&counter),
+        live => state.put_record(&counter, &(live - 1)),
+    }
+}

@@ -1,0 +1,23 @@
+//! The replicated state machine: meters, keystores, the public parts of keys, revocations.
+//!
+//! Pure and deterministic: it reads no clock, no network and no other group; two replicas that apply the same
+//! entries hold the same bytes. An [`Entry`] carries what a client signed, the [`Command`] that its endorsers
+//! derived from it and their signatures; [`apply`](apply::apply) checks the signatures and the state's version,
+//! never the request again.
+
+pub mod apply;
+pub mod command;
+pub mod config;
+pub mod entry;
+pub mod layout;
+pub mod outcome;
+pub mod query;
+pub mod record;
+pub mod state;
+
+pub use command::Command;
+pub use config::KeystoreConfig;
+pub use entry::{Endorsement, Entry, Statement};
+pub use outcome::{Outcome, Rejection, Reply};
+pub use record::{KeyRecord, KeyType, KeystoreRecord, Meter, RevocationRecord};
+pub use state::{ReadState, StateError, WriteState};

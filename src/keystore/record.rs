@@ -1,0 +1,168 @@
+//! What the replicated state keeps. Nothing here is secret: shares never enter a log.
+
+use serde::{Deserialize, Serialize};
+
+use super::config::KeystoreConfig;
+use crate::identifier::LocalId;
+
+/// A keystore in the replicated state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeystoreRecord {
+    /// What the controller configured.
+    pub config: KeystoreConfig,
+    /// The state version: changes of the configuration and of a key's state advance it, other changes do not.
+    /// A keystore that exists has 1 or more; what does not exist has 0.
+    pub version: u64,
+    /// Entry time of its creation, ms.
+    pub created: u64,
+}
+
+/// The key types that are offered, each a WebKMS type with its protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum KeyType {
+    /// `Ed25519VerificationKey2020`.
+    Ed25519VerificationKey2020,
+    /// `Ed25519VerificationKey2018`.
+    Ed25519VerificationKey2018,
+    /// `urn:webkms:multikey:Ed25519`.
+    MultikeyEd25519,
+    /// `X25519KeyAgreementKey2020`.
+    X25519KeyAgreementKey2020,
+    /// `urn:webkms:multikey:X25519`.
+    MultikeyX25519,
+}
+
+/// What a key of some type can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Purpose {
+    /// Threshold Ed25519 signatures.
+    Sign,
+    /// Threshold X25519.
+    DeriveSecret,
+}
+
+impl KeyType {
+    /// All of them, in the order of the contract's table.
+    pub const ALL: [Self; 5] = [
+        Self::Ed25519VerificationKey2020,
+        Self::Ed25519VerificationKey2018,
+        Self::MultikeyEd25519,
+        Self::X25519KeyAgreementKey2020,
+        Self::MultikeyX25519,
+    ];
+
+    /// The `type` that a GenerateKeyOperation names.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ed25519VerificationKey2020 => "Ed25519VerificationKey2020",
+            Self::Ed25519VerificationKey2018 => "Ed25519VerificationKey2018",
+            Self::MultikeyEd25519 => "urn:webkms:multikey:Ed25519",
+            Self::X25519KeyAgreementKey2020 => "X25519KeyAgreementKey2020",
+            Self::MultikeyX25519 => "urn:webkms:multikey:X25519",
+        }
+    }
+
+    /// The type of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|key_type| key_type.name() == name)
+    }
+
+    /// The `type` of its key description.
+    pub fn description_type(self) -> &'static str {
+        match self {
+            Self::MultikeyEd25519 | Self::MultikeyX25519 => "Multikey",
+            other => other.name(),
+        }
+    }
+
+    /// The `@context` of its key description.
+    pub fn context(self) -> &'static str {
+        match self {
+            Self::Ed25519VerificationKey2020 => "https://w3id.org/security/suites/ed25519-2020/v1",
+            Self::Ed25519VerificationKey2018 => "https://w3id.org/security/suites/ed25519-2018/v1",
+            Self::X25519KeyAgreementKey2020 => "https://w3id.org/security/suites/x25519-2020/v1",
+            Self::MultikeyEd25519 | Self::MultikeyX25519 => "https://w3id.org/security/multikey/v1",
+        }
+    }
+
+    /// What its keys do.
+    pub fn purpose(self) -> Purpose {
+        match self {
+            Self::X25519KeyAgreementKey2020 | Self::MultikeyX25519 => Purpose::DeriveSecret,
+            _ => Purpose::Sign,
+        }
+    }
+
+    /// The multicodec header of its public key.
+    pub fn multicodec(self) -> [u8; 2] {
+        match self.purpose() {
+            Purpose::Sign => [0xed, 0x01],
+            Purpose::DeriveSecret => [0xec, 0x01],
+        }
+    }
+}
+
+/// The identifier that a key description shows in place of the key's URL.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Alias {
+    /// Shown as it is.
+    Fixed(String),
+    /// An RFC 6570 template over the description's members.
+    Template(String),
+}
+
+/// A key in the replicated state: its public part, and which ceremony made its shares.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRecord {
+    /// Its type.
+    pub key_type: KeyType,
+    /// The epoch of its shares, from 0.
+    pub epoch: u64,
+    /// The ceremony whose shares are live.
+    pub session: [u8; 32],
+    /// The summed vector of k points of that ceremony, encoded by the threshold crate: public key and the public
+    /// share of every member follow from it.
+    pub commitment: Vec<u8>,
+    /// The raw public key: Ed25519 point or Montgomery u, 32 bytes.
+    pub public_key: [u8; 32],
+    /// Members that had no share on disk when the key was born (they have envelopes).
+    pub away: Vec<u16>,
+    /// In place of the URL in descriptions.
+    pub alias: Option<Alias>,
+    /// Longest capability chain that may use it, the root included.
+    pub max_chain_length: Option<u32>,
+    /// Entry time of its creation, ms.
+    pub created: u64,
+}
+
+/// A meter: who pays. In group 0.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meter {
+    /// The DID that may create keystores on it.
+    pub controller: String,
+    /// The product id, as given.
+    pub product: String,
+    /// Counts updates from 0.
+    pub sequence: u64,
+}
+
+/// A revocation of one link: a capability id together with the DID that signed its delegation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevocationRecord {
+    /// When it may be forgotten, by the group's applied time, ms.
+    pub expires: u64,
+    /// Who counts against the bound, or none for a controller of the keystore.
+    pub revoker: Option<String>,
+}
+
+/// How often a request of one name was applied in this group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repeat {
+    /// Entry time of the first, ms.
+    pub first: u64,
+    /// Times applied.
+    pub count: u8,
+}
+
+/// The identifiers under which an index entry finds a key again.
+pub type KeyName = (LocalId, LocalId);

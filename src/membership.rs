@@ -1,0 +1,46 @@
+//! The members of the cluster, with the public keys that their operator pinned.
+
+use ed25519_dalek::VerifyingKey;
+
+/// One node, as pinned by the operator's statement.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Its Raft id.
+    pub node: u64,
+    /// Its share index, from 1.
+    pub index: u16,
+    /// Host and port of its peer listener.
+    pub address: String,
+    /// Certificate, endorsements, ceremony messages.
+    pub verifying_key: VerifyingKey,
+    /// Envelopes (X25519).
+    pub envelope_key: [u8; 32],
+}
+
+/// The committee: every group has the same members until membership changes are offered.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    /// The cluster.
+    pub cluster: [u8; 32],
+    /// Index of the configuration entry that this is.
+    pub index: u64,
+    /// Members by ascending node id.
+    pub members: Vec<Member>,
+}
+
+impl Membership {
+    /// The majority: 2 of 3, 3 of 4, 3 of 5.
+    pub fn quorum(&self) -> usize {
+        self.members.len() / 2 + 1
+    }
+
+    /// The member with this node id.
+    pub fn member(&self, node: u64) -> Option<&Member> {
+        self.members.iter().find(|member| member.node == node)
+    }
+
+    /// The member with this share index.
+    pub fn by_index(&self, index: u16) -> Option<&Member> {
+        self.members.iter().find(|member| member.index == index)
+    }
+}

@@ -1,0 +1,7 @@
+//! From an authorized request to a ceremony and back to a WebKMS reply; one file per operation family.
+
+pub mod body;
+pub mod description;
+pub mod judge;
+pub mod route;
+pub mod validation;
