@@ -76,6 +76,8 @@ pub struct GeneratedKey {
     pub participants: Vec<u64>,
     /// Share indexes of the members that were away.
     pub away: Vec<u16>,
+    /// Digest of the whole ceremony: session, packages and kept envelopes.
+    pub transcript: [u8; 32],
     /// Summed vector of k points.
     pub commitment: Vec<u8>,
     /// Raw public key, 32 bytes.

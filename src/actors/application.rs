@@ -1,0 +1,100 @@
+//! The adapter between consensus and the keystore state machine: what an entry restricts, how it is applied, who is
+//! told. Runs on the store thread, so it does nothing else.
+
+use std::sync::Arc;
+
+use conclave_consensus::{Application, GroupId, Halt, Restricts, Scope, StateTransaction};
+use parking_lot::Mutex;
+
+use crate::keystore::apply::apply;
+use crate::keystore::entry::EntryError;
+use crate::keystore::state::Pair;
+use crate::keystore::{Entry, Outcome, ReadState, Rejection, StateError, WriteState};
+use crate::membership::Membership;
+
+/// What is told of an applied entry.
+pub type Listener = Box<dyn Fn(GroupId, &Entry, &Outcome) + Send + Sync>;
+
+/// The keystore state machine as consensus drives it.
+pub struct KeystoreApplication {
+    membership: Arc<Membership>,
+    listener: Mutex<Option<Arc<Listener>>>,
+}
+
+impl KeystoreApplication {
+    /// With the members whose endorsements count.
+    pub fn new(membership: Arc<Membership>) -> Self {
+        Self { membership, listener: Mutex::new(None) }
+    }
+
+    /// Whom to tell of applied entries, from now on.
+    pub fn listen(&self, listener: Listener) {
+        *self.listener.lock() = Some(Arc::new(listener));
+    }
+}
+
+/// A transaction of the consensus store as the state machine's state.
+struct Transaction<'a, 'b>(&'a mut StateTransaction<'b>);
+
+impl ReadState for Transaction<'_, '_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        self.0.get(key).map_err(|error| StateError(error.to_string()))
+    }
+
+    fn scan(&self, prefix: &[u8], limit: usize) -> Result<Vec<Pair>, StateError> {
+        self.0.scan(prefix, None, limit).map_err(|error| StateError(error.to_string()))
+    }
+}
+
+impl WriteState for Transaction<'_, '_> {
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StateError> {
+        self.0.put(key, value);
+        Ok(())
+    }
+
+    fn delete(&mut self, key: &[u8]) -> Result<(), StateError> {
+        self.0.delete(key);
+        Ok(())
+    }
+}
+
+impl Application for KeystoreApplication {
+    fn restricts(&self, _group: GroupId, entry: &[u8]) -> Restricts {
+        match Entry::decode(entry) {
+            Ok(entry) if !entry.statement.command.restricts() => Restricts::Nothing,
+            Ok(entry) => match entry.statement.command.keystore() {
+                Some(keystore) => Restricts::Scope(Scope(keystore.0)),
+                None => Restricts::Everything,
+            },
+            // Bytes that are no entry change nothing; those of another version could change anything.
+            Err(EntryError::Malformed) => Restricts::Nothing,
+            Err(EntryError::UnknownVersion(_)) => Restricts::Everything,
+        }
+    }
+
+    fn apply(
+        &self,
+        group: GroupId,
+        _index: u64,
+        entry: &[u8],
+        state: &mut StateTransaction<'_>,
+    ) -> Result<Vec<u8>, Halt> {
+        let outcome = match Entry::decode(entry) {
+            Ok(entry) => apply(&entry, group.0, &self.membership, &mut Transaction(state))
+                .map_err(|error| Halt(error.to_string()))?,
+            Err(EntryError::Malformed) => Outcome::Refused(Rejection::NotEndorsed("not an entry".into())),
+            Err(error @ EntryError::UnknownVersion(_)) => return Err(Halt(error.to_string())),
+        };
+        if let Outcome::Refused(Rejection::NotEndorsed(reason)) = &outcome {
+            tracing::warn!(%group, reason, "an entry that is not endorsed changed nothing");
+        }
+        postcard::to_stdvec(&outcome).map_err(|error| Halt(error.to_string()))
+    }
+
+    fn applied(&self, group: GroupId, _index: u64, entry: &[u8], result: &[u8]) {
+        let Some(listener) = self.listener.lock().clone() else { return };
+        if let (Ok(entry), Ok(outcome)) = (Entry::decode(entry), postcard::from_bytes(result)) {
+            listener(group, &entry, &outcome);
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! A holder's decision: may this request have what it asks for, by this node's own clock and state, and is it on
+//! this node's record? Nothing is contributed or endorsed but by a [`Decided`].
+//!
+//! The order: clock, replay, fence, what the coordinator had applied, pending entries, judgement, audit record.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use conclave_consensus::GroupId;
+
+use super::examined::Examined;
+use super::parts::Parts;
+use super::views::{GROUP_ZERO, Views};
+use super::wire::Abstention;
+use crate::audit::{AppendError, Health, Kind};
+use crate::identifier::{LocalId, OperationId};
+use crate::keystore::query;
+use crate::operation::judge::{Case, Intent, Judgement, NotAllowed, Using};
+use crate::operation::route::Route;
+use crate::problem::Problem;
+use crate::replay::{Kind as ReplayKind, Sighting, Verdict};
+
+/// Longest wait for entries that a decision needs.
+const PATIENCE: Duration = Duration::from_millis(1_500);
+
+/// What a decision is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A change of the state: judged for repeats when it is applied.
+    Endorse,
+    /// A use of a key: judged for replays here.
+    Contribute,
+}
+
+/// Who asks for what.
+#[derive(Clone)]
+pub struct Asked {
+    /// For what.
+    pub purpose: Purpose,
+    /// The operation.
+    pub operation: OperationId,
+    /// Its attempt.
+    pub attempt: u8,
+    /// The coordinator, by its TLS identity.
+    pub coordinator: u64,
+    /// (group, index) that the coordinator had applied.
+    pub needs: Vec<(u32, u64)>,
+    /// The nodes that take part, as far as they are known, for the record.
+    pub participants: Vec<u64>,
+}
+
+/// A decision to contribute or to endorse, on record.
+pub struct Decided {
+    /// What was judged.
+    pub judgement: Judgement,
+    /// The group of the keystore.
+    pub group: GroupId,
+    /// This node's time when it decided, ms.
+    pub now: u64,
+    /// When it decided: good for 5 s.
+    pub at: Instant,
+}
+
+/// A decision not to.
+#[derive(Debug)]
+pub enum Declined {
+    /// The request does not authorize this.
+    Refused(Box<Problem>),
+    /// Another node may be able to decide.
+    Abstained(Abstention),
+    /// The same attempt again: the same bytes are the answer, if they are still here.
+    Repeat,
+}
+
+impl From<Abstention> for Declined {
+    fn from(abstention: Abstention) -> Self {
+        Self::Abstained(abstention)
+    }
+}
+
+impl From<Problem> for Declined {
+    fn from(problem: Problem) -> Self {
+        Self::Refused(Box::new(problem))
+    }
+}
+
+/// Waits until this node's state is fresh enough, judges and records.
+///
+/// # Errors
+/// [`Declined`].
+pub async fn decide(parts: &Arc<Parts>, request: &Arc<Examined>, asked: Asked) -> Result<Decided, Declined> {
+    if asked.operation.node != asked.coordinator {
+        parts.metrics.foreign_operations.inc();
+        return Err(Problem::malformed("The operation is another node's.").into());
+    }
+    let now = parts.now().map_err(|_| Abstention::Clock)?;
+    if asked.purpose == Purpose::Contribute {
+        if let Health::DiskLow { .. } | Health::Failed = parts.audit.health() {
+            return Err(Abstention::Audit.into());
+        }
+        sight(parts, request, &asked, now)?;
+    }
+    let group = group_of(parts, request, &asked.operation);
+    let views = settled(parts, request, group, &asked, now).await?;
+    let last = query::last_time(&views.own).map_err(|_| Abstention::Behind)?;
+    if parts.clock.lock().now_in_group(Parts::system_ms(), last).is_err() {
+        return Err(Abstention::Clock.into());
+    }
+    let applied = parts.consensus.applied_index(group);
+    match judge(parts, request, views, asked.operation, now).await? {
+        Ok(judgement) => {
+            let kind = match asked.purpose {
+                Purpose::Endorse => Kind::Endorsed,
+                Purpose::Contribute => Kind::Contributed,
+            };
+            record(parts, request, &asked, kind, now, (group, applied), &judgement).await?;
+            Ok(Decided { judgement, group, now, at: Instant::now() })
+        }
+        Err(problem) => {
+            record_refusal(parts, request, &asked, now, group, &problem);
+            Err(problem.into())
+        }
+    }
+}
+
+impl Decided {
+    /// Whether the decision may still be acted on.
+    pub fn is_fresh(&self) -> bool {
+        self.at.elapsed() < Duration::from_secs(5)
+    }
+}
+
+/// The group that a request belongs to.
+pub fn group_of(parts: &Parts, request: &Examined, operation: &OperationId) -> GroupId {
+    match &request.route {
+        Route::CreateKeystore => parts.group_of(&LocalId::derive(&parts.membership.cluster, operation, 0)),
+        route => match route.keystore().and_then(|named| named.id) {
+            Some(keystore) => parts.group_of(&keystore),
+            None => GROUP_ZERO,
+        },
+    }
+}
+
+fn sight(parts: &Parts, request: &Examined, asked: &Asked, now: u64) -> Result<(), Declined> {
+    let authenticated = &request.authenticated;
+    let sighting = Sighting {
+        name: authenticated.name,
+        operation: asked.operation,
+        coordinator: asked.coordinator,
+        attempt: asked.attempt,
+        kind: if authenticated.action == "deriveSecret" { ReplayKind::Secret } else { ReplayKind::Plain },
+        created: authenticated.created,
+        expires: authenticated.expires,
+    };
+    match parts.replays.lock().judge(&sighting, parts.moment(now)) {
+        Verdict::Fresh | Verdict::Retry | Verdict::Twin => Ok(()),
+        Verdict::Repeat => Err(Declined::Repeat),
+        Verdict::Refused(_) => {
+            parts.metrics.replays.inc();
+            Err(Problem::replayed().into())
+        }
+        Verdict::Full | Verdict::Abstain => Err(Abstention::Memory.into()),
+    }
+}
+
+async fn settled(
+    parts: &Arc<Parts>,
+    request: &Examined,
+    group: GroupId,
+    asked: &Asked,
+    now: u64,
+) -> Result<Views, Abstention> {
+    parts.consensus.freshness().may_contribute(group).map_err(|_| Abstention::Fenced)?;
+    let deadline = Instant::now() + PATIENCE;
+    for (number, index) in asked.needs.iter().take(4) {
+        let needed = GroupId(*number);
+        if number >= &parts.groups {
+            return Err(Abstention::Behind);
+        }
+        parts.consensus.wait_applied(needed, *index, deadline).await.map_err(|_| Abstention::Behind)?;
+    }
+    let own = match request.route.keystore().and_then(|named| named.id) {
+        Some(keystore) => parts.consensus.freshness().settled(group, Parts::scope_of(&keystore), deadline).await,
+        None => Ok(parts.consensus.view(group)),
+    };
+    let own = own.map_err(|_| Abstention::Behind)?;
+    let denials = (asked.purpose == Purpose::Contribute).then(|| (parts.clone(), now));
+    Ok(Views { zero: parts.consensus.view(GROUP_ZERO), own, denials })
+}
+
+/// Judges on `views`: the outer error is overload or a broken store, the inner one the refusal.
+///
+/// # Errors
+/// [`Abstention`].
+pub async fn judge(
+    parts: &Arc<Parts>,
+    request: &Arc<Examined>,
+    views: Views,
+    operation: OperationId,
+    now: u64,
+) -> Result<Result<Judgement, Problem>, Abstention> {
+    let judge = {
+        let (parts, request) = (parts.clone(), request.clone());
+        move || {
+            let case = Case {
+                rules: &parts.rules,
+                facts: &views,
+                request: &request.authenticated,
+                route: &request.route,
+                operation,
+                now,
+            };
+            case.judge()
+        }
+    };
+    let verdict = match request.is_delegated() || matches!(request.route, Route::Revoke(_)) {
+        true => parts.pool.run(judge).await.map_err(|_| Abstention::Busy)?,
+        false => judge(),
+    };
+    match verdict {
+        Ok(judgement) => Ok(Ok(judgement)),
+        Err(NotAllowed::Problem(problem)) => Ok(Err(*problem)),
+        Err(NotAllowed::State(error)) => {
+            tracing::error!(%error, "the replicated state cannot be read");
+            Err(Abstention::Behind)
+        }
+    }
+}
+
+async fn record(
+    parts: &Parts,
+    request: &Examined,
+    asked: &Asked,
+    kind: Kind,
+    now: u64,
+    (group, applied): (GroupId, u64),
+    judgement: &Judgement,
+) -> Result<(), Declined> {
+    let mut entry = request.record(kind, now, asked.operation, asked.attempt);
+    entry.group = group.0;
+    entry.applied = applied;
+    entry.participants = asked.participants.clone();
+    entry.verdict = "ok".into();
+    match &judgement.intent {
+        Intent::Use { keystore, key, record, using } => {
+            entry.keystore = keystore.0;
+            entry.key = Some(key.0);
+            entry.epoch = record.epoch;
+            entry.verdict = match using {
+                Using::Sign(_) => "sign".into(),
+                Using::DeriveSecret(_) => "deriveSecret".into(),
+            };
+        }
+        Intent::Generate(terms) => {
+            entry.keystore = terms.keystore.0;
+            entry.key = Some(terms.key.0);
+        }
+        Intent::Change(command) => entry.keystore = command.keystore().map_or([0; 16], |id| id.0),
+        _ => {}
+    }
+    let appended = parts.audit.append(entry).await;
+    parts.clock.lock().recorded(now);
+    match appended {
+        Ok(_) => Ok(()),
+        Err(AppendError::Busy) => Err(Abstention::Busy.into()),
+        Err(error) => {
+            tracing::error!(%error, "the audit record cannot be written: nothing is contributed");
+            Err(Abstention::Audit.into())
+        }
+    }
+}
+
+/// Refusals of validly signed requests are on the record too, up to a rate, and nobody waits for them.
+fn record_refusal(
+    parts: &Parts,
+    request: &Examined,
+    asked: &Asked,
+    now: u64,
+    group: GroupId,
+    problem: &Problem,
+) {
+    parts.metrics.refusals.inc();
+    let Some(count) = parts.refusals.lock().refused(now) else { return };
+    let mut entry = request.record(Kind::Refused, now, asked.operation, asked.attempt);
+    entry.group = group.0;
+    entry.keystore = request.route.keystore().and_then(|named| named.id).map_or([0; 16], |id| id.0);
+    entry.count = count;
+    let reason = problem.cause.as_ref().map_or(&problem.name, |cause| &cause.name);
+    entry.verdict = format!("{} {reason}", problem.status).chars().filter(char::is_ascii).take(64).collect();
+    if let Err(error) = parts.audit.append_unsynced(entry) {
+        tracing::warn!(%error, "a refusal could not be recorded");
+    }
+}

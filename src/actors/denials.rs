@@ -1,0 +1,148 @@
+//! Denials need no order: a member that endorses a revocation or the removal of a controller refuses uses by it from
+//! that moment, before the entry is applied (trust.md 2). So a corrupt leader that withholds the entry from this
+//! member gains nothing by it.
+//!
+//! Pure. A denial ends when the group's state has passed it, or when the request that asked for it has expired.
+
+use std::collections::HashMap;
+
+use crate::identifier::{LocalId, OperationId};
+use crate::keystore::Command;
+use crate::keystore::record::KeystoreRecord;
+
+/// What is denied until it is decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Denial {
+    Link { capability: String, delegator: String },
+    Controllers { kept: Vec<String>, version: u64 },
+}
+
+struct Provisional {
+    denial: Denial,
+    /// ms; the request cannot be applied after this.
+    until: u64,
+}
+
+/// Denials that this member has endorsed, by keystore and operation.
+#[derive(Default)]
+pub struct Denials {
+    by_keystore: HashMap<LocalId, HashMap<OperationId, Provisional>>,
+}
+
+impl Denials {
+    /// Remembers what endorsing `command` denies. `version` is the keystore's state version that was endorsed,
+    /// `until` the time (ms) after which the request is dead.
+    pub fn endorsed(&mut self, operation: OperationId, command: &Command, version: u64, until: u64) {
+        let (keystore, denial) = match command {
+            Command::Revoke { keystore, capability, delegator, .. } => {
+                (*keystore, Denial::Link { capability: capability.clone(), delegator: delegator.clone() })
+            }
+            Command::UpdateKeystore { id, config } => {
+                (*id, Denial::Controllers { kept: config.controllers.clone(), version })
+            }
+            _ => return,
+        };
+        self.by_keystore.entry(keystore).or_default().insert(operation, Provisional { denial, until });
+    }
+
+    /// The entry of this operation was applied, whatever became of it: the state says the rest.
+    pub fn decided(&mut self, keystore: &LocalId, operation: &OperationId) {
+        if let Some(denials) = self.by_keystore.get_mut(keystore) {
+            denials.remove(operation);
+            if denials.is_empty() {
+                self.by_keystore.remove(keystore);
+            }
+        }
+    }
+
+    /// Whether a link is denied.
+    pub fn denies_link(&self, keystore: &LocalId, capability: &str, delegator: &str, now: u64) -> bool {
+        self.live(keystore, now).any(|denial| {
+            matches!(denial, Denial::Link { capability: c, delegator: d } if c == capability && d == delegator)
+        })
+    }
+
+    /// Takes out of a keystore's record the controllers whose removal is endorsed.
+    pub fn restrict(&self, keystore: &LocalId, record: &mut KeystoreRecord, now: u64) {
+        for denial in self.live(keystore, now) {
+            if let Denial::Controllers { kept, version } = denial {
+                if *version >= record.version {
+                    record.config.controllers.retain(|controller| kept.contains(controller));
+                }
+            }
+        }
+    }
+
+    /// Whether there is anything to look up for this keystore.
+    pub fn concern(&self, keystore: &LocalId) -> bool {
+        self.by_keystore.contains_key(keystore)
+    }
+
+    /// Forgets what has expired.
+    pub fn sweep(&mut self, now: u64) {
+        for denials in self.by_keystore.values_mut() {
+            denials.retain(|_, provisional| provisional.until >= now);
+        }
+        self.by_keystore.retain(|_, denials| !denials.is_empty());
+    }
+
+    fn live(&self, keystore: &LocalId, now: u64) -> impl Iterator<Item = &Denial> {
+        let denials = self.by_keystore.get(keystore).into_iter().flat_map(HashMap::values);
+        denials.filter(move |provisional| provisional.until >= now).map(|provisional| &provisional.denial)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keystore::KeystoreConfig;
+
+    const KS: LocalId = LocalId([1; 16]);
+
+    fn operation(counter: u64) -> OperationId {
+        OperationId { node: 1, boot: 1, counter }
+    }
+
+    fn record(controllers: &[&str], version: u64) -> KeystoreRecord {
+        let config = KeystoreConfig {
+            controllers: controllers.iter().map(|text| text.to_string()).collect(),
+            single_controller: false,
+            meter: LocalId([0; 16]),
+            sequence: version - 1,
+            kms_module: "m".into(),
+            ip_allow_list: None,
+        };
+        KeystoreRecord { config, version, created: 0 }
+    }
+
+    #[test]
+    fn an_endorsed_revocation_denies_its_link_until_decided_or_expired() {
+        let mut denials = Denials::default();
+        let revoke = Command::Revoke {
+            keystore: KS,
+            capability: "urn:c".into(),
+            delegator: "did:a".into(),
+            expires: 0,
+            revoker: None,
+        };
+        denials.endorsed(operation(1), &revoke, 1, 100);
+        assert!(denials.denies_link(&KS, "urn:c", "did:a", 100));
+        assert!(!denials.denies_link(&KS, "urn:c", "did:b", 100), "the same id by another delegator is not hit");
+        assert!(!denials.denies_link(&KS, "urn:c", "did:a", 101));
+        denials.decided(&KS, &operation(1));
+        assert!(!denials.denies_link(&KS, "urn:c", "did:a", 100));
+    }
+
+    #[test]
+    fn an_endorsed_removal_denies_the_controller_until_the_version_has_passed() {
+        let mut denials = Denials::default();
+        let update = Command::UpdateKeystore { id: KS, config: record(&["did:b"], 2).config };
+        denials.endorsed(operation(1), &update, 1, 100);
+        let mut before = record(&["did:a", "did:b"], 1);
+        denials.restrict(&KS, &mut before, 50);
+        assert_eq!(before.config.controllers, ["did:b"]);
+        let mut after = record(&["did:a"], 2);
+        denials.restrict(&KS, &mut after, 50);
+        assert_eq!(after.config.controllers, ["did:a"], "what came later is not denied");
+    }
+}

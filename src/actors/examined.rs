@@ -1,0 +1,83 @@
+//! A request whose signature holds, with everything that later steps ask of it, made once.
+
+use crate::authorization::{Authenticated, Invoked, RawRequest, Refusal, authenticate};
+use crate::identifier::OperationId;
+use crate::audit::{Entry, Evidence, Kind, Signature};
+use crate::operation::judge::Rules;
+use crate::operation::route::Route;
+use crate::problem::Problem;
+
+/// An authenticated request.
+pub struct Examined {
+    /// Its signed part, encoded: what travels between nodes.
+    pub encoded: Vec<u8>,
+    /// SHA-256 of that.
+    pub hash: [u8; 32],
+    /// What authentication found.
+    pub authenticated: Authenticated,
+    /// Its route.
+    pub route: Route,
+}
+
+impl Examined {
+    /// Authenticates what a client sent; computes, so call it in the pool.
+    ///
+    /// # Errors
+    /// The refusal as the client sees it.
+    pub fn of_client(request: &RawRequest, rules: &Rules, now: u64) -> Result<Self, Problem> {
+        let signed = request.signed_part()?;
+        Self::examine(&signed, signed.encode(), rules, now)
+    }
+
+    /// The same for what another node forwarded: it is verified as if the client had sent it here.
+    ///
+    /// # Errors
+    /// The refusal as the client would see it.
+    pub fn of_node(encoded: Vec<u8>, rules: &Rules, now: u64) -> Result<Self, Problem> {
+        let request = RawRequest::decode(&encoded).map_err(|error| Problem::malformed(error.to_string()))?;
+        if request.signed_part()? != request {
+            return Err(Problem::malformed("A forwarded request carries what its client did not sign."));
+        }
+        Self::examine(&request, encoded, rules, now)
+    }
+
+    fn examine(request: &RawRequest, encoded: Vec<u8>, rules: &Rules, now: u64) -> Result<Self, Problem> {
+        let route = Route::parse(&request.method, &request.target)
+            .ok_or_else(|| Problem::new(404, "NotFoundError", "There is no such route."))?;
+        let authenticated = authenticate(request, &rules.policy, now)?;
+        let hash = request.hash();
+        Ok(Self { encoded, hash, authenticated, route })
+    }
+
+    /// When the request is dead whatever the skew, ms.
+    pub fn dead_after(&self) -> u64 {
+        self.authenticated.expires.saturating_add(300).saturating_mul(1_000)
+    }
+
+    /// Whether judging it computes (a chain of delegations) rather than only compares.
+    pub fn is_delegated(&self) -> bool {
+        !matches!(self.authenticated.capability, Invoked::Root(_))
+    }
+
+    /// An audit entry about it; the caller adds what it decided.
+    pub fn record(&self, kind: Kind, time_ms: u64, operation: OperationId, attempt: u8) -> Entry {
+        let mut entry = Entry::new(kind, time_ms, operation);
+        entry.attempt = attempt;
+        entry.name = self.authenticated.name;
+        entry.request = self.hash;
+        entry.created = self.authenticated.created;
+        entry.expires = self.authenticated.expires;
+        entry.evidence = Some(self.evidence());
+        entry
+    }
+
+    /// The signing string covers the Capability-Invocation header, so the chain is in it.
+    fn evidence(&self) -> Evidence {
+        Evidence {
+            key_id: self.authenticated.key_id.clone(),
+            signing_string: self.authenticated.signing_string.clone(),
+            signature: Signature(self.authenticated.signature),
+            capabilities: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What every actor of a node uses: the cluster's crates, the node's keys, the rules. Made once by the composition
+//! root, shared by reference.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use conclave_consensus::{Consensus, GroupId, Scope};
+use conclave_shares::{ShareId, ShareStore};
+use conclave_threshold::envelope::EnvelopeKey;
+use conclave_threshold::frost::VerifyingContext;
+use conclave_threshold::{Commitment, KeyShare};
+use conclave_transport::{CallError, Network};
+use ed25519_dalek::SigningKey;
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+
+use super::answers::Answers;
+use super::ceremonies::Ceremonies;
+use super::crypto_pool::CryptoPool;
+use super::denials::Denials;
+use super::metrics::Metrics;
+use super::wire::{Abstention, Answer, Call};
+use crate::audit::{Audit, RefusalRate};
+use crate::identifier::{LocalId, OperationId};
+use crate::keystore::KeyRecord;
+use crate::membership::Membership;
+use crate::operation::judge::Rules;
+use crate::replay::{ClockError, HolderClock, Moment, ReplayGuard};
+
+/// Opened keys are dropped from memory when this many are open.
+const MAX_OPEN_KEYS: usize = 4_096;
+
+/// The parts of one node.
+pub struct Parts {
+    /// This node's id.
+    pub node: u64,
+    /// Drawn at this start.
+    pub boot: [u8; 16],
+    /// The members and their keys.
+    pub membership: Arc<Membership>,
+    /// How requests are judged.
+    pub rules: Rules,
+    /// Signs endorsements and ceremony messages.
+    pub signing_key: SigningKey,
+    /// Opens envelopes.
+    pub envelope_key: EnvelopeKey,
+    /// Raft.
+    pub consensus: Consensus,
+    /// Number of Raft groups.
+    pub groups: u32,
+    /// The other nodes.
+    pub network: Arc<dyn Network>,
+    /// Sealed shares.
+    pub shares: Arc<ShareStore>,
+    /// The hash-chained record.
+    pub audit: Audit,
+    /// Limits how many refusals are recorded.
+    pub refusals: Mutex<RefusalRate>,
+    /// Seen requests.
+    pub replays: Mutex<ReplayGuard>,
+    /// Never runs back.
+    pub clock: Mutex<HolderClock>,
+    /// Computes.
+    pub pool: CryptoPool,
+    /// Endorsed denials.
+    pub denials: Mutex<Denials>,
+    /// Generations under way, as a participant.
+    pub ceremonies: Mutex<Ceremonies>,
+    /// Bytes answered to an attempt, for a repeated frame.
+    pub answers: Mutex<Answers>,
+    /// Opened keys.
+    pub open_keys: Mutex<HashMap<ShareId, Arc<OpenKey>>>,
+    /// Counters and histograms.
+    pub metrics: Metrics,
+    /// Start of the monotonic clock.
+    pub started: Instant,
+    /// Counts this boot's operations.
+    pub operations: AtomicU64,
+}
+
+/// A key of this node's with its share opened.
+pub struct OpenKey {
+    /// This node's share.
+    pub share: KeyShare,
+    /// The committed vector.
+    pub commitment: Commitment,
+    /// For signatures.
+    pub context: Option<VerifyingContext>,
+}
+
+/// Why a key of ours cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The share has not arrived.
+    #[error("there is no share of this key here yet")]
+    NoShare,
+    /// The store failed, or holds what was not written there.
+    #[error(transparent)]
+    Store(#[from] conclave_shares::Error),
+    /// The record or the share cannot be decoded, or they do not fit each other.
+    #[error("the share does not fit the key's commitment")]
+    Unfit,
+}
+
+impl Parts {
+    /// The system clock, ms since 1970.
+    pub fn system_ms() -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The holder's clock, ms.
+    ///
+    /// # Errors
+    /// When the system clock has run back.
+    pub fn now(&self) -> Result<u64, ClockError> {
+        self.clock.lock().now(Self::system_ms())
+    }
+
+    /// Both clocks.
+    pub fn moment(&self, wall_ms: u64) -> Moment {
+        Moment { mono_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX), wall_ms }
+    }
+
+    /// A name for a request that reached this node.
+    pub fn next_operation(&self) -> OperationId {
+        let counter = self.operations.fetch_add(1, Ordering::Relaxed) + 1;
+        OperationId { node: self.node, boot: self.boot_number(), counter }
+    }
+
+    /// The boot nonce as operation ids carry it: its first 8 bytes.
+    pub fn boot_number(&self) -> u64 {
+        self.boot[..8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+    }
+
+    /// The group of a keystore: 1 to G-1.
+    pub fn group_of(&self, keystore: &LocalId) -> GroupId {
+        let hash = Sha256::digest([b"conclave group", &keystore.0[..]].concat());
+        let number = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
+        GroupId(1 + number % (self.groups - 1))
+    }
+
+    /// The scope of a keystore in its group.
+    pub fn scope_of(keystore: &LocalId) -> Scope {
+        Scope(keystore.0)
+    }
+
+    /// The name of this node's share of a key.
+    pub fn share_id(keystore: &LocalId, key: &LocalId, record: &KeyRecord) -> ShareId {
+        ShareId {
+            keystore: keystore.0,
+            key: key.0,
+            session: record.session,
+            key_type: record.key_type.name().to_owned(),
+            epoch: record.epoch,
+        }
+    }
+
+    /// Opens this node's share of a key; blocks on the disk the first time.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_key(&self, keystore: &LocalId, key: &LocalId, record: &KeyRecord) -> Result<Arc<OpenKey>, OpenError> {
+        let id = Self::share_id(keystore, key, record);
+        if let Some(open) = self.open_keys.lock().get(&id) {
+            return Ok(open.clone());
+        }
+        let sealed = self.shares.get(&id)?.ok_or(OpenError::NoShare)?;
+        let share = KeyShare::from_bytes(sealed.expose()).map_err(|_| OpenError::Unfit)?;
+        let commitment: Commitment = postcard::from_bytes(&record.commitment).map_err(|_| OpenError::Unfit)?;
+        if !commitment.holds(&share) {
+            return Err(OpenError::Unfit);
+        }
+        let context = VerifyingContext::new(&commitment).ok();
+        let open = Arc::new(OpenKey { share, commitment, context });
+        let mut keys = self.open_keys.lock();
+        if keys.len() >= MAX_OPEN_KEYS {
+            keys.clear();
+        }
+        keys.insert(id, open.clone());
+        Ok(open)
+    }
+
+    /// Asks another node, or this one's own holder through the same door.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn ask(&self, node: u64, call: &Call, timeout: Duration) -> Result<Answer, CallError> {
+        let answer = self.network.call(node, call.encode().into(), timeout).await;
+        match answer {
+            Ok(bytes) => Ok(Answer::decode(&bytes).unwrap_or(Answer::Misfit("an answer that cannot be read".into()))),
+            Err(CallError::Busy) => Ok(Answer::Abstained(Abstention::Busy)),
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The replicated state as the judgement and the reads want it: snapshots of the groups concerned, with the denials
+//! that this member has endorsed laid over them when a use is judged.
+
+use std::sync::Arc;
+
+use conclave_consensus::{GroupId, View};
+
+use super::parts::Parts;
+use crate::identifier::LocalId;
+use crate::keystore::record::{KeyRecord, KeystoreRecord, Meter};
+use crate::keystore::state::Pair;
+use crate::keystore::{ReadState, StateError, query};
+use crate::operation::judge::Facts;
+
+/// The group that knows meters and nodes.
+pub const GROUP_ZERO: GroupId = GroupId(0);
+
+impl ReadState for View {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        View::get(self, key).map_err(|error| StateError(error.to_string()))
+    }
+
+    fn scan(&self, prefix: &[u8], limit: usize) -> Result<Vec<Pair>, StateError> {
+        View::scan(self, prefix, None, limit).map_err(|error| StateError(error.to_string()))
+    }
+}
+
+/// Snapshots of group 0 and of a keystore's group.
+pub struct Views {
+    /// Group 0.
+    pub zero: View,
+    /// The keystore's group; group 0's again for requests about meters.
+    pub own: View,
+    /// Whose endorsed denials count, and at which time (ms): set when a use is judged.
+    pub denials: Option<(Arc<Parts>, u64)>,
+}
+
+impl Facts for Views {
+    fn keystore(&self, id: &LocalId) -> Result<Option<KeystoreRecord>, StateError> {
+        let mut record = query::keystore(&self.own, id)?;
+        if let (Some(record), Some((parts, now))) = (&mut record, &self.denials) {
+            parts.denials.lock().restrict(id, record, *now);
+        }
+        Ok(record)
+    }
+
+    fn meter(&self, id: &LocalId) -> Result<Option<Meter>, StateError> {
+        query::meter(&self.zero, id)
+    }
+
+    fn key(&self, keystore: &LocalId, id: &LocalId) -> Result<Option<KeyRecord>, StateError> {
+        query::key(&self.own, keystore, id)
+    }
+
+    fn revoked(&self, keystore: &LocalId, capability: &str, delegator: &str) -> Result<bool, StateError> {
+        if let Some((parts, now)) = &self.denials {
+            if parts.denials.lock().denies_link(keystore, capability, delegator, *now) {
+                return Ok(true);
+            }
+        }
+        query::revoked(&self.own, keystore, capability, delegator)
+    }
+}
