@@ -5,3 +5,4 @@ pub mod keystore;
 pub mod membership;
 pub mod operation;
 pub mod problem;
+pub mod authorization;
