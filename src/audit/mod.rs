@@ -26,3 +26,6 @@ pub use settings::{Retention, Settings};
 pub use verification::{Report, verify};
 
 pub use chain::head_message;
+
+#[cfg(test)]
+mod tests;

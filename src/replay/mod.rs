@@ -7,3 +7,6 @@ mod memory;
 
 pub use clock::{ClockError, HolderClock};
 pub use guard::{Kind, Moment, Refusal, ReplayGuard, Settings, Sighting, Twins, Verdict};
+
+#[cfg(test)]
+mod tests;
