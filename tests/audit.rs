@@ -1,5 +1,7 @@
 //! The audit folder as its users see it: what is acknowledged is there again, what is damaged is found.
 
+#![allow(clippy::unwrap_used, reason = "a test's own helpers may fail loudly")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -115,11 +115,11 @@ pub(super) fn recover(
         file.set_len(scanner.offset).map_err(OpenError::disk(last_path))?;
     }
     let length = file.metadata().map_err(OpenError::disk(last_path))?.len();
-    if length < settings.segment_bytes {
-        if let Err(error) = space::reserve(&file, settings.segment_bytes) {
-            // A full disk is told by the first append; the records that are here can be read all the same.
-            tracing::warn!(segment = %last_path.display(), %error, "no room to reserve the audit segment");
-        }
+    if length < settings.segment_bytes
+        && let Err(error) = space::reserve(&file, settings.segment_bytes)
+    {
+        // A full disk is told by the first append; the records that are here can be read all the same.
+        tracing::warn!(segment = %last_path.display(), %error, "no room to reserve the audit segment");
     }
     file.sync_all().map_err(OpenError::disk(last_path))?;
     let sealed = segments

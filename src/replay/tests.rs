@@ -470,7 +470,8 @@ proptest! {
                     let (first, operations) = served.get_mut(&name).unwrap();
                     let new = !operations.contains(&sighting.operation);
                     prop_assert_eq!(new, verdict == Verdict::Twin);
-                    prop_assert!(now - *first <= if new { 2_000 } else { 10_000 });
+                    let limit = if new { 2_000 } else { 10_000 };
+                    prop_assert!(now - *first <= limit);
                     operations.push(sighting.operation);
                     let distinct: std::collections::HashSet<_> = operations.iter().collect();
                     prop_assert!(distinct.len() <= 16);
