@@ -469,3 +469,29 @@ fn one_node_at_a_time_and_only_its_owner_may_read() {
         assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 }
+
+#[test]
+fn a_segment_that_was_never_finished_is_cleared_away() {
+    let folder = filled(2, settings());
+    let unfinished = folder.path().join("00000000000000000099.audit.new");
+    fs::write(&unfinished, b"half a header").unwrap();
+    verify(folder.path(), Some(&public())).unwrap();
+    let (_, seen) = open(folder.path(), settings()).unwrap();
+    assert!(seen.len() > 2 && !unfinished.exists());
+}
+
+#[test]
+fn a_segment_with_nothing_in_it_yet_is_gone_on_with() {
+    let mut small = settings();
+    small.segment_bytes = 4096;
+    let folder = filled(40, small.clone());
+    let last = segments(folder.path()).pop().unwrap();
+    let header = fs::read(&last).unwrap()[..HEADER].to_vec();
+    // The crash came between the new segment's name and its first record.
+    fs::write(&last, header).unwrap();
+    let (audit, seen) = open(folder.path(), small).unwrap();
+    let number = block_on(audit.append(entry(77))).unwrap();
+    assert_eq!(number, seen.last().unwrap().sequence + 1);
+    drop(audit);
+    verify(folder.path(), Some(&public())).unwrap();
+}

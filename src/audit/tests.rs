@@ -279,8 +279,8 @@ proptest! {
 
     #[test]
     fn garbage_is_refused_quietly(mut bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let magic = frame::MAGIC;
-        for at in 0..bytes.len().min(4) { bytes[at] = magic[at]; }
+        let begins = bytes.len().min(4);
+        bytes[..begins].copy_from_slice(&frame::MAGIC[..begins]);
         prop_assert_eq!(frame::find(&bytes, 0, |_| true), None);
     }
 }
