@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use ed25519_dalek::{Signer, SigningKey};
 use futures::FutureExt;
@@ -17,6 +18,9 @@ use super::frame::{self, OVERHEAD};
 use super::segment::HEADER;
 use super::writer::Sync;
 use super::*;
+
+/// Longer than any fsync takes; whoever waits so long has failed.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn settings() -> Settings {
     let mut settings = Settings::new([3; 32], 2);
@@ -68,11 +72,11 @@ fn all_that_wait_share_one_fsync() {
     let (sync, begins, go) = gated();
     let (audit, _) = open(folder.path(), settings(), sync);
     let first = audit.append(entry(0));
-    begins.recv().unwrap();
+    begins.recv_timeout(PATIENCE).unwrap();
     let rest: Vec<_> = (1..=100).map(|counter| audit.append(entry(counter))).collect();
     go.send(()).unwrap();
     assert_eq!(block_on(first), Ok(1));
-    begins.recv().unwrap();
+    begins.recv_timeout(PATIENCE).unwrap();
     go.send(()).unwrap();
     assert!(block_on(join_all(rest)).into_iter().all(|answer| answer.is_ok()));
     // A third only if the test was so slow that the timed head came.
@@ -86,7 +90,7 @@ fn nothing_is_acknowledged_before_its_fsync() {
     let (sync, begins, go) = gated();
     let (audit, _) = open(folder.path(), settings(), sync);
     let mut waiting = Box::pin(audit.append(entry(0)));
-    begins.recv().unwrap();
+    begins.recv_timeout(PATIENCE).unwrap();
     assert!(waiting.as_mut().now_or_never().is_none());
     assert_eq!((audit.recorded_ms(), audit.head()), (0, None));
     go.send(()).unwrap();
@@ -103,7 +107,7 @@ fn a_full_queue_says_busy_and_loses_nothing_that_it_took() {
     narrow.queue = 2;
     let (audit, _) = open(folder.path(), narrow, sync);
     let first = audit.append(entry(0));
-    begins.recv().unwrap();
+    begins.recv_timeout(PATIENCE).unwrap();
     let (second, third, fourth) = (
         audit.append(entry(1)),
         audit.append(entry(2)),
@@ -151,6 +155,29 @@ fn after_a_failed_fsync_nothing_is_acknowledged_any_more() {
     assert_eq!(audit.recorded_ms(), 1000);
 }
 
+#[test]
+fn what_waited_behind_a_failed_fsync_fails_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (begun, begins) = channel();
+    let (go, gone) = channel::<()>();
+    let mut first = true;
+    let sync = Box::new(move |file: &File| {
+        if !std::mem::take(&mut first) {
+            return file.sync_data();
+        }
+        let _ = begun.send(());
+        let _ = gone.recv();
+        Err(io::Error::other("disk gone"))
+    });
+    let (audit, _) = open(folder.path(), settings(), sync);
+    let ahead = audit.append(entry(0));
+    begins.recv_timeout(PATIENCE).unwrap();
+    let behind = audit.append(entry(1));
+    go.send(()).unwrap();
+    assert_eq!(block_on(ahead), Err(AppendError::Failed));
+    assert_eq!(block_on(behind), Err(AppendError::Failed));
+}
+
 /// A power cut may keep the end of the last write and lose its beginning: nothing of it was acknowledged.
 #[test]
 fn a_last_write_with_a_hole_is_torn_and_one_before_it_is_damage() {
@@ -158,11 +185,11 @@ fn a_last_write_with_a_hole_is_torn_and_one_before_it_is_damage() {
     let (sync, begins, go) = gated();
     let (audit, _) = open(folder.path(), settings(), sync);
     let first = audit.append(entry(0));
-    begins.recv().unwrap();
+    begins.recv_timeout(PATIENCE).unwrap();
     let rest: Vec<_> = (1..=50).map(|counter| audit.append(entry(counter))).collect();
     go.send(()).unwrap();
     block_on(first).unwrap();
-    begins.recv().unwrap();
+    begins.recv_timeout(PATIENCE).unwrap();
     // The second write is in the file now and its fsync has not happened: the power goes.
     let path = segment::list(folder.path()).unwrap().remove(0).1;
     let written = fs::read(&path).unwrap();
