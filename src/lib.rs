@@ -6,3 +6,5 @@ pub mod membership;
 pub mod operation;
 pub mod problem;
 pub mod authorization;
+pub mod audit;
+pub mod replay;

@@ -1,0 +1,31 @@
+//! The audit record: an append-only, hash-chained folder of segment files, one per node (trust.md, section 7).
+//!
+//! A holder appends what it is about to do and waits for the answer; only then does it contribute or endorse.
+//! One writer thread takes all that waits, writes it, makes one `fdatasync` and releases every waiter.
+//! Never a body: the types have no place for one, the signed digest inside the signing string stands for it.
+
+mod chain;
+mod error;
+mod frame;
+mod journal;
+mod record;
+mod recovery;
+mod refusals;
+mod retention;
+mod segment;
+mod settings;
+mod space;
+mod verification;
+mod writer;
+
+pub use error::{AppendError, OpenError, VerifyError};
+pub use journal::{Audit, Counters, Health, SignedHead};
+pub use record::{Capability, Content, Entry, Evidence, Kind, OperationId, Record, Signature};
+pub use refusals::RefusalRate;
+pub use settings::{Retention, Settings};
+pub use verification::{Report, verify};
+
+pub use chain::head_message;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,258 @@
+//! `conclave dev` with a relay before it. A panic in a test leaves the cluster's folder, with its logs, where it is
+//! and says where.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::https;
+use super::relay::Relay;
+
+/// How long a cluster or a node may take to serve.
+const START: Duration = Duration::from_secs(120);
+
+/// One node as cluster.json tells it.
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    pub(crate) id: u64,
+    pub(crate) pid: i32,
+    pub(crate) https: SocketAddr,
+    pub(crate) peer: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) config: PathBuf,
+}
+
+/// A running cluster; dropping it stops what it started.
+pub(crate) struct Cluster {
+    pub(crate) relay: Relay,
+    pub(crate) public_url: String,
+    dev: Child,
+    /// Nodes that were restarted here, by their place.
+    restarted: Vec<Option<Child>>,
+    folder: Option<TempDir>,
+}
+
+impl Cluster {
+    /// Starts `nodes` nodes and waits until the cluster says `ready`. `more` are further arguments of `dev`.
+    pub(crate) async fn start(nodes: u16, more: &[&str]) -> Cluster {
+        let folder = tempfile::tempdir().unwrap();
+        let relay = Relay::listen().await;
+        let public_url = format!("https://localhost:{}", relay.port);
+        let mut dev = Command::new(env!("CARGO_BIN_EXE_conclave"))
+            .args([
+                "dev",
+                "--nodes",
+                &nodes.to_string(),
+                "--port",
+                &free_ports(nodes).to_string(),
+            ])
+            .args(["--public-url", &public_url])
+            .arg("--dir")
+            .arg(folder.path())
+            .args(more)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(folder.path().join("dev.log")).unwrap())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(dev.stdout.take().unwrap()).lines();
+        let restarted = (0..nodes).map(|_| None).collect();
+        let cluster = Cluster {
+            relay,
+            public_url,
+            dev,
+            restarted,
+            folder: Some(folder),
+        };
+        let ready = async {
+            while let Some(line) = lines.next_line().await.unwrap() {
+                if line == "ready" {
+                    return true;
+                }
+            }
+            false
+        };
+        let ready = timeout(START, ready).await;
+        assert_eq!(
+            ready,
+            Ok(true),
+            "conclave dev did not become ready; see {}",
+            cluster.path().display()
+        );
+        // Whatever else it prints must not fill the pipe.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        cluster
+            .relay
+            .set_nodes(cluster.nodes().iter().map(|node| node.https).collect());
+        cluster
+    }
+
+    /// The folder given to `dev`.
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.as_ref().unwrap().path()
+    }
+
+    /// The authority that signed the nodes' certificates.
+    pub(crate) fn ca(&self) -> PathBuf {
+        self.path().join("ca.pem")
+    }
+
+    /// The nodes as cluster.json has them now, with the pids of those that were restarted here.
+    pub(crate) fn nodes(&self) -> Vec<Node> {
+        let text = fs::read_to_string(self.path().join("cluster.json")).unwrap();
+        let cluster: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(cluster["public_url"], self.public_url.as_str());
+        let listed = cluster["nodes"].as_array().unwrap();
+        listed
+            .iter()
+            .zip(&self.restarted)
+            .map(|(node, restarted)| {
+                let pid = restarted.as_ref().and_then(|child| child.id()).map(u64::from);
+                let text = |key: &str| node[key].as_str().unwrap_or_else(|| panic!("{key} in {node}"));
+                let path = |key: &str| self.path().join(text(key));
+                Node {
+                    id: node["id"].as_u64().unwrap(),
+                    pid: i32::try_from(pid.or(node["pid"].as_u64()).unwrap()).unwrap(),
+                    https: text("https").parse().unwrap(),
+                    peer: text("peer").parse().unwrap(),
+                    admin: text("admin").parse().unwrap(),
+                    data_dir: path("data_dir"),
+                    config: path("config"),
+                }
+            })
+            .collect()
+    }
+
+    /// SIGKILL to a node (from 0); comes back when the process is gone.
+    pub(crate) async fn kill(&mut self, node: usize) {
+        let admin = self.nodes()[node].admin;
+        kill(Pid::from_raw(self.nodes()[node].pid), Signal::SIGKILL).unwrap();
+        match self.restarted[node].take() {
+            Some(mut child) => {
+                child.wait().await.unwrap();
+            }
+            None => {
+                // It is another process's child: gone when nothing listens any more.
+                let until = Instant::now() + Duration::from_secs(10);
+                while tokio::net::TcpStream::connect(admin).await.is_ok() {
+                    assert!(Instant::now() < until, "node {node} still listens after SIGKILL");
+                    sleep(Duration::from_millis(5)).await;
+                }
+            }
+        }
+    }
+
+    /// Starts a node that is down, by `conclave server --config`, without waiting for it.
+    pub(crate) fn spawn(&mut self, node: usize) {
+        let log = fs::File::options()
+            .append(true)
+            .create(true)
+            .open(self.path().join(format!("restarted-{node}.log")))
+            .unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_conclave"))
+            .args(["server", "--config"])
+            .arg(&self.nodes()[node].config)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        self.restarted[node] = Some(child);
+    }
+
+    /// Starts a node that is down and waits until it can serve.
+    pub(crate) async fn restart(&mut self, node: usize) {
+        self.spawn(node);
+        self.ready(node).await;
+    }
+
+    /// Waits until the node says that it can serve.
+    pub(crate) async fn ready(&self, node: usize) {
+        let admin = self.nodes()[node].admin;
+        let until = Instant::now() + START;
+        loop {
+            let last = https::admin(admin, "/health/ready").await;
+            if matches!(&last, Ok(answer) if answer.status == 200) {
+                return;
+            }
+            assert!(
+                Instant::now() < until,
+                "node {node} is not ready: {last:?}; see {}",
+                self.path().display()
+            );
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Sends a whole request to one node as if it came through the relay.
+    pub(crate) async fn send(&self, node: usize, request: &[u8]) -> std::io::Result<https::Answer> {
+        https::send(self.nodes()[node].https, "localhost", &self.ca(), request).await
+    }
+
+    /// SIGTERM to everything that was started here; how `dev` ended.
+    pub(crate) async fn stop(mut self) -> ExitStatus {
+        for child in self.restarted.iter_mut().flatten() {
+            terminate(child);
+            let ended = timeout(Duration::from_secs(20), child.wait()).await;
+            assert!(ended.is_ok(), "a node did not end within 20 s of SIGTERM");
+        }
+        terminate(&self.dev);
+        let ended = timeout(Duration::from_secs(30), self.dev.wait()).await;
+        ended
+            .expect("conclave dev did not end within 30 s of SIGTERM")
+            .unwrap()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // Its children end with it; SIGKILL follows by `kill_on_drop` if it does not listen.
+        for child in self.restarted.iter().flatten().chain([&self.dev]) {
+            terminate(child);
+        }
+        let until = std::time::Instant::now() + Duration::from_secs(15);
+        while matches!(self.dev.try_wait(), Ok(None)) && std::time::Instant::now() < until {
+            std::thread::yield_now();
+        }
+        if std::thread::panicking()
+            && let Some(folder) = self.folder.take()
+        {
+            eprintln!("the cluster's folder is left in {}", folder.keep().display());
+        }
+    }
+}
+
+fn terminate(child: &Child) {
+    if let Some(pid) = child.id() {
+        // It may have ended just now.
+        let _ = kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGTERM);
+    }
+}
+
+/// A base port such that `dev` finds base + i, base + 100 + i and base + 200 + i free. Below the range that
+/// outgoing connections take theirs from.
+fn free_ports(nodes: u16) -> u16 {
+    loop {
+        let base = 12_000 + rand::random::<u16>() % 18_000;
+        let all = [0, 100, 200]
+            .into_iter()
+            .flat_map(|lane| (0..nodes).map(move |node| base + lane + node));
+        let held: Result<Vec<_>, _> = all.map(|port| TcpListener::bind(("127.0.0.1", port))).collect();
+        if held.is_ok() {
+            return base;
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! A real cluster for tests: `conclave dev` as its own processes, a relay on its public port, and hands to kill,
+//! restart and ask single nodes. Each test binary uses a part of it.
+#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(clippy::unwrap_used, reason = "a test's own helpers may fail loudly")]
+
+pub(crate) mod cluster;
+pub(crate) mod https;
+pub(crate) mod npm;
+pub(crate) mod relay;
