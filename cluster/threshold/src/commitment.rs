@@ -102,6 +102,11 @@ impl<G: Group> Commitment<G> {
         &self.vector[0]
     }
 
+    #[cfg(test)]
+    pub(crate) fn vector(&self) -> &[G::Element] {
+        &self.vector
+    }
+
     pub(crate) fn share_element(&self, index: u16) -> G::Element {
         evaluate_committed::<G>(&self.vector, index)
     }

@@ -160,8 +160,9 @@ pub fn combine(
             reason: Refusal::Signers,
         });
     }
-    // Time depends on the coefficients, which are public, not on the points.
-    let product = Zeroizing::new(Edwards25519::vartime_multiscalar_mul(&terms).mul_by_cofactor());
+    // Time depends on the coefficients, which are public, not on the points. The peer's point is the prime-order
+    // part itself, 8 * 8^-1 P, and every image is torsion free: no factor of 8 is left to apply.
+    let product = Zeroizing::new(Edwards25519::vartime_multiscalar_mul(&terms));
     let secret = Zeroizing::new(product.to_montgomery());
     Ok(Zeroizing::new(secret.to_bytes()))
 }
@@ -209,3 +210,6 @@ fn hash_context(
         .number(index.into())
         .part(&peer.received)
 }
+
+#[cfg(test)]
+mod tests;

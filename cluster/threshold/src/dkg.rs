@@ -442,5 +442,4 @@ fn record<G: Group>(
 }
 
 #[cfg(test)]
-#[path = "dkg/tests.rs"]
 mod tests;

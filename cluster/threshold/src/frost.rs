@@ -301,5 +301,4 @@ fn decode_commitments(public: &NonceCommitments) -> Result<SigningCommitments, R
 }
 
 #[cfg(test)]
-#[path = "frost/tests.rs"]
 mod tests;

@@ -32,4 +32,6 @@ pub use session::{Member, Purpose, Session, SessionError, SessionTerms};
 pub use share::KeyShare;
 
 #[cfg(test)]
+mod dealer;
+#[cfg(test)]
 mod ristretto;
