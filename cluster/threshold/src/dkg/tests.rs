@@ -295,18 +295,19 @@ fn sessions_that_make_no_sense_are_refused() {
 #[test]
 fn every_term_changes_the_digest() {
     let good = World::new(4, 2, &[], 9).session.terms().clone();
-    let changes: Vec<Box<dyn Fn(&mut SessionTerms)>> = vec![
-        Box::new(|_| {}),
-        Box::new(|terms| terms.cluster[0] ^= 1),
-        Box::new(|terms| terms.ceremony[0] ^= 1),
-        Box::new(|terms| terms.key.push(0)),
-        Box::new(|terms| terms.key_type.push('x')),
-        Box::new(|terms| terms.purpose = Purpose::Agree),
-        Box::new(|terms| terms.epoch += 1),
-        Box::new(|terms| terms.threshold = 3),
-        Box::new(|terms| terms.members[3].index = 5),
-        Box::new(|terms| terms.members[0].envelope_key[0] ^= 1),
-        Box::new(|terms| _ = terms.participants.remove(&1)),
+    type Change = fn(&mut SessionTerms);
+    let changes: Vec<Change> = vec![
+        |_| {},
+        |terms| terms.cluster[0] ^= 1,
+        |terms| terms.ceremony[0] ^= 1,
+        |terms| terms.key.push(0),
+        |terms| terms.key_type.push('x'),
+        |terms| terms.purpose = Purpose::Agree,
+        |terms| terms.epoch += 1,
+        |terms| terms.threshold = 3,
+        |terms| terms.members[3].index = 5,
+        |terms| terms.members[0].envelope_key[0] ^= 1,
+        |terms| _ = terms.participants.remove(&1),
     ];
     let digests: BTreeSet<[u8; 32]> = changes
         .iter()

@@ -312,7 +312,8 @@ fn messages_of_another_ceremony_round_or_sender_name_nobody() {
 
 #[test]
 fn what_a_coordinator_can_do_names_nobody() {
-    let cases: [(fn(&mut Set), Reason); 6] = [
+    type Lie = fn(&mut Set);
+    let cases: [(Lie, Reason); 6] = [
         (|set| _ = set.remove(&LIAR), Reason::IncompleteSet),
         (|set| _ = set.insert(9, Vec::new()), Reason::IncompleteSet),
         (
