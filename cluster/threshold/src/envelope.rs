@@ -217,7 +217,8 @@ pub(crate) fn unseal<G: Group>(session: &Session, sealed: &SealedShare, key: &En
 /// `session` is the one that the key was born in, `commitment` that of the replicated state. `packages` are the
 /// dealers' round 1 messages ([`dkg::Outcome::packages`]); they are looked at only when the share does not fit, to
 /// name the dealer, and may be empty. An envelope that does not open names nobody: whoever kept it may have damaged
-/// it, so ask another participant.
+/// it, so ask another participant. Evidence against a dealer holds the share that it dealt: the key is in use, so
+/// the evidence is for its operators, and the member then needs a repair.
 pub fn open<G: Group>(
     session: &Session,
     me: u16,

@@ -132,7 +132,8 @@ impl Nonces {
 }
 
 /// A member's signature share over `message`; uses up the nonces. `list` holds exactly k members of the key, this
-/// one with its own commitment unchanged.
+/// one with its own commitment unchanged. `share` and `context` must be of the same key
+/// ([`Commitment::holds`], once, when the share is loaded); the signature does not verify otherwise.
 ///
 /// # Errors
 /// [`Refusal`]; the nonces are gone all the same.
