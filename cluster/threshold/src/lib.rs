@@ -28,6 +28,8 @@ pub use commitment::Commitment;
 pub use edwards25519::Edwards25519;
 pub use fault::{Culprits, Evidence, Fault, Reason};
 pub use group::Group;
+pub use message::{SignatureBytes, Statement};
+pub use package::PackageError;
 pub use session::{Member, Purpose, Session, SessionError, SessionTerms};
 pub use share::KeyShare;
 
