@@ -1,0 +1,71 @@
+//! Polynomials over the scalars: the secret one that a dealer draws, its public image, and interpolation at zero.
+
+use rand::{CryptoRng, RngCore};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::group::Group;
+use crate::hash::hedged_scalar;
+
+/// A dealer's secret polynomial; coefficients by rising degree, zeroized on drop.
+pub(crate) struct Polynomial<G: Group>(Vec<G::Scalar>);
+
+impl<G: Group> Polynomial<G> {
+    /// Of degree `threshold - 1`, every coefficient nonzero.
+    pub(crate) fn random(threshold: u16, binding: &[u8], rng: &mut (impl CryptoRng + RngCore)) -> Self {
+        let mut coefficients = Vec::with_capacity(threshold.into());
+        for degree in 0..threshold {
+            let parts: [&[u8]; 2] = [binding, &degree.to_be_bytes()];
+            coefficients.push(hedged_scalar::<G>(rng, "conclave dkg 1 coefficient", &parts));
+        }
+        Polynomial(coefficients)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn from_coefficients(coefficients: Vec<G::Scalar>) -> Self {
+        Polynomial(coefficients)
+    }
+
+    pub(crate) fn constant_term(&self) -> &G::Scalar {
+        &self.0[0]
+    }
+
+    pub(crate) fn evaluate(&self, index: u16) -> Zeroizing<G::Scalar> {
+        let at = G::Scalar::from(index.into());
+        let zero = Zeroizing::new(G::Scalar::from(0));
+        self.0
+            .iter()
+            .rev()
+            .fold(zero, |sum, coefficient| Zeroizing::new(*sum * at + *coefficient))
+    }
+
+    /// The coefficients times B.
+    pub(crate) fn commit(&self) -> Vec<G::Element> {
+        self.0.iter().map(G::mul_base).collect()
+    }
+}
+
+impl<G: Group> Drop for Polynomial<G> {
+    fn drop(&mut self) {
+        self.0.iter_mut().for_each(Zeroize::zeroize);
+    }
+}
+
+/// The committed polynomial at a member's index, in the exponent.
+pub(crate) fn evaluate_committed<G: Group>(vector: &[G::Element], index: u16) -> G::Element {
+    vector.iter().rev().fold(G::identity(), |sum, element| {
+        G::vartime_mul_small(&sum, index) + *element
+    })
+}
+
+/// Lagrange coefficient of `index` for the value at zero, among distinct nonzero `indexes` that contain it.
+/// None if they are not distinct.
+pub(crate) fn lagrange<G: Group>(index: u16, indexes: &[u16]) -> Option<G::Scalar> {
+    let at = G::Scalar::from(index.into());
+    let (mut numerator, mut denominator) = (G::Scalar::from(1), G::Scalar::from(1));
+    for other in indexes.iter().filter(|other| **other != index) {
+        let other = G::Scalar::from((*other).into());
+        numerator = numerator * other;
+        denominator = denominator * (other - at);
+    }
+    Some(numerator * G::invert(&denominator)?)
+}
