@@ -12,10 +12,24 @@
 //! **What is never promised.** A one-way message that was accepted may still be lost with its connection; a call ends
 //! with an answer or an error, never in silence, and after `TimedOut` or `Closed` its outcome is unknown.
 
+mod backoff;
+mod calls;
 pub mod counters;
+mod frame;
+mod hello;
+mod incoming;
+pub mod memory;
 pub mod network;
+mod outgoing;
+mod peers;
+mod queue;
 pub mod settings;
+pub mod tcp;
+pub mod tls;
+mod writer;
 
 pub use counters::{Counters, PeerCounters, Refusal};
 pub use network::{BoxFuture, CallError, Handler, Lane, Network, NodeId, Refused, SendError};
 pub use settings::{Boot, Bounds, Peer, Settings, SettingsError};
+pub use tcp::{StartError, Transport};
+pub use tls::{TlsError, public_key_of};
