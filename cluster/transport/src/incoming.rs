@@ -12,6 +12,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, split};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -237,24 +238,33 @@ async fn read_requests(
                     }
                     continue;
                 };
-                let call = answer(
+                let owed = Owed {
+                    id,
+                    answers: answers.clone(),
+                    open: true,
+                };
+                calls.spawn(answer(
                     Arc::clone(shared),
                     Arc::clone(peer),
                     payload,
                     left,
-                    Owed::new(id, &answers),
-                );
-                calls.spawn(async move {
-                    call.await;
-                    drop(room);
-                });
+                    owed,
+                    room,
+                ));
             }
             _ => return ReadError::Malformed,
         }
     }
 }
 
-async fn answer(shared: Arc<Shared>, peer: Arc<PeerState>, payload: Bytes, left: Duration, owed: Owed) {
+async fn answer(
+    shared: Arc<Shared>,
+    peer: Arc<PeerState>,
+    payload: Bytes,
+    left: Duration,
+    owed: Owed,
+    room: OwnedSemaphorePermit,
+) {
     let left = left.min(shared.bounds.call_time);
     let result = timeout(left, async {
         shared.handler.call(peer.node, payload, left).await
@@ -272,6 +282,8 @@ async fn answer(shared: Arc<Shared>, peer: Arc<PeerState>, payload: Bytes, left:
         }
         result => Verdict::from(result),
     };
+    // Before the answer: a caller that has it may call again at once.
+    drop(room);
     owed.give(verdict).await;
 }
 
@@ -283,14 +295,6 @@ struct Owed {
 }
 
 impl Owed {
-    fn new(id: u64, answers: &QueueSender<Outbound>) -> Self {
-        Self {
-            id,
-            answers: answers.clone(),
-            open: true,
-        }
-    }
-
     async fn give(mut self, verdict: Verdict) {
         self.open = false;
         let outbound = Outbound::Answer { id: self.id, verdict };

@@ -86,7 +86,7 @@ struct Pipe {
     to: Arc<Seat>,
     /// Raft and bulk, by lane index; the ceremony lane has calls instead.
     queues: [QueueSender<Bytes>; 3],
-    room: Arc<Semaphore>,
+    room: Semaphore,
     closed: watch::Sender<bool>,
 }
 
@@ -210,7 +210,7 @@ impl Inner {
             from: Arc::clone(from),
             to: Arc::clone(to),
             queues,
-            room: Arc::new(Semaphore::new(self.bounds.calls)),
+            room: Semaphore::new(self.bounds.calls),
             closed,
         })
     }
@@ -370,23 +370,19 @@ impl Network for MemoryNetwork {
         }
         let pipe = self.inner.find(&self.seat, to).ok_or(CallError::NotConnected)?;
         let count = |count: fn(&crate::counters::PeerCounters)| self.seat.counters.with(to, count);
-        let Ok(room) = Arc::clone(&pipe.room).try_acquire_owned() else {
+        let Ok(_room) = pipe.room.try_acquire() else {
             count(|c| c.busy_here.one());
             return Err(CallError::Busy);
         };
         let (sender, receiver) = oneshot::channel();
         self.seat.counters.sent(to, Lane::Ceremony, payload.len());
-        let callee = callee(
+        tokio::spawn(callee(
             Arc::clone(&self.inner),
             Arc::clone(&pipe),
             payload,
             deadline,
             sender,
-        );
-        tokio::spawn(async move {
-            callee.await;
-            drop(room);
-        });
+        ));
         match timeout_at(deadline, receiver).await {
             Err(_) => {
                 count(|c| c.timed_out.one());

@@ -65,8 +65,8 @@ pub trait Handler: Send + Sync + 'static {
         left: Duration,
     ) -> BoxFuture<'static, Result<Bytes, Refused>>;
 
-    /// A link came up (`true`: messages and calls to the peer are taken) or went down. For one peer the values
-    /// alternate, beginning with `true`.
+    /// A link came up (`true`: raft messages and calls to the peer are taken) or went down (`false`: one of the two is
+    /// not, the other may be for a moment). For one peer the values alternate, beginning with `true`.
     fn link(&self, peer: NodeId, up: bool);
 }
 

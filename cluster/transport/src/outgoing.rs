@@ -192,14 +192,10 @@ async fn read_answers(
             Frame::Pong => (),
             Frame::Answer { id, verdict } if lane == Lane::Ceremony => {
                 shared.counters.received(peer.node, lane, weight);
-                let busy = verdict == Verdict::Busy;
-                if calls.answer(id, verdict) {
-                    shared.counters.with(peer.node, |c| {
-                        if busy {
-                            c.busy_there.one()
-                        }
-                    });
-                } else {
+                if verdict == Verdict::Busy {
+                    shared.counters.with(peer.node, |c| c.busy_there.one());
+                }
+                if !calls.answer(id, verdict) {
                     shared.counters.with(peer.node, |c| c.late.one());
                 }
             }

@@ -30,7 +30,10 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let certificate = params.self_signed(&key).unwrap().der().clone();
-        Self { issuer: Issuer::new(params, key), certificate }
+        Self {
+            issuer: Issuer::new(params, key),
+            certificate,
+        }
     }
 
     pub fn certify(&self, key: &KeyPair) -> CertificateDer<'static> {
@@ -81,10 +84,18 @@ impl Members {
         let authority = Authority::new();
         let identities = (0..count).map(|_| Identity::new(&authority)).collect();
         // Held together, so that they differ; a node can bind its port again after a restart.
-        let listeners: Vec<_> =
-            (0..count).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let ports = listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
-        Self { authority, identities, ports }
+        let listeners: Vec<_> = (0..count)
+            .map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap())
+            .collect();
+        let ports = listeners
+            .iter()
+            .map(|listener| listener.local_addr().unwrap().port())
+            .collect();
+        Self {
+            authority,
+            identities,
+            ports,
+        }
     }
 
     pub fn settings(&self, node: NodeId, boot: Boot, bounds: Bounds) -> Settings {
@@ -94,7 +105,9 @@ impl Members {
             cluster: CLUSTER,
             node,
             boot,
-            listen: format!("127.0.0.1:{}", self.ports[node as usize - 1]).parse().unwrap(),
+            listen: format!("127.0.0.1:{}", self.ports[node as usize - 1])
+                .parse()
+                .unwrap(),
             certificate_chain: vec![own.certificate.clone()],
             private_key: own.private_key(),
             roots: vec![self.authority.certificate.clone()],
@@ -162,7 +175,9 @@ impl Seen {
 }
 
 pub async fn patient<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, work).await.expect("nothing happened")
+    tokio::time::timeout(PATIENCE, work)
+        .await
+        .expect("nothing happened")
 }
 
 impl Handler for Seen {
@@ -185,7 +200,10 @@ impl Handler for Seen {
             match payload.as_ref() {
                 b"who" => Ok(Bytes::from(from.to_string())),
                 b"left" => Ok(Bytes::from(left.as_micros().to_string())),
-                b"refuse" => Err(Refused::Because { code: 42, detail: "not today".into() }),
+                b"refuse" => Err(Refused::Because {
+                    code: 42,
+                    detail: "not today".into(),
+                }),
                 b"busy" => Err(Refused::Busy),
                 b"hang" => std::future::pending().await,
                 b"panic" => panic!("asked to"),
