@@ -11,6 +11,15 @@ pub enum Error {
     /// Another process has the store open.
     #[error("share database is locked by another process: {0}")]
     Locked(#[source] rocksdb::Error),
+    /// The database's folder cannot be made.
+    #[error("folder {path}: {source}")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The epoch file cannot be read or written.
     #[error("epoch file {path}: {source}")]
     EpochFile {

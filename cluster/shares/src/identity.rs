@@ -43,3 +43,20 @@ pub struct Session {
     /// The ceremony's start, in milliseconds of Unix time, by the coordinator's clock.
     pub started_ms: u64,
 }
+
+/// The node that a store belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) cluster: [u8; 32],
+    pub(crate) node: u64,
+}
+
+impl std::fmt::Display for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "node {} of cluster ", self.node)?;
+        self.cluster
+            .iter()
+            .take(8)
+            .try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
