@@ -207,3 +207,100 @@ impl ShareRecord {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWNER: Owner = Owner {
+        cluster: [1; 32],
+        node: 2,
+    };
+
+    fn session() -> Session {
+        let id = ShareId {
+            keystore: [3; 16],
+            key: [4; 16],
+            session: [5; 32],
+            key_type: "Ed25519".into(),
+            epoch: 6,
+        };
+        Session { id, started_ms: 7 }
+    }
+
+    fn sealed() -> (ShareRecord, Key) {
+        let epoch_key = Key::new(&[8; 32]).unwrap();
+        let fresh = Fresh {
+            wrapping_key: RawKey::new([9; 32]),
+            wrapping_nonce: [10; 12],
+            share_nonce: [11; 12],
+        };
+        let record =
+            ShareRecord::seal(&OWNER, &session(), vec![3], b"share", (1, &epoch_key), &fresh).unwrap();
+        (record, epoch_key)
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let (record, epoch_key) = sealed();
+        let bytes = encode(&record).unwrap();
+        let open = |bytes: &[u8]| decode::<ShareRecord>(bytes)?.open(&OWNER, &session().id, &epoch_key);
+        assert!(open(&bytes).unwrap().expose() == b"share");
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(matches!(open(&flipped), Err(Error::Quarantine(_))), "bit {bit}");
+        }
+        for end in 0..bytes.len() {
+            assert!(open(&bytes[..end]).is_err());
+        }
+        assert!(open(&[bytes.as_slice(), &[0]].concat()).is_err());
+    }
+
+    #[test]
+    fn the_seal_is_bound_to_its_place_and_owner() {
+        let (record, epoch_key) = sealed();
+        let id = session().id;
+        let elsewhere = [
+            (
+                OWNER,
+                ShareId {
+                    keystore: [0; 16],
+                    ..id.clone()
+                },
+            ),
+            (
+                OWNER,
+                ShareId {
+                    key: [0; 16],
+                    ..id.clone()
+                },
+            ),
+            (
+                OWNER,
+                ShareId {
+                    session: [0; 32],
+                    ..id.clone()
+                },
+            ),
+            (Owner { node: 3, ..OWNER }, id.clone()),
+            (
+                Owner {
+                    cluster: [0; 32],
+                    ..OWNER
+                },
+                id,
+            ),
+        ];
+        for (owner, place) in elsewhere {
+            assert!(record.open(&owner, &place, &epoch_key).is_err());
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_range_is_above_its_prefix() {
+        assert_eq!(above(b"S"), b"T");
+        assert_eq!(above(&[b'E', 0, 255]), [b'E', 1]);
+        assert_eq!(above(&[b'E', 255, 255]), b"F");
+    }
+}

@@ -119,3 +119,83 @@ impl ShareStore {
         self.database.write(batch).map_err(database)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use rand::rngs::OsRng;
+
+    use super::*;
+    use crate::identity::ShareId;
+    use crate::secret::NodeKey;
+
+    fn open(folder: &Path) -> ShareStore {
+        let key = NodeKey::new(Box::new([1; 32]));
+        ShareStore::open(
+            &folder.join("shares"),
+            &folder.join("epoch-keys"),
+            key,
+            [2; 32],
+            3,
+            OsRng,
+        )
+        .unwrap()
+    }
+
+    fn id(key: u8) -> ShareId {
+        ShareId {
+            keystore: [0; 16],
+            key: [key; 16],
+            session: [9; 32],
+            key_type: "t".into(),
+            epoch: 1,
+        }
+    }
+
+    /// Stops a rotation after `wrapped` batches of one record, as a crash does; then opens the store again.
+    fn crash_after(wrapped: u8) {
+        let folder = tempfile::tempdir().unwrap();
+        {
+            let store = open(folder.path());
+            for key in 0..5 {
+                store.put(&id(key), &[key; 32], &[], 0).unwrap();
+            }
+            let next = new_key(2, &mut OsRng);
+            store
+                .file
+                .write(&[&store.epochs.read().current.raw, &next], [7; 12])
+                .unwrap();
+            let mut epochs = store.epochs.write();
+            let old = std::mem::replace(&mut epochs.current, Epoch::new(next).unwrap());
+            epochs.previous = Some(old);
+            drop(epochs);
+            for key in 0..wrapped {
+                store
+                    .rewrap(&[crate::record::share_key(&id(key)).into_boxed_slice()])
+                    .unwrap();
+            }
+            if wrapped > 0 {
+                store.put(&id(100), &[100; 32], &[], 0).unwrap();
+            }
+        }
+        let store = open(folder.path());
+        let keys = store.file.read().unwrap().unwrap();
+        assert_eq!(keys.iter().map(|key| key.generation).collect::<Vec<_>>(), [2]);
+        for key in (0..5).chain((wrapped > 0).then_some(100)) {
+            assert!(
+                store.get(&id(key)).unwrap().unwrap().expose() == [key; 32],
+                "key {key}"
+            );
+        }
+        store.rotate().unwrap();
+        assert!(store.get(&id(4)).unwrap().unwrap().expose() == [4; 32]);
+    }
+
+    #[test]
+    fn opening_finishes_a_rotation_wherever_it_stopped() {
+        for wrapped in [0, 2, 5] {
+            crash_after(wrapped);
+        }
+    }
+}

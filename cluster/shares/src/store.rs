@@ -12,9 +12,9 @@ use rocksdb::{DB, DBRecoveryMode, ErrorKind, IteratorMode, Options, ReadOptions,
 
 use crate::epoch_file::EpochFile;
 use crate::error::Error;
-use crate::identity::{KeptEnvelope, OpenEnvelope, Owner, Session, ShareId};
+use crate::identity::{KeptEnvelope, Owner, Session, ShareId};
 use crate::record::{
-    ENVELOPE, EnvelopeRecord, FORMAT, Fresh, IDENTITY, IdentityRecord, SHARE, ShareRecord, UNSETTLED, above,
+    ENVELOPE, EnvelopeRecord, FORMAT, Fresh, IDENTITY, IdentityRecord, ShareRecord, UNSETTLED, above,
     damaged, decode, encode, envelope_key, id_of, share_key, shares_of, unsettled_key,
 };
 use crate::rotation::{Epoch, Epochs, new_key};
@@ -29,6 +29,9 @@ pub const ENVELOPE_LIMIT: usize = 256 * 1024;
 pub const ENVELOPES_LIMIT: usize = 16;
 /// The most records in one answer.
 pub const PAGE_LIMIT: usize = 4096;
+/// A record's key and value.
+pub(crate) type Entry = (Box<[u8]>, Box<[u8]>);
+
 /// Sealed shares, and envelopes for members that are away.
 pub struct ShareStore {
     pub(crate) database: DB,
@@ -42,7 +45,7 @@ pub struct ShareStore {
     /// Held by whatever reads a record and then writes by what it read.
     pub(crate) changes: Mutex<()>,
     pub(crate) rotating: Mutex<()>,
-    open_envelopes: AtomicU64,
+    pub(crate) open_envelopes: AtomicU64,
 }
 
 pub(crate) fn database(error: rocksdb::Error) -> Error {
@@ -326,56 +329,6 @@ impl ShareStore {
         Ok(true)
     }
 
-    /// Envelopes that wait for a member, in the order of their names, after `after`, `limit` at most.
-    pub fn envelopes_for(
-        &self,
-        member: u16,
-        after: Option<&ShareId>,
-        limit: usize,
-    ) -> Result<Vec<OpenEnvelope>, Error> {
-        let [high, low] = member.to_be_bytes();
-        let prefix = vec![ENVELOPE, high, low];
-        let end = above(&prefix);
-        // The key of `after` itself is the shortest that is above it, with one byte more.
-        let begin = after.map_or(prefix, |id| [envelope_key(member, id), vec![0]].concat());
-        let open = |entry: Result<(Box<[u8]>, Box<[u8]>), Error>| {
-            let (key, value) = entry?;
-            let place = id_of(&key)?;
-            let record: EnvelopeRecord = decode(&value)?;
-            let id = ShareId {
-                key_type: record.key_type,
-                epoch: record.epoch,
-                ..place
-            };
-            Ok(OpenEnvelope {
-                id,
-                bytes: record.bytes,
-            })
-        };
-        self.range(begin, end)
-            .take(limit.min(PAGE_LIMIT))
-            .map(open)
-            .collect()
-    }
-
-    /// The member has its share on disk: its envelope goes. `false` if there was none. Not synced: after a crash the
-    /// envelope may be back and is confirmed again.
-    pub fn confirm(&self, member: u16, id: &ShareId) -> Result<bool, Error> {
-        let _changes = self.changes.lock();
-        let key = envelope_key(member, id);
-        if self.database.get_pinned(&key).map_err(database)?.is_none() {
-            return Ok(false);
-        }
-        self.database.delete(key).map_err(database)?;
-        self.open_envelopes.fetch_sub(1, Ordering::Relaxed);
-        Ok(true)
-    }
-
-    /// How many envelopes wait, for all members.
-    pub fn open_envelopes(&self) -> u64 {
-        self.open_envelopes.load(Ordering::Relaxed)
-    }
-
     /// Where the epoch keys are.
     pub fn epoch_file(&self) -> &Path {
         self.file.path()
@@ -385,7 +338,7 @@ impl ShareStore {
         &self,
         begin: Vec<u8>,
         end: Vec<u8>,
-    ) -> impl Iterator<Item = Result<(Box<[u8]>, Box<[u8]>), Error>> + '_ {
+    ) -> impl Iterator<Item = Result<Entry, Error>> + '_ {
         let mut options = ReadOptions::default();
         options.set_iterate_upper_bound(end);
         let mode = IteratorMode::From(&begin, rocksdb::Direction::Forward);

@@ -1,5 +1,8 @@
 //! The store as its callers see it, and as somebody who has its disk does.
 
+// clippy.toml allows it in test functions; this file's other functions are tests' too.
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -309,14 +312,15 @@ fn a_database_without_its_first_record_is_quarantined() {
 }
 
 #[test]
-fn every_flipped_byte_of_a_record_is_noticed() {
+fn a_damaged_record_is_quarantined_and_not_removed() {
     let place = Place::new();
     place
         .open()
         .put(&id(1, 1), b"a share of thirty-two bytes, yes", &[envelope(2)], 5)
         .unwrap();
     let (key, value) = place.records(b'S').remove(0);
-    for at in 0..value.len() {
+    // Every byte is flipped in record.rs; here one at each end and some between.
+    for at in (0..value.len()).step_by(29).chain([value.len() - 1]) {
         let mut flipped = value.clone();
         flipped[at] ^= 0x01;
         place.raw().put(&key, flipped).unwrap();
@@ -426,20 +430,20 @@ fn rotation_keeps_what_is_there_and_makes_what_was_removed_unreadable() {
 }
 
 #[test]
-fn an_interrupted_rotation_is_finished() {
-    // As a crash leaves it: both keys in the file, records under either. Made by taking the file of the moment between.
+fn a_rotation_that_cannot_write_its_file_changes_nothing() {
     let place = Place::new();
-    for key in 0..20 {
-        place.open().put(&id(key, 1), &[key; 32], &[], 0).unwrap();
+    {
+        let store = place.open();
+        for key in 0..20 {
+            store.put(&id(key, 1), &[key; 32], &[], 0).unwrap();
+        }
     }
     let before = place.records(b'S');
-    // A rotation whose last step fails: the temporary file's name is taken by a folder after the first write.
+    // The temporary file's name is taken by a folder.
     let blocker = place.file.with_extension("new");
     fs::create_dir(&blocker).unwrap();
-    fs::write(blocker.join("x"), b"").unwrap();
     assert!(matches!(error(place.open().rotate()), Error::EpochFile { .. }));
-    fs::remove_dir_all(&blocker).unwrap();
-    // Nothing has changed by it.
+    fs::remove_dir(&blocker).unwrap();
     assert_eq!(place.records(b'S'), before);
     let store = place.open();
     for key in 0..20 {

@@ -1,5 +1,8 @@
 //! What strangers, and peers that misbehave, can do to a node: be refused, counted, and nothing else.
 
+// clippy.toml allows it in test functions; this file's other functions are tests' too.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::sync::Arc;
