@@ -188,7 +188,10 @@ mod tests {
                 "key {key}"
             );
         }
+        assert!(store.epochs.read().previous.is_none());
         store.rotate().unwrap();
+        assert!(store.epochs.read().previous.is_none());
+        assert_eq!(store.file.read().unwrap().unwrap()[0].generation, 3);
         assert!(store.get(&id(4)).unwrap().unwrap().expose() == [4; 32]);
     }
 
