@@ -1,1 +1,35 @@
 //! Node-to-node mutual TLS: frames, lanes, calls; an in-memory double.
+//!
+//! Callers hold an `Arc<dyn Network>` and give a [`Handler`]. [`Transport`] is the real thing (framed TCP under
+//! TLS 1.3, every peer's public key pinned); [`memory::Hub`] is the double. One contract suite
+//! (`tests/contract.rs`) runs against both.
+//!
+//! **Connections.** Each node dials every peer, once per lane, for what it sends and for its calls, and accepts from
+//! every peer; answers return on the connection that carried the call. One TCP connection per lane instead of
+//! interleaved chunks on one: each lane then has its own window, socket buffer and loss recovery, so a snapshot that
+//! fills its own never stands before a heartbeat, and no code of ours has to reassemble or be fair.
+//!
+//! **What is never promised.** A one-way message that was accepted may still be lost with its connection; a call ends
+//! with an answer or an error, never in silence, and after `TimedOut` or `Closed` its outcome is unknown.
+
+mod backoff;
+mod calls;
+pub mod counters;
+mod frame;
+mod hello;
+mod incoming;
+pub mod memory;
+pub mod network;
+mod outgoing;
+mod peers;
+mod queue;
+pub mod settings;
+pub mod tcp;
+pub mod tls;
+mod writer;
+
+pub use counters::{Counters, PeerCounters, Refusal};
+pub use network::{BoxFuture, CallError, Handler, Lane, Network, NodeId, Refused, SendError};
+pub use settings::{Boot, Bounds, Peer, Settings, SettingsError};
+pub use tcp::{StartError, Transport};
+pub use tls::{TlsError, public_key_of};
