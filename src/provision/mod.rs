@@ -5,6 +5,7 @@
 
 pub mod certificates;
 pub mod cluster;
+pub mod cluster_file;
 pub mod genesis;
 pub mod identity;
 pub mod lock;
@@ -12,6 +13,7 @@ pub mod operator;
 pub mod start;
 
 pub use cluster::{NewCluster, NewNode, NodeMaterial};
+pub use cluster_file::{ClusterFile, ClusterNode};
 pub use genesis::Genesis;
 pub use identity::Identity;
 pub use operator::OperatorKey;
@@ -86,3 +88,6 @@ pub enum ProvisionError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
+
+#[cfg(test)]
+mod tests;
