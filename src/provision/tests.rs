@@ -166,7 +166,7 @@ fn files_and_folders_are_closed_and_nothing_is_beside_them() {
         };
         assert_eq!(mode, expected, "{}", path.display());
     }
-    assert_eq!(paths.iter().filter(|path| path.is_file()).count(), 4 + 3 * 9);
+    assert_eq!(paths.iter().filter(|path| path.is_file()).count(), 4 + 3 * 8);
     assert_eq!(
         fs::read_dir(made.dir.parent().unwrap()).unwrap().count(),
         1,

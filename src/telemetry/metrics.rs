@@ -8,7 +8,7 @@ use std::{fmt, sync::Arc};
 use parking_lot::Mutex;
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric as _},
+    encoding::{DescriptorEncoder, EncodeMetric as _, MetricEncoder},
     metrics::{
         counter::ConstCounter,
         gauge::{ConstGauge, Gauge},
@@ -95,8 +95,6 @@ impl Metrics {
         kind: Kind,
         read: impl Fn() -> Vec<Sample> + Send + Sync + 'static,
     ) {
-        // A collector writes its own names, without the registry's prefix.
-        let name = format!("conclave_{name}");
         self.0.lock().register_collector(Box::new(Sampled {
             name,
             help,
@@ -114,7 +112,7 @@ impl Metrics {
 }
 
 struct Sampled {
-    name: String,
+    name: &'static str,
     help: &'static str,
     kind: Kind,
     read: Box<dyn Fn() -> Vec<Sample> + Send + Sync>,
@@ -135,28 +133,26 @@ impl Collector for Sampled {
             Kind::Counter => prometheus_client::metrics::MetricType::Counter,
             Kind::Gauge => prometheus_client::metrics::MetricType::Gauge,
         };
-        let mut metric = encoder.encode_descriptor(&self.name, self.help, None, kind)?;
+        // A text of OpenMetrics ends its help by a full stop, as the registry itself appends to the others.
+        let mut metric = encoder.encode_descriptor(self.name, &format!("{}.", self.help), None, kind)?;
         for Sample { labels, value } in &samples {
-            let value = *value;
-            match (self.kind, labels.is_empty()) {
-                (Kind::Counter, true) => {
-                    ConstCounter::new(value).encode(metric.encode_family(&NO_LABELS)?)?
-                }
-                (Kind::Counter, false) => ConstCounter::new(value).encode(metric.encode_family(labels)?)?,
-                // The text format has no unsigned gauges; what we count stays far below the largest signed number.
-                (Kind::Gauge, true) => {
-                    ConstGauge::new(signed(value)).encode(metric.encode_family(&NO_LABELS)?)?
-                }
-                (Kind::Gauge, false) => {
-                    ConstGauge::new(signed(value)).encode(metric.encode_family(labels)?)?
-                }
+            if labels.is_empty() {
+                // Without labels there is one value.
+                return encode_value(self.kind, *value, metric);
             }
+            encode_value(self.kind, *value, metric.encode_family(labels)?)?;
         }
         Ok(())
     }
 }
 
-const NO_LABELS: [(&str, &str); 0] = [];
+fn encode_value(kind: Kind, value: u64, encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
+    match kind {
+        Kind::Counter => ConstCounter::new(value).encode(encoder),
+        // The text format has no unsigned gauges; what we count stays far below the largest signed number.
+        Kind::Gauge => ConstGauge::new(signed(value)).encode(encoder),
+    }
+}
 
 fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
