@@ -8,3 +8,8 @@ pub mod problem;
 pub mod authorization;
 pub mod audit;
 pub mod replay;
+pub mod cli;
+pub mod config;
+pub mod provision;
+pub mod seal;
+pub mod telemetry;

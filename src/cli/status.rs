@@ -1,0 +1,368 @@
+//! `conclave status`: asks each node's admin listener and prints nodes, groups, leaders and open envelopes.
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use futures::future::join_all;
+use serde::Serialize;
+
+use crate::{
+    provision::{ClusterFile, ProvisionError},
+    telemetry::{
+        client,
+        status::{NodeState, NodeStatus},
+    },
+};
+
+/// Shows nodes, groups, leaders, applied indexes, holders, seal state, and keys with open envelopes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  conclave status
+  conclave status --admin 10.0.0.1:9600 --admin 10.0.0.2:9600 --json
+
+Exit status: 0 every node is ready, 1 one is not or does not answer, 2 one is sealed.")]
+pub struct StatusArguments {
+    /// A node's admin address (repeatable); else those in DIR/cluster.json.
+    #[arg(long = "admin", value_name = "HOST:PORT")]
+    admins: Vec<String>,
+    /// Where `conclave dev` keeps its cluster.
+    #[arg(long, value_name = "DIR", default_value = ".conclave")]
+    dir: PathBuf,
+    /// Print everything as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why nothing could be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// Neither addresses nor a cluster on this machine.
+    #[error("no node to ask: give --admin HOST:PORT, or --dir of a cluster that `conclave dev` runs")]
+    NoNodes(#[source] ProvisionError),
+    /// The answer could not be printed.
+    #[error("cannot print the status")]
+    Print(#[from] serde_json::Error),
+}
+
+/// What one admin listener answered.
+#[derive(Clone, Debug, Serialize)]
+struct Answered {
+    admin: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<NodeStatus>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Asks all nodes at once and prints what they say.
+pub async fn run(arguments: StatusArguments) -> Result<ExitCode, StatusError> {
+    let mut admins = arguments.admins;
+    if admins.is_empty() {
+        let cluster = ClusterFile::read(&arguments.dir).map_err(StatusError::NoNodes)?;
+        admins = cluster.nodes.into_iter().map(|node| node.admin).collect();
+    }
+    let answers = join_all(admins.into_iter().map(ask)).await;
+    if arguments.json {
+        println!(
+            "{}",
+            serde_json::to_string(&serde_json::json!({ "nodes": answers }))?
+        );
+    } else {
+        print!("{}", render(&answers));
+    }
+    Ok(ExitCode::from(verdict(&answers)))
+}
+
+async fn ask(admin: String) -> Answered {
+    let parsed = match client::get(&admin, "/status", TIMEOUT).await {
+        Ok(answer) if answer.status.is_success() => {
+            serde_json::from_slice(&answer.body).map_err(|e| e.to_string())
+        }
+        Ok(answer) => Err(format!("{admin} answered {}", answer.status)),
+        Err(error) => Err(error.to_string()),
+    };
+    match parsed {
+        Ok(status) => Answered {
+            admin,
+            status: Some(status),
+            error: None,
+        },
+        Err(error) => Answered {
+            admin,
+            status: None,
+            error: Some(error),
+        },
+    }
+}
+
+fn verdict(answers: &[Answered]) -> u8 {
+    let is_sealed = |answer: &Answered| {
+        answer
+            .status
+            .as_ref()
+            .is_some_and(|s| s.state == NodeState::Sealed)
+    };
+    let is_ready = |answer: &Answered| answer.status.as_ref().is_some_and(|s| s.ready);
+    if answers.iter().any(is_sealed) {
+        2
+    } else if answers.iter().all(is_ready) {
+        0
+    } else {
+        1
+    }
+}
+
+fn render(answers: &[Answered]) -> String {
+    let statuses: Vec<&NodeStatus> = answers
+        .iter()
+        .filter_map(|answer| answer.status.as_ref())
+        .collect();
+    let mut text = String::new();
+    let mut clusters: Vec<_> = statuses
+        .iter()
+        .map(|s| (s.cluster.as_str(), s.public_url.as_str()))
+        .collect();
+    clusters.sort_unstable();
+    clusters.dedup();
+    for (cluster, url) in clusters {
+        text.push_str(&format!("cluster {cluster}  {url}\n"));
+    }
+    let mut nodes = vec![
+        [
+            "node",
+            "state",
+            "ready",
+            "links up",
+            "shares",
+            "open envelopes",
+            "admin",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+    ];
+    for answer in answers {
+        nodes.push(match &answer.status {
+            Some(status) => {
+                let up = status.links.iter().filter(|link| link.up).count();
+                vec![
+                    status.node.to_string(),
+                    state_name(status.state).to_owned(),
+                    if status.ready { "yes" } else { "no" }.to_owned(),
+                    format!("{up} of {}", status.links.len()),
+                    status.shares.held.to_string(),
+                    status.shares.open_envelopes.to_string(),
+                    answer.admin.clone(),
+                ]
+            }
+            None => ["?", "no answer", "-", "-", "-", "-", &answer.admin]
+                .map(str::to_owned)
+                .to_vec(),
+        });
+    }
+    text.push_str(&table(&nodes));
+    for (answer, error) in answers.iter().filter_map(|a| Some((a, a.error.as_ref()?))) {
+        text.push_str(&format!("{}: {error}\n", answer.admin));
+    }
+    for status in statuses.iter().filter(|status| !status.ready) {
+        let reason = status.reason.as_deref().unwrap_or("no reason given");
+        text.push_str(&format!("node {}: {reason}", status.node));
+        text.push_str(
+            &status
+                .hint
+                .as_deref()
+                .map(|hint| format!("; {hint}\n"))
+                .unwrap_or("\n".to_owned()),
+        );
+    }
+    if statuses.iter().any(|status| !status.groups.is_empty()) {
+        text.push('\n');
+        text.push_str(&table(&group_rows(&statuses)));
+    }
+    for status in &statuses {
+        for open in &status.shares.open {
+            text.push_str(&format!(
+                "node {} keeps the envelope of node {} for key {} of keystore {}\n",
+                status.node, open.member, open.key, open.keystore
+            ));
+        }
+        let unlisted = status
+            .shares
+            .open_envelopes
+            .saturating_sub(status.shares.open.len() as u64);
+        if unlisted > 0 && !status.shares.open.is_empty() {
+            text.push_str(&format!("node {} keeps {unlisted} more\n", status.node));
+        }
+    }
+    text
+}
+
+/// One row a group: who leads by whom, and how far each node has applied.
+fn group_rows(statuses: &[&NodeStatus]) -> Vec<Vec<String>> {
+    let mut header = ["group", "leader", "term", "voters", "holders"]
+        .map(str::to_owned)
+        .to_vec();
+    header.extend(
+        statuses
+            .iter()
+            .map(|status| format!("applied by {}", status.node)),
+    );
+    let mut rows = vec![header];
+    let mut groups: Vec<u32> = statuses
+        .iter()
+        .flat_map(|s| s.groups.iter().map(|g| g.group))
+        .collect();
+    groups.sort_unstable();
+    groups.dedup();
+    let list = |nodes: &[u64]| nodes.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
+    for group in groups {
+        let views: Vec<_> = statuses
+            .iter()
+            .map(|s| s.groups.iter().find(|g| g.group == group))
+            .collect();
+        // The view of the highest term counts; one that knows the leader before one that does not.
+        let Some(newest) = views
+            .iter()
+            .flatten()
+            .max_by_key(|view| (view.term, view.leader.is_some()))
+        else {
+            continue;
+        };
+        let mut row = vec![
+            group.to_string(),
+            newest
+                .leader
+                .map_or("none".to_owned(), |leader| leader.to_string()),
+            newest.term.to_string(),
+            list(&newest.voters),
+            list(&newest.holders),
+        ];
+        row.extend(views.iter().map(|view| match view {
+            Some(view) if view.role == "halted" => format!("{} halted", view.applied),
+            Some(view) => view.applied.to_string(),
+            None => "-".to_owned(),
+        }));
+        rows.push(row);
+    }
+    rows
+}
+
+fn state_name(state: NodeState) -> &'static str {
+    match state {
+        NodeState::Sealed => "sealed",
+        NodeState::Starting => "starting",
+        NodeState::Joining => "joining",
+        NodeState::Serving => "serving",
+        NodeState::Quarantined => "quarantined",
+        NodeState::Stopping => "stopping",
+    }
+}
+
+/// Columns as wide as their widest cell, two blanks apart.
+fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|c| c.chars().count())
+            .max()
+    };
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let line = |row: &Vec<String>| {
+        let cells: Vec<_> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        format!("{}\n", cells.join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::status::{GroupStatus, OpenEnvelope, ShareStatus};
+
+    fn node(node: u64, state: NodeState) -> Answered {
+        let group = |group, leader, term| GroupStatus {
+            group,
+            leader,
+            term,
+            applied: 10 + node,
+            voters: vec![1, 2, 3],
+            holders: vec![1, 2, 3],
+            role: "follower".to_owned(),
+            ..Default::default()
+        };
+        let status = NodeStatus {
+            node,
+            state,
+            cluster: "ab12".to_owned(),
+            public_url: "https://localhost".to_owned(),
+            ready: state == NodeState::Serving,
+            reason: (state != NodeState::Serving).then(|| "the node is sealed".to_owned()),
+            hint: (state != NodeState::Serving).then(|| "run: conclave unseal".to_owned()),
+            groups: if state == NodeState::Sealed {
+                vec![]
+            } else {
+                vec![group(0, Some(2), 4), group(1, None, 5)]
+            },
+            shares: ShareStatus {
+                held: 7,
+                open_envelopes: 1,
+                open: vec![OpenEnvelope {
+                    keystore: "k1".to_owned(),
+                    key: "k2".to_owned(),
+                    member: 3,
+                }],
+            },
+            ..Default::default()
+        };
+        Answered {
+            admin: format!("127.0.0.1:{}", 8642 + node),
+            status: Some(status),
+            error: None,
+        }
+    }
+
+    #[test]
+    fn the_exit_status_tells_ready_from_down_from_sealed() {
+        let down = Answered {
+            admin: "127.0.0.1:1".to_owned(),
+            status: None,
+            error: Some("no".to_owned()),
+        };
+        assert_eq!(
+            verdict(&[node(1, NodeState::Serving), node(2, NodeState::Serving)]),
+            0
+        );
+        assert_eq!(verdict(&[node(1, NodeState::Serving), down.clone()]), 1);
+        assert_eq!(verdict(&[node(1, NodeState::Starting)]), 1);
+        assert_eq!(verdict(&[down, node(2, NodeState::Sealed)]), 2);
+    }
+
+    #[test]
+    fn what_is_printed_names_leaders_indexes_and_reasons() {
+        let down = Answered {
+            admin: "127.0.0.1:1".to_owned(),
+            status: None,
+            error: Some("cannot reach".to_owned()),
+        };
+        let text = render(&[node(1, NodeState::Serving), node(2, NodeState::Sealed), down]);
+        for part in [
+            "cluster ab12  https://localhost\n",
+            "1     serving    yes",
+            "2     sealed     no",
+            "?     no answer",
+            "127.0.0.1:1: cannot reach\n",
+            "node 2: the node is sealed; run: conclave unseal\n",
+            "0      2       4     1,2,3   1,2,3    11",
+            "1      none    5",
+            "node 1 keeps the envelope of node 3 for key k2 of keystore k1\n",
+        ] {
+            assert!(text.contains(part), "{part:?} is missing in\n{text}");
+        }
+    }
+}

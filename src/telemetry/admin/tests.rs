@@ -1,0 +1,141 @@
+//! Tests of the admin listener, over real connections.
+
+use std::sync::Mutex;
+
+use bytes::Bytes;
+
+use super::{super::client, *};
+use crate::seal::unseal::{Attempts, door};
+
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+struct Running {
+    admin: String,
+    verdict: Arc<Mutex<Result<(), NotReady>>>,
+    attempts: Option<Attempts>,
+    _server: actix_web::rt::task::JoinHandle<io::Result<()>>,
+}
+
+fn start() -> Running {
+    let (door, attempts) = door();
+    let verdict = Arc::new(Mutex::new(Err(NotReady::sealed())));
+    let asked = verdict.clone();
+    let admin = Admin {
+        node: 7,
+        ready: Arc::new(move || asked.lock().unwrap().clone()),
+        status: Arc::new(|| serde_json::json!({ "node": 7 })),
+        metrics: Metrics::new(),
+        door,
+    };
+    let (server, address) = serve("127.0.0.1:0".parse().unwrap(), admin).unwrap();
+    Running {
+        admin: address.to_string(),
+        verdict,
+        attempts: Some(attempts),
+        _server: actix_web::rt::spawn(server),
+    }
+}
+
+#[actix_web::test]
+async fn health_tells_life_from_readiness() {
+    let running = start();
+    let live = client::get(&running.admin, "/health/live", TIMEOUT)
+        .await
+        .unwrap();
+    let live: Live = serde_json::from_slice(&live.body).unwrap();
+    assert_eq!(
+        live,
+        Live {
+            live: true,
+            node: 7,
+            pid: std::process::id()
+        }
+    );
+    let ready = client::get(&running.admin, "/health/ready", TIMEOUT)
+        .await
+        .unwrap();
+    assert_eq!(ready.status.as_u16(), 503);
+    let body: Readiness = serde_json::from_slice(&ready.body).unwrap();
+    assert_eq!(
+        (body.ready, body.reason.as_deref()),
+        (false, Some("the node is sealed"))
+    );
+    assert!(body.hint.unwrap().contains("conclave unseal"));
+    *running.verdict.lock().unwrap() = Ok(());
+    let ready = client::get(&running.admin, "/health/ready", TIMEOUT)
+        .await
+        .unwrap();
+    assert_eq!(
+        (ready.status.as_u16(), ready.body.as_ref()),
+        (200, br#"{"ready":true}"#.as_slice())
+    );
+}
+
+#[actix_web::test]
+async fn metrics_and_status_are_answered_and_nothing_else_is() {
+    let running = start();
+    let metrics = client::get(&running.admin, "/metrics", TIMEOUT).await.unwrap();
+    assert!(String::from_utf8_lossy(&metrics.body).ends_with("# EOF\n"));
+    let status = client::get(&running.admin, "/status", TIMEOUT).await.unwrap();
+    assert_eq!(status.body.as_ref(), br#"{"node":7}"#);
+    for path in ["/", "/kms/keystores", "/unseal"] {
+        let answer = client::get(&running.admin, path, TIMEOUT).await.unwrap();
+        assert!(
+            matches!(answer.status.as_u16(), 404 | 405),
+            "{path}: {}",
+            answer.status
+        );
+    }
+}
+
+#[actix_web::test]
+async fn a_passphrase_reaches_the_seal_and_its_answer_the_caller() {
+    let mut running = start();
+    let mut attempts = running.attempts.take().unwrap();
+    let replies = [
+        (UnsealReply::Wrong, 403),
+        (UnsealReply::TooSoon { seconds: 4 }, 429),
+        (
+            UnsealReply::Unusable {
+                reason: "damaged".to_owned(),
+            },
+            500,
+        ),
+        (UnsealReply::Opened, 204),
+    ];
+    for (reply, status) in replies {
+        let post = client::post(
+            &running.admin,
+            "/unseal",
+            Bytes::from_static(b"open sesame\n"),
+            TIMEOUT,
+        );
+        let inner = async {
+            let (passphrase, answer) = attempts.receive().await.unwrap().split();
+            assert_eq!(*passphrase, b"open sesame");
+            answer.send(reply.clone());
+        };
+        let (answer, ()) = futures::join!(post, inner);
+        let answer = answer.unwrap();
+        assert_eq!(answer.status.as_u16(), status);
+        assert_eq!(answer.retry_after, (status == 429).then_some(4));
+    }
+    drop(attempts);
+    let answer = client::post(&running.admin, "/unseal", Bytes::from_static(b"again"), TIMEOUT)
+        .await
+        .unwrap();
+    assert_eq!(answer.status.as_u16(), 409);
+}
+
+#[actix_web::test]
+async fn a_passphrase_is_bounded_before_it_is_tried() {
+    let running = start();
+    for (length, status) in [(0, 400), (MAX_PASSPHRASE + 3, 413), (1 << 20, 413)] {
+        let body = Bytes::from(vec![b'x'; length]);
+        match client::post(&running.admin, "/unseal", body, TIMEOUT).await {
+            Ok(answer) => assert_eq!(answer.status.as_u16(), status, "{length}"),
+            // The listener may close before all of an endless body is sent.
+            Err(error) => assert!(length > 1 << 16, "{length}: {error}"),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What `/status` answers and `conclave status` prints: one node's view of itself and of its groups.
+
+use serde::{Deserialize, Serialize};
+
+/// One node's view.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct NodeStatus {
+    /// The node's number.
+    pub node: u64,
+    /// Its process id.
+    pub pid: u32,
+    /// Its version.
+    pub version: String,
+    /// The cluster's id, hexadecimal.
+    pub cluster: String,
+    /// The cluster's public URL.
+    pub public_url: String,
+    /// How far it is.
+    pub state: NodeState,
+    /// Whether it can serve now.
+    pub ready: bool,
+    /// If not: why.
+    pub reason: Option<String>,
+    /// If not: what to do.
+    pub hint: Option<String>,
+    /// Its Raft groups; none while sealed.
+    pub groups: Vec<GroupStatus>,
+    /// Its links to the other nodes.
+    pub links: Vec<LinkStatus>,
+    /// What it holds.
+    pub shares: ShareStatus,
+}
+
+/// How far a node is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeState {
+    /// Without its node key.
+    #[default]
+    Sealed,
+    /// With its node key, opening its stores and joining its groups.
+    Starting,
+    /// Without a bootstrap record and without data: it serves no group.
+    Joining,
+    /// Up. Whether it can serve this very moment is `ready`.
+    Serving,
+    /// It found its own data wrong and takes no part.
+    Quarantined,
+    /// On its way down.
+    Stopping,
+}
+
+/// One Raft group as this node sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct GroupStatus {
+    /// The group.
+    pub group: u32,
+    /// `leader`, `follower`, `candidate`, `pre-candidate` or `halted`.
+    pub role: String,
+    /// Who leads, if known.
+    pub leader: Option<u64>,
+    /// The term.
+    pub term: u64,
+    /// The last index of the log.
+    pub last: u64,
+    /// The highest index known to be committed.
+    pub committed: u64,
+    /// The highest index applied.
+    pub applied: u64,
+    /// The voters; the holders of its keystores' keys are the same nodes until a move.
+    pub voters: Vec<u64>,
+    /// The holders of its keystores' keys.
+    pub holders: Vec<u64>,
+}
+
+/// The link to one other node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct LinkStatus {
+    /// The other node.
+    pub node: u64,
+    /// Where it is dialled.
+    pub address: String,
+    /// Whether the link stands.
+    pub up: bool,
+}
+
+/// A node's share store.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct ShareStatus {
+    /// Shares held.
+    pub held: u64,
+    /// Envelopes kept for members that have not confirmed their share.
+    pub open_envelopes: u64,
+    /// The first of those.
+    pub open: Vec<OpenEnvelope>,
+}
+
+/// An envelope that waits for its member.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct OpenEnvelope {
+    /// The keystore's id.
+    pub keystore: String,
+    /// The key's id.
+    pub key: String,
+    /// The member that has not yet fetched its share.
+    pub member: u64,
+}
+
+/// How many [`ShareStatus::open`] lists at most.
+pub const MAX_OPEN_LISTED: usize = 100;
+
+impl NodeStatus {
+    /// Takes over a readiness verdict.
+    pub fn with_readiness(mut self, ready: Result<(), super::NotReady>) -> Self {
+        self.ready = ready.is_ok();
+        (self.reason, self.hint) = match ready {
+            Ok(()) => (None, None),
+            Err(super::NotReady { reason, hint }) => (Some(reason), Some(hint)),
+        };
+        self
+    }
+}
