@@ -58,7 +58,11 @@ impl BenchCommand {
             keys: usize::from(self.keys),
         };
         if !self.json {
-            note(format_args!("preparing, then {} for {} s", plan.scenario.name(), self.seconds));
+            note(format_args!(
+                "preparing, then {} for {} s",
+                plan.scenario.name(),
+                self.seconds
+            ));
         }
         let report = load::run(client, plan).await?;
         if self.json {
@@ -66,6 +70,10 @@ impl BenchCommand {
         } else {
             print(false, &report.to_json(), &report);
         }
-        if report.is_clean() { Ok(()) } else { Err(Failure::because("there were errors")) }
+        if report.is_clean() {
+            Ok(())
+        } else {
+            Err(Failure::because("there were errors"))
+        }
     }
 }

@@ -58,7 +58,13 @@ impl DevCluster {
         let port = free_ports(nodes)?;
         let child = Command::new(program)
             .arg("dev")
-            .args(["--nodes", &nodes.to_string(), "--port", &port.to_string(), "--dir"])
+            .args([
+                "--nodes",
+                &nodes.to_string(),
+                "--port",
+                &port.to_string(),
+                "--dir",
+            ])
             .arg(dir.join("cluster"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -66,7 +72,11 @@ impl DevCluster {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| Failure::because(format!("cannot start `conclave dev`: {error}")))?;
-        let mut cluster = Self { child, dir: dir.join("cluster"), log };
+        let mut cluster = Self {
+            child,
+            dir: dir.join("cluster"),
+            log,
+        };
         match timeout(START, cluster.ready()).await {
             Ok(Ok(())) => Ok(cluster),
             Ok(Err(failure)) => Err(failure),
@@ -168,7 +178,10 @@ mod tests {
         let text = r#"{"public_url":"https://localhost:8443","ca":"ca.pem","nodes":[{"id":1,"pid":42,
             "https":"127.0.0.1:8443","peer":"127.0.0.1:8543","admin":"127.0.0.1:8643","data_dir":"d","config":"c"}]}"#;
         let description: Description = serde_json::from_str(text).unwrap();
-        assert_eq!((description.nodes[0].pid, description.nodes[0].https.as_str()), (42, "127.0.0.1:8443"));
+        assert_eq!(
+            (description.nodes[0].pid, description.nodes[0].https.as_str()),
+            (42, "127.0.0.1:8443")
+        );
         assert_eq!(description.nodes[0].id, 1);
     }
 

@@ -30,7 +30,10 @@ impl ServerArguments {
         if self.connect.is_empty() {
             return Ok(vec![self.client()?]);
         }
-        self.connect.iter().map(|address| self.through(std::slice::from_ref(address))).collect()
+        self.connect
+            .iter()
+            .map(|address| self.through(std::slice::from_ref(address)))
+            .collect()
     }
 
     fn through(&self, addresses: &[String]) -> Result<Client, Failure> {
@@ -68,6 +71,9 @@ pub struct CapabilityArguments {
 impl CapabilityArguments {
     /// Reads the capability, if there is one.
     pub(crate) fn load(&self) -> Result<Option<Capability>, Failure> {
-        self.capability.as_deref().map(|path| Capability::load(path).map_err(Failure::local)).transpose()
+        self.capability
+            .as_deref()
+            .map(|path| Capability::load(path).map_err(Failure::local))
+            .transpose()
     }
 }

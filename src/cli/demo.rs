@@ -56,9 +56,10 @@ impl DemoCommand {
         match played {
             Ok(()) if self.keep => Ok(say(format_args!("data and logs are kept in {}", dir.display()))),
             Ok(()) => fs::remove_dir_all(&dir).map_err(Failure::local),
-            Err(failure) => {
-                Err(Failure::because(format!("the demo failed: {failure} (data and logs: {})", dir.display())))
-            }
+            Err(failure) => Err(Failure::because(format!(
+                "the demo failed: {failure} (data and logs: {})",
+                dir.display()
+            ))),
         }
     }
 }
@@ -68,13 +69,24 @@ async fn play(dir: &Path) -> Result<(), Failure> {
     let begin = Instant::now();
     let cluster = DevCluster::start(dir, 3).await?;
     let description = cluster.describe()?;
-    let pids: Vec<String> = description.nodes.iter().map(|node| node.pid.to_string()).collect();
-    let started = format!("three nodes serve {} (processes {})", description.public_url, pids.join(", "));
+    let pids: Vec<String> = description
+        .nodes
+        .iter()
+        .map(|node| node.pid.to_string())
+        .collect();
+    let started = format!(
+        "three nodes serve {} (processes {})",
+        description.public_url,
+        pids.join(", ")
+    );
     told(begin.elapsed(), started);
     let [first, second, third] = description.nodes.as_slice() else {
         return Err(Failure::because("the cluster does not have three nodes"));
     };
-    let stage = Stage { url: &description.public_url, authority: cluster.authority() };
+    let stage = Stage {
+        url: &description.public_url,
+        authority: cluster.authority(),
+    };
     let keys = stage.make(dir, first).await?;
     stage.share(&keys, first, second, third).await?;
     stage.lose(&keys, [third, first, second]).await?;
@@ -115,38 +127,62 @@ impl Stage<'_> {
         let client = self.client(&[first])?;
         let now = Instant::now();
         let controller = Identity::generate(&mut OsRng);
-        controller.save(&dir.join("controller.json")).map_err(Failure::local)?;
-        told(now.elapsed(), format_args!("a controller was made: {}", controller.did()));
+        controller
+            .save(&dir.join("controller.json"))
+            .map_err(Failure::local)?;
+        told(
+            now.elapsed(),
+            format_args!("a controller was made: {}", controller.did()),
+        );
 
         let now = Instant::now();
-        let (meter, _) = client.create_meter(&controller, controller.did(), DEFAULT_PRODUCT).await?;
+        let (meter, _) = client
+            .create_meter(&controller, controller.did(), DEFAULT_PRODUCT)
+            .await?;
         told(now.elapsed(), format_args!("it has a meter: {meter}"));
 
         let now = Instant::now();
         let owners = [controller.did().to_owned()];
-        let config = client.create_keystore(&controller, &meter, &owners, "ssm-v1", &[]).await?;
+        let config = client
+            .create_keystore(&controller, &meter, &owners, "ssm-v1", &[])
+            .await?;
         let keystore = text(&config, "id")?;
         told(now.elapsed(), format_args!("and a keystore: {keystore}"));
 
         let mut made = Vec::new();
         for key_type in ["Ed25519VerificationKey2020", "X25519KeyAgreementKey2020"] {
             let now = Instant::now();
-            let parameters = KeyParameters { key_type: key_type.to_owned(), ..KeyParameters::default() };
-            let key = client.generate_key(&controller, keystore, &parameters, None).await?;
+            let parameters = KeyParameters {
+                key_type: key_type.to_owned(),
+                ..KeyParameters::default()
+            };
+            let key = client
+                .generate_key(&controller, keystore, &parameters, None)
+                .await?;
             let public = text(&key.key_description, "publicKeyMultibase")?;
-            told(now.elapsed(), format_args!("in it a key that no node holds: {key_type} {public}"));
+            told(
+                now.elapsed(),
+                format_args!("in it a key that no node holds: {key_type} {public}"),
+            );
             made.push(key);
         }
         let (Some(agreeing), Some(signing)) = (made.pop(), made.pop()) else {
             return Err(Failure::because("the keys were not made"));
         };
-        let keys = Keys { controller, signing, agreeing };
+        let keys = Keys {
+            controller,
+            signing,
+            agreeing,
+        };
         let now = Instant::now();
         keys.sign_and_verify(&client, &keys.controller, None).await?;
         told(now.elapsed(), "the cluster signed; ring accepts the signature");
         let now = Instant::now();
         keys.derive_and_compare(&client).await?;
-        told(now.elapsed(), "it derived a secret; the other side's own X25519 gives the same");
+        told(
+            now.elapsed(),
+            "it derived a secret; the other side's own X25519 gives the same",
+        );
         Ok(keys)
     }
 
@@ -162,29 +198,54 @@ impl Stage<'_> {
             expires: unix_seconds() + 3600,
             parent: None,
         };
-        let capability = delegation.sign(&keys.controller, unix_seconds()).map_err(Failure::local)?;
-        told(now.elapsed(), format_args!("the right to sign was handed to {}", delegate.did()));
+        let capability = delegation
+            .sign(&keys.controller, unix_seconds())
+            .map_err(Failure::local)?;
+        told(
+            now.elapsed(),
+            format_args!("the right to sign was handed to {}", delegate.did()),
+        );
 
         let now = Instant::now();
-        keys.sign_and_verify(&self.client(&[first])?, &delegate, Some(&capability)).await?;
-        told(now.elapsed(), format_args!("which signed through node {}", first.id));
+        keys.sign_and_verify(&self.client(&[first])?, &delegate, Some(&capability))
+            .await?;
+        told(
+            now.elapsed(),
+            format_args!("which signed through node {}", first.id),
+        );
 
         let now = Instant::now();
-        self.client(&[second])?.revoke(&keys.controller, &capability).await?;
-        told(now.elapsed(), format_args!("the right was revoked through node {}", second.id));
+        self.client(&[second])?
+            .revoke(&keys.controller, &capability)
+            .await?;
+        told(
+            now.elapsed(),
+            format_args!("the right was revoked through node {}", second.id),
+        );
 
         let now = Instant::now();
         let outcome = self
             .client(&[third])?
-            .sign(&delegate, &keys.signing.key_id, b"after the revocation", Some(&capability))
+            .sign(
+                &delegate,
+                &keys.signing.key_id,
+                b"after the revocation",
+                Some(&capability),
+            )
             .await;
         match outcome {
             Err(ClientError::Refused(refusal)) if refusal.says_revoked() => {
-                told(now.elapsed(), format_args!("and node {} refuses at once: {refusal}", third.id));
+                told(
+                    now.elapsed(),
+                    format_args!("and node {} refuses at once: {refusal}", third.id),
+                );
                 Ok(())
             }
             Err(error) => Err(error.into()),
-            Ok(_) => Err(Failure::because(format!("node {} signed after the revocation", third.id))),
+            Ok(_) => Err(Failure::because(format!(
+                "node {} signed after the revocation",
+                third.id
+            ))),
         }
     }
 
@@ -192,14 +253,20 @@ impl Stage<'_> {
     async fn lose(&self, keys: &Keys, nodes: [&Node; 3]) -> Result<(), Failure> {
         let client = self.client(&nodes)?;
         cluster::kill_node(nodes[0])?;
-        say(format_args!("node {} (process {}) was killed with SIGKILL", nodes[0].id, nodes[0].pid));
+        say(format_args!(
+            "node {} (process {}) was killed with SIGKILL",
+            nodes[0].id, nodes[0].pid
+        ));
         let mut slowest = Duration::ZERO;
         for _ in 0..AFTER {
             let now = Instant::now();
             keys.sign_and_verify(&client, &keys.controller, None).await?;
             slowest = slowest.max(now.elapsed());
         }
-        told(slowest, format_args!("was the slowest of {AFTER} signatures through the two that are left"));
+        told(
+            slowest,
+            format_args!("was the slowest of {AFTER} signatures through the two that are left"),
+        );
         let now = Instant::now();
         keys.derive_and_compare(&client).await?;
         told(now.elapsed(), "and they derived a secret");
@@ -217,7 +284,9 @@ impl Keys {
     ) -> Result<(), Failure> {
         let mut message = [0u8; 32];
         OsRng.fill_bytes(&mut message);
-        let signature = client.sign(signer, &self.signing.key_id, &message, capability).await?;
+        let signature = client
+            .sign(signer, &self.signing.key_id, &message, capability)
+            .await?;
         let public = text(&self.signing.key_description, "publicKeyMultibase")?;
         let public = multikey::decode(ED25519_PUBLIC, public).map_err(Failure::local)?;
         ring::signature::UnparsedPublicKey::new(&ring::signature::ED25519, &public)
@@ -231,7 +300,13 @@ impl Keys {
         let own_public = multikey::encode(X25519_PUBLIC, PublicKey::from(&own).as_bytes());
         let key_type = text(&self.agreeing.key_description, "type")?;
         let secret = client
-            .derive_secret(&self.controller, &self.agreeing.key_id, key_type, &own_public, None)
+            .derive_secret(
+                &self.controller,
+                &self.agreeing.key_id,
+                key_type,
+                &own_public,
+                None,
+            )
             .await?;
         let theirs = text(&self.agreeing.key_description, "publicKeyMultibase")?;
         let theirs = multikey::decode(X25519_PUBLIC, theirs).map_err(Failure::local)?;
@@ -261,6 +336,9 @@ fn say(what: impl Display) {
 /// A new private directory.
 fn temporary_directory() -> Result<PathBuf, Failure> {
     let path = std::env::temp_dir().join(format!("conclave-demo-{:016x}", OsRng.next_u64()));
-    DirBuilder::new().mode(0o700).create(&path).map_err(Failure::local)?;
+    DirBuilder::new()
+        .mode(0o700)
+        .create(&path)
+        .map_err(Failure::local)?;
     Ok(path)
 }

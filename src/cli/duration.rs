@@ -13,7 +13,10 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
         "d" => 86_400,
         _ => return Err(format!("{unit:?} is not a unit: use s, m, h or d")),
     };
-    let seconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    let seconds = number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(factor));
     match seconds {
         Some(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds)),
         _ => Err("a positive number and a unit are needed, such as 15m or 30d".to_owned()),
@@ -26,10 +29,26 @@ mod tests {
 
     #[test]
     fn reads_units() {
-        for (text, seconds) in [("5", 5), ("90s", 90), ("15m", 900), ("24h", 86_400), ("30d", 2_592_000)] {
+        for (text, seconds) in [
+            ("5", 5),
+            ("90s", 90),
+            ("15m", 900),
+            ("24h", 86_400),
+            ("30d", 2_592_000),
+        ] {
             assert_eq!(parse(text).unwrap().as_secs(), seconds);
         }
-        for text in ["", "0", "0d", "d", "-1s", "1w", "1.5h", "99999999999999999999s", "18446744073709551615d"] {
+        for text in [
+            "",
+            "0",
+            "0d",
+            "d",
+            "-1s",
+            "1w",
+            "1.5h",
+            "99999999999999999999s",
+            "18446744073709551615d",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

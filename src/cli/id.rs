@@ -53,9 +53,10 @@ impl IdCommand {
                 identity.save(&arguments.file).map_err(Failure::local)?;
                 (identity, arguments.json)
             }
-            Action::Show(arguments) => {
-                (Identity::load(&arguments.file).map_err(Failure::local)?, arguments.json)
-            }
+            Action::Show(arguments) => (
+                Identity::load(&arguments.file).map_err(Failure::local)?,
+                arguments.json,
+            ),
         };
         let facts = json!({"did": identity.did(), "keyId": identity.key_id()});
         print(json, &facts, identity.did());

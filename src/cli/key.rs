@@ -167,7 +167,9 @@ async fn generate(arguments: GenerateArguments) -> Result<(), Failure> {
         public_alias: arguments.public_alias,
         public_alias_template: arguments.public_alias_template,
     };
-    let key = client.generate_key(&identity, &arguments.keystore, &parameters, capability.as_ref()).await?;
+    let key = client
+        .generate_key(&identity, &arguments.keystore, &parameters, capability.as_ref())
+        .await?;
     let facts = json!({"keyId": key.key_id, "keyDescription": key.key_description});
     print(arguments.json, &facts, &key.key_id);
     Ok(())
@@ -177,7 +179,9 @@ async fn get(arguments: GetArguments) -> Result<(), Failure> {
     let identity = arguments.identity.load()?;
     let capability = arguments.capability.load()?;
     let client = arguments.server.client()?;
-    let description = client.get_key(&identity, &arguments.key, capability.as_ref()).await?;
+    let description = client
+        .get_key(&identity, &arguments.key, capability.as_ref())
+        .await?;
     print(true, &description, "");
     Ok(())
 }
@@ -195,11 +199,19 @@ async fn sign(arguments: SignArguments) -> Result<(), Failure> {
         (None, None) => read(io::stdin().lock()).map_err(Failure::local)?,
     };
     if data.len() > MAX_DATA {
-        return Err(Failure::because(format!("the data is longer than {MAX_DATA} bytes: sign its hash")));
+        return Err(Failure::because(format!(
+            "the data is longer than {MAX_DATA} bytes: sign its hash"
+        )));
     }
-    let signature = client.sign(&identity, &arguments.key, &data, capability.as_ref()).await?;
+    let signature = client
+        .sign(&identity, &arguments.key, &data, capability.as_ref())
+        .await?;
     let signature = URL_SAFE_NO_PAD.encode(signature);
-    print(arguments.json, &json!({"keyId": arguments.key, "signatureValue": signature}), &signature);
+    print(
+        arguments.json,
+        &json!({"keyId": arguments.key, "signatureValue": signature}),
+        &signature,
+    );
     Ok(())
 }
 
@@ -216,15 +228,29 @@ async fn derive(arguments: DeriveArguments) -> Result<(), Failure> {
     let public_type = match arguments.public_key_type {
         Some(name) => key_type(&name).to_owned(),
         None => {
-            let description = client.get_key(&identity, &arguments.key, capability.as_ref()).await?;
+            let description = client
+                .get_key(&identity, &arguments.key, capability.as_ref())
+                .await?;
             let found = description.get("type").and_then(Value::as_str);
-            found.ok_or_else(|| Failure::because("the key's description has no type"))?.to_owned()
+            found
+                .ok_or_else(|| Failure::because("the key's description has no type"))?
+                .to_owned()
         }
     };
     let secret = client
-        .derive_secret(&identity, &arguments.key, &public_type, &arguments.public_key, capability.as_ref())
+        .derive_secret(
+            &identity,
+            &arguments.key,
+            &public_type,
+            &arguments.public_key,
+            capability.as_ref(),
+        )
         .await?;
     let secret = URL_SAFE_NO_PAD.encode(secret);
-    print(arguments.json, &json!({"keyId": arguments.key, "secret": secret}), &secret);
+    print(
+        arguments.json,
+        &json!({"keyId": arguments.key, "secret": secret}),
+        &secret,
+    );
     Ok(())
 }

@@ -141,7 +141,13 @@ async fn create(arguments: CreateArguments) -> Result<(), Failure> {
         arguments.controller
     };
     let config = client
-        .create_keystore(&identity, &arguments.meter, &controllers, &arguments.kms_module, &arguments.ip_allow)
+        .create_keystore(
+            &identity,
+            &arguments.meter,
+            &controllers,
+            &arguments.kms_module,
+            &arguments.ip_allow,
+        )
         .await?;
     print(arguments.json, &config, id_of(&config)?);
     Ok(())
@@ -151,7 +157,9 @@ async fn get(arguments: GetArguments) -> Result<(), Failure> {
     let identity = arguments.identity.load()?;
     let capability = arguments.capability.load()?;
     let client = arguments.server.client()?;
-    let config = client.get_keystore(&identity, &arguments.keystore, capability.as_ref()).await?;
+    let config = client
+        .get_keystore(&identity, &arguments.keystore, capability.as_ref())
+        .await?;
     print(true, &config, "");
     Ok(())
 }
@@ -172,18 +180,29 @@ async fn update(arguments: UpdateArguments) -> Result<(), Failure> {
     let identity = arguments.identity.load()?;
     let capability = arguments.capability.load()?;
     let client = arguments.server.client()?;
-    let stored = client.get_keystore(&identity, &arguments.keystore, capability.as_ref()).await?;
+    let stored = client
+        .get_keystore(&identity, &arguments.keystore, capability.as_ref())
+        .await?;
     let changed = change(stored, &arguments)?;
-    let config =
-        client.update_keystore(&identity, &arguments.keystore, &changed, capability.as_ref()).await?;
-    print(arguments.json, &config, format_args!("{} sequence {}", id_of(&config)?, config["sequence"]));
+    let config = client
+        .update_keystore(&identity, &arguments.keystore, &changed, capability.as_ref())
+        .await?;
+    print(
+        arguments.json,
+        &config,
+        format_args!("{} sequence {}", id_of(&config)?, config["sequence"]),
+    );
     Ok(())
 }
 
 /// The configuration that replaces `stored`.
 fn change(mut stored: Value, arguments: &UpdateArguments) -> Result<Value, Failure> {
     let odd = || Failure::because("the stored configuration is not what the protocol says");
-    let next = stored.get("sequence").and_then(Value::as_u64).and_then(|n| n.checked_add(1)).ok_or_else(odd)?;
+    let next = stored
+        .get("sequence")
+        .and_then(Value::as_u64)
+        .and_then(|n| n.checked_add(1))
+        .ok_or_else(odd)?;
     let members = stored.as_object_mut().ok_or_else(odd)?;
     members.insert("sequence".into(), json!(arguments.sequence.unwrap_or(next)));
     if !arguments.controller.is_empty() {
@@ -209,7 +228,15 @@ mod tests {
     use serde_json::{Value, json};
 
     fn changed(options: &[&str], stored: Value) -> Value {
-        let line = ["keystore", "update", "https://a/kms/keystores/z", "--url", "https://a", "-i", "alice.json"];
+        let line = [
+            "keystore",
+            "update",
+            "https://a/kms/keystores/z",
+            "--url",
+            "https://a",
+            "-i",
+            "alice.json",
+        ];
         let command = KeystoreCommand::augment_args(Command::new("keystore"));
         let matches = command.get_matches_from(line.iter().chain(options));
         match KeystoreCommand::from_arg_matches(&matches).unwrap().action {
@@ -222,8 +249,14 @@ mod tests {
     fn only_what_is_named_changes() {
         let stored = json!({"id": "k", "controller": "did:key:a", "sequence": 4, "ipAllowList": ["::1/128"]});
         let after = changed(&["--controller", "did:key:b"], stored.clone());
-        assert_eq!(after, json!({"id": "k", "controller": "did:key:b", "sequence": 5, "ipAllowList": ["::1/128"]}));
-        let after = changed(&["--ip-allow-any", "--controller", "x", "--controller", "y"], stored.clone());
+        assert_eq!(
+            after,
+            json!({"id": "k", "controller": "did:key:b", "sequence": 5, "ipAllowList": ["::1/128"]})
+        );
+        let after = changed(
+            &["--ip-allow-any", "--controller", "x", "--controller", "y"],
+            stored.clone(),
+        );
         assert_eq!(after, json!({"id": "k", "controller": ["x", "y"], "sequence": 5}));
         assert_eq!(changed(&["--sequence", "9"], stored)["sequence"], 9);
     }

@@ -60,7 +60,9 @@ async fn create(arguments: CreateArguments) -> Result<(), Failure> {
     let identity = arguments.identity.load()?;
     let client = arguments.server.client()?;
     let controller = arguments.controller.as_deref().unwrap_or(identity.did());
-    let (url, meter) = client.create_meter(&identity, controller, &arguments.product).await?;
+    let (url, meter) = client
+        .create_meter(&identity, controller, &arguments.product)
+        .await?;
     let mut described = meter.rest;
     described["id"] = json!(meter.id);
     print(arguments.json, &json!({"meterId": url, "meter": described}), &url);

@@ -37,12 +37,18 @@ pub struct Failure {
 impl Failure {
     /// Something on this side: code 1.
     pub(crate) fn local(error: impl Error) -> Self {
-        Self { code: FAILED, text: chain(&error) }
+        Self {
+            code: FAILED,
+            text: chain(&error),
+        }
     }
 
     /// The same, from a text.
     pub(crate) fn because(text: impl Into<String>) -> Self {
-        Self { code: FAILED, text: text.into() }
+        Self {
+            code: FAILED,
+            text: text.into(),
+        }
     }
 
     /// The exit code.
@@ -72,7 +78,10 @@ impl From<ClientError> for Failure {
             | ClientError::Origin(_)
             | ClientError::Sign(_) => FAILED,
         };
-        Self { code, text: chain(&error) }
+        Self {
+            code,
+            text: chain(&error),
+        }
     }
 }
 
@@ -140,7 +149,10 @@ mod tests {
     fn codes_tell_the_kinds_apart() {
         assert_eq!(refused(503).code(), UNAVAILABLE);
         assert_eq!(refused(403).code(), REFUSED);
-        assert_eq!(Failure::from(ClientError::Unreachable(vec!["a:1: refused".into()])).code(), UNREACHABLE);
+        assert_eq!(
+            Failure::from(ClientError::Unreachable(vec!["a:1: refused".into()])).code(),
+            UNREACHABLE
+        );
         assert_eq!(Failure::local(Origin::parse("x").unwrap_err()).code(), FAILED);
         assert_eq!(
             refused(503).to_string(),

@@ -45,8 +45,10 @@ enum Action {
     ///
     /// With several --connect it is sent through two of them, one after the other, so that a single node cannot
     /// pretend; the second then says that it is revoked already, which is what is wanted.
-    #[command(after_help = "Example:\n  conclave zcap revoke bob.json -i alice.json --url https://localhost:8443 \\\n      \
-        --connect 127.0.0.1:8443 --connect 127.0.0.1:8444")]
+    #[command(
+        after_help = "Example:\n  conclave zcap revoke bob.json -i alice.json --url https://localhost:8443 \\\n      \
+        --connect 127.0.0.1:8443 --connect 127.0.0.1:8444"
+    )]
     Revoke(RevokeArguments),
 }
 
@@ -102,7 +104,12 @@ impl ZcapCommand {
 
 fn delegate(arguments: DelegateArguments) -> Result<(), Failure> {
     let identity = arguments.identity.load()?;
-    let parent = arguments.parent.as_deref().map(Capability::load).transpose().map_err(Failure::local)?;
+    let parent = arguments
+        .parent
+        .as_deref()
+        .map(Capability::load)
+        .transpose()
+        .map_err(Failure::local)?;
     let now = unix_seconds();
     let target = match (arguments.target, &parent) {
         (Some(target), _) => target,
@@ -123,7 +130,11 @@ fn delegate(arguments: DelegateArguments) -> Result<(), Failure> {
         return Ok(());
     };
     let write = |error| Failure::because(format!("cannot write {}: {error}", path.display()));
-    let mut file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(write)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .map_err(write)?;
     writeln!(file, "{:#}", capability.json()).map_err(write)?;
     note(format_args!("{} written to {}", capability.id(), path.display()));
     Ok(())
@@ -141,7 +152,11 @@ async fn revoke(arguments: RevokeArguments) -> Result<(), Failure> {
         note("only one node confirmed the revocation");
     }
     let facts = json!({"id": capability.id(), "revoked": true, "confirmedBy": confirmed});
-    print(arguments.json, &facts, format_args!("revoked {}", capability.id()));
+    print(
+        arguments.json,
+        &facts,
+        format_args!("revoked {}", capability.id()),
+    );
     Ok(())
 }
 
@@ -185,5 +200,75 @@ pub(crate) async fn revoke_through(
 }
 
 fn unavailable(error: &ClientError) -> bool {
-    error.refusal().is_some_and(crate::client::Refusal::is_unavailable)
+    error
+        .refusal()
+        .is_some_and(crate::client::Refusal::is_unavailable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::revoke_through;
+    use crate::client::delegation::{self, Delegation};
+    use crate::client::signer::unix_seconds;
+    use crate::client::testing::{Answer, Server};
+    use crate::client::{Capability, Client, Connection, Identity, Limits, Origin, tls};
+    use rand::rngs::OsRng;
+
+    const INVALID: &str = r#"{"name":"NotAllowedError","message":"Authorization error.",
+        "cause":{"name":"DataError","message":"The provided capability delegation is invalid."}}"#;
+    const SEALED: &str = r#"{"name":"SealedError","message":"sealed"}"#;
+
+    fn capability(alice: &Identity) -> Capability {
+        Delegation {
+            id: delegation::new_id(&mut OsRng),
+            target: "https://kms.test/kms/keystores/z1/keys/z2".to_owned(),
+            controller: Identity::from_seed(&[2; 32]).did().to_owned(),
+            actions: Vec::new(),
+            expires: unix_seconds() + 600,
+            parent: None,
+        }
+        .sign(alice, unix_seconds())
+        .unwrap()
+    }
+
+    /// Revokes through servers that answer as given; `None` is one that is down. Who confirmed and how many failed.
+    async fn outcome(answers: &[Option<(u16, &'static str)>]) -> Result<(usize, usize), u16> {
+        let alice = Identity::from_seed(&[1; 32]);
+        let origin = Origin::parse("https://kms.test").unwrap();
+        let mut servers = Vec::new();
+        let mut clients = Vec::new();
+        for answer in answers {
+            let (status, body) = answer.unwrap_or_default();
+            let mut server = Server::start("kms.test", move |_| Answer::Json(status, body.to_owned())).await;
+            if answer.is_none() {
+                server.stop().await;
+            }
+            let trusted = tls::config(Some(&server.ca())).unwrap();
+            let connection =
+                Connection::new(origin.clone(), &[server.address()], trusted, Limits::default()).unwrap();
+            clients.push(Client::new(connection));
+            servers.push(server);
+        }
+        match revoke_through(&clients, &alice, &capability(&alice)).await {
+            Ok((confirmed, failed)) => Ok((confirmed.len(), failed.len())),
+            Err(error) => Err(error.refusal().map_or(0, |refusal| refusal.status)),
+        }
+    }
+
+    #[tokio::test]
+    async fn two_nodes_confirm_and_the_second_says_that_it_knows() {
+        let (done, known, down) = (Some((204, "")), Some((403, INVALID)), None);
+        assert_eq!(outcome(&[done, known, done]).await, Ok((2, 0)));
+        assert_eq!(outcome(&[down, done, known]).await, Ok((2, 1)));
+        assert_eq!(outcome(&[done, down]).await, Ok((1, 1)));
+        assert_eq!(outcome(&[done]).await, Ok((1, 0)));
+        assert_eq!(outcome(&[Some((503, SEALED)), done, known]).await, Ok((2, 1)));
+    }
+
+    #[tokio::test]
+    async fn a_first_refusal_is_a_refusal() {
+        assert_eq!(outcome(&[Some((403, INVALID)), Some((204, ""))]).await, Err(403));
+        assert_eq!(outcome(&[Some((503, SEALED))]).await, Err(503));
+        assert_eq!(outcome(&[None]).await, Err(0));
+    }
 }

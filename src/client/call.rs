@@ -47,11 +47,23 @@ pub struct KeyParameters {
 
 impl Call {
     fn get(url: String, action: &'static str, root: String) -> Self {
-        Self { method: Method::GET, url, action, root, body: None }
+        Self {
+            method: Method::GET,
+            url,
+            action,
+            root,
+            body: None,
+        }
     }
 
     fn post(url: String, action: &'static str, root: String, body: &Value) -> Self {
-        Self { method: Method::POST, url, action, root, body: Some(Bytes::from(body.to_string())) }
+        Self {
+            method: Method::POST,
+            url,
+            action,
+            root,
+            body: Some(Bytes::from(body.to_string())),
+        }
     }
 
     /// `POST /meters`: a meter of `controller` for a product, a URN.
@@ -87,7 +99,11 @@ impl Call {
     #[must_use]
     pub fn list_keystores(origin: &Origin, controller: &str) -> Self {
         let root = origin.url("/kms/keystores");
-        Self::get(format!("{root}?controller={}", encode_component(controller)), "read", root)
+        Self::get(
+            format!("{root}?controller={}", encode_component(controller)),
+            "read",
+            root,
+        )
     }
 
     /// `GET` a keystore's configuration.
@@ -106,7 +122,12 @@ impl Call {
     #[must_use]
     pub fn generate_key(keystore: &str, parameters: &KeyParameters) -> Self {
         let body = json!({"type": "GenerateKeyOperation", "invocationTarget": parameters});
-        Self::post(format!("{keystore}/keys"), "generateKey", keystore.to_owned(), &body)
+        Self::post(
+            format!("{keystore}/keys"),
+            "generateKey",
+            keystore.to_owned(),
+            &body,
+        )
     }
 
     /// `GET` a key's public description.
@@ -118,7 +139,13 @@ impl Call {
     /// SignOperation over `data`.
     #[must_use]
     pub fn sign(key: &str, data: &[u8]) -> Self {
-        Self::operation(key, "SignOperation", "sign", "verifyData", &json!(URL_SAFE_NO_PAD.encode(data)))
+        Self::operation(
+            key,
+            "SignOperation",
+            "sign",
+            "verifyData",
+            &json!(URL_SAFE_NO_PAD.encode(data)),
+        )
     }
 
     /// DeriveSecretOperation with the other side's public key, given as multibase with its type.
@@ -178,7 +205,11 @@ mod tests {
     #[test]
     fn bodies_are_those_of_the_npm_client() {
         let origin = Origin::parse("https://localhost:18443").unwrap();
-        let call = Call::create_meter(&origin, "did:key:z6Mk1", "urn:uuid:80a82316-e8c2-11eb-9570-10bf48838a41");
+        let call = Call::create_meter(
+            &origin,
+            "did:key:z6Mk1",
+            "urn:uuid:80a82316-e8c2-11eb-9570-10bf48838a41",
+        );
         assert_eq!(
             text(&call),
             r#"{"controller":"did:key:z6Mk1","product":{"id":"urn:uuid:80a82316-e8c2-11eb-9570-10bf48838a41"}}"#
@@ -194,8 +225,14 @@ mod tests {
             text(&call),
             r#"{"sequence":0,"controller":"did:key:z6Mk1","meterId":"https://localhost:18443/meters/z1","kmsModule":"ssm-v1"}"#
         );
-        assert_eq!((call.action, call.root.as_str()), ("write", "https://localhost:18443/kms/keystores"));
-        let parameters = KeyParameters { key_type: "Ed25519VerificationKey2020".into(), ..Default::default() };
+        assert_eq!(
+            (call.action, call.root.as_str()),
+            ("write", "https://localhost:18443/kms/keystores")
+        );
+        let parameters = KeyParameters {
+            key_type: "Ed25519VerificationKey2020".into(),
+            ..Default::default()
+        };
         assert_eq!(
             text(&Call::generate_key(KEYSTORE, &parameters)),
             r#"{"type":"GenerateKeyOperation","invocationTarget":{"type":"Ed25519VerificationKey2020"}}"#
@@ -204,7 +241,9 @@ mod tests {
         let call = Call::sign(&key, b"hello webkms");
         assert_eq!(
             text(&call),
-            format!(r#"{{"type":"SignOperation","invocationTarget":"{key}","verifyData":"aGVsbG8gd2Via21z"}}"#)
+            format!(
+                r#"{{"type":"SignOperation","invocationTarget":"{key}","verifyData":"aGVsbG8gd2Via21z"}}"#
+            )
         );
         assert_eq!((call.action, call.root.as_str()), ("sign", KEYSTORE));
     }
@@ -213,7 +252,10 @@ mod tests {
     fn lists_by_controller_under_the_collection() {
         let origin = Origin::parse("https://localhost:18443").unwrap();
         let call = Call::list_keystores(&origin, "did:key:z6Mk1");
-        assert_eq!(call.url, "https://localhost:18443/kms/keystores?controller=did%3Akey%3Az6Mk1");
+        assert_eq!(
+            call.url,
+            "https://localhost:18443/kms/keystores?controller=did%3Akey%3Az6Mk1"
+        );
         assert_eq!(call.root, "https://localhost:18443/kms/keystores");
     }
 
@@ -239,7 +281,13 @@ mod tests {
 
     #[test]
     fn a_keys_keystore() {
-        assert_eq!(keystore_of("https://a/kms/keystores/z/keys/k"), "https://a/kms/keystores/z");
-        assert_eq!(keystore_of("https://a/kms/keystores/z"), "https://a/kms/keystores/z");
+        assert_eq!(
+            keystore_of("https://a/kms/keystores/z/keys/k"),
+            "https://a/kms/keystores/z"
+        );
+        assert_eq!(
+            keystore_of("https://a/kms/keystores/z"),
+            "https://a/kms/keystores/z"
+        );
     }
 }

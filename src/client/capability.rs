@@ -3,6 +3,7 @@
 //! Nothing is verified here (the server does that); what is read is only what a client needs to invoke, delegate
 //! further or revoke: id, target, the keystore at the root of the chain.
 
+pub use crate::authorization::{encode_component, root_id};
 use serde_json::Value;
 use std::fs::File;
 use std::io::{self, Read};
@@ -55,10 +56,15 @@ impl Capability {
     /// # Errors
     /// [`CapabilityError`].
     pub fn load(path: &Path) -> Result<Self, CapabilityError> {
-        let read = |source| CapabilityError::Read { path: path.to_owned(), source };
+        let read = |source| CapabilityError::Read {
+            path: path.to_owned(),
+            source,
+        };
         let mut text = Vec::new();
         let file = File::open(path).map_err(read)?;
-        file.take(MAX_CAPABILITY as u64 + 1).read_to_end(&mut text).map_err(read)?;
+        file.take(MAX_CAPABILITY as u64 + 1)
+            .read_to_end(&mut text)
+            .map_err(read)?;
         Self::parse(&text)
     }
 
@@ -79,7 +85,10 @@ impl Capability {
     /// [`CapabilityError`].
     pub fn from_json(json: Value) -> Result<Self, CapabilityError> {
         let text = |name: &'static str| {
-            json.get(name).and_then(Value::as_str).map(str::to_owned).ok_or(CapabilityError::Missing(name))
+            json.get(name)
+                .and_then(Value::as_str)
+                .map(str::to_owned)
+                .ok_or(CapabilityError::Missing(name))
         };
         let (id, target) = (text("id")?, text("invocationTarget")?);
         let root = json
@@ -87,7 +96,12 @@ impl Capability {
             .and_then(Value::as_str)
             .ok_or(CapabilityError::Missing("proof.capabilityChain"))?;
         let root_target = root_target(root).ok_or(CapabilityError::NoRoot)?;
-        Ok(Self { id, target, root_target, json })
+        Ok(Self {
+            id,
+            target,
+            root_target,
+            json,
+        })
     }
 
     /// The document, as it was read.
@@ -115,31 +129,11 @@ impl Capability {
     }
 }
 
-/// The id of the root capability of `target`.
-#[must_use]
-pub fn root_id(target: &str) -> String {
-    format!("{ROOT_PREFIX}{}", encode_component(target))
-}
-
 /// The target of a root capability, from its id; `None` when it is not one, or not of an https URL.
 #[must_use]
 pub fn root_target(id: &str) -> Option<String> {
     let target = decode_component(id.strip_prefix(ROOT_PREFIX)?)?;
     target.starts_with("https://").then_some(target)
-}
-
-/// JavaScript's `encodeURIComponent` (ECMA-262, 19.2.6.4): all but `A-Z a-z 0-9 - _ . ! ~ * ' ( )` is escaped.
-#[must_use]
-pub fn encode_component(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len() + text.len() / 2);
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.!~*'()".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
 }
 
 fn decode_component(text: &str) -> Option<String> {
@@ -166,13 +160,20 @@ mod tests {
     #[test]
     fn root_ids_are_those_of_the_npm_client() {
         let url = "https://localhost:18443/kms/keystores/z1A6zRzwpJTtjzWqchPunwkcH";
-        let id = "urn:zcap:root:https%3A%2F%2Flocalhost%3A18443%2Fkms%2Fkeystores%2Fz1A6zRzwpJTtjzWqchPunwkcH";
+        let id =
+            "urn:zcap:root:https%3A%2F%2Flocalhost%3A18443%2Fkms%2Fkeystores%2Fz1A6zRzwpJTtjzWqchPunwkcH";
         assert_eq!(root_id(url), id);
         assert_eq!(root_target(id).as_deref(), Some(url));
         // A revocation URL has an escaped id in it, which is escaped again.
         assert!(root_id("https://a/b/urn%3Auuid%3A1").ends_with("urn%253Auuid%253A1"));
         assert_eq!(encode_component("-_.!~*'()"), "-_.!~*'()");
-        for bad in ["urn:zcap:root:", "urn:zcap:root:https%3", "urn:zcap:root:%FF", "urn:uuid:1", "urn:zcap:root:http%3A%2F%2Fa"] {
+        for bad in [
+            "urn:zcap:root:",
+            "urn:zcap:root:https%3",
+            "urn:zcap:root:%FF",
+            "urn:uuid:1",
+            "urn:zcap:root:http%3A%2F%2Fa",
+        ] {
             assert_eq!(root_target(bad), None, "{bad}");
         }
     }
@@ -185,9 +186,18 @@ mod tests {
         assert_eq!(capability.id(), "urn:uuid:1");
         assert_eq!(capability.root_target(), "https://a/kms/keystores/z1");
         assert_eq!(capability.json(), &zcap);
-        assert!(matches!(Capability::from_json(json!({})), Err(CapabilityError::Missing("id"))));
-        assert!(matches!(Capability::parse(b"{"), Err(CapabilityError::NotJson(_))));
-        assert!(matches!(Capability::parse(&vec![b' '; 70_000]), Err(CapabilityError::TooLong)));
+        assert!(matches!(
+            Capability::from_json(json!({})),
+            Err(CapabilityError::Missing("id"))
+        ));
+        assert!(matches!(
+            Capability::parse(b"{"),
+            Err(CapabilityError::NotJson(_))
+        ));
+        assert!(matches!(
+            Capability::parse(&vec![b' '; 70_000]),
+            Err(CapabilityError::TooLong)
+        ));
     }
 
     proptest! {

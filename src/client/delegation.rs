@@ -45,7 +45,10 @@ impl Delegation {
                 self.check(parent, identity)?;
                 expires = expires.min(expiry(parent).unwrap_or(expires));
                 let allowed = texts(&parent.json()["allowedAction"]);
-                if let Some(action) = actions.iter().find(|action| !allowed.is_empty() && !allowed.contains(action)) {
+                if let Some(action) = actions
+                    .iter()
+                    .find(|action| !allowed.is_empty() && !allowed.contains(action))
+                {
                     return Err(SignError::Widened((*action).to_owned()));
                 }
                 if actions.is_empty() {
@@ -75,7 +78,11 @@ impl Delegation {
             return Err(SignError::NotController(identity.did().to_owned()));
         }
         let rest = self.target.strip_prefix(parent.target());
-        let separators: &[char] = if parent.target().contains('?') { &['&'] } else { &['/', '?'] };
+        let separators: &[char] = if parent.target().contains('?') {
+            &['&']
+        } else {
+            &['/', '?']
+        };
         match rest {
             Some(rest) if rest.is_empty() || rest.starts_with(separators) => Ok(()),
             _ => Err(SignError::Widened(self.target.clone())),
@@ -108,7 +115,10 @@ pub fn uuid(rng: &mut (impl CryptoRng + RngCore)) -> String {
 #[must_use]
 pub fn root_of(target: &str) -> &str {
     let path = target.split(['?']).next().unwrap_or(target);
-    let end = ["/keys/", "/zcaps/"].iter().filter_map(|part| path.find(part)).min();
+    let end = ["/keys/", "/zcaps/"]
+        .iter()
+        .filter_map(|part| path.find(part))
+        .min();
     match end {
         Some(end) => &path[..end],
         None => path.strip_suffix("/keys").unwrap_or(path),
@@ -153,7 +163,14 @@ mod tests {
 
     #[test]
     fn the_keystore_of_any_target() {
-        for below in ["", "/keys", "/keys/z2", "/zcaps/revocations/urn%3Auuid%3A1", "?a=b", "/keys/z2?a=/keys/"] {
+        for below in [
+            "",
+            "/keys",
+            "/keys/z2",
+            "/zcaps/revocations/urn%3Auuid%3A1",
+            "?a=b",
+            "/keys/z2?a=/keys/",
+        ] {
             assert_eq!(root_of(&format!("{KEYSTORE}{below}")), KEYSTORE, "{below}");
         }
     }
@@ -161,7 +178,9 @@ mod tests {
     #[test]
     fn a_chain_narrows_and_never_outlives_its_parent() {
         let [alice, bob, carol] = [1, 2, 3].map(|n| Identity::from_seed(&[n; 32]));
-        let first = delegation(&bob, &["sign", "deriveSecret"]).sign(&alice, NOW).unwrap();
+        let first = delegation(&bob, &["sign", "deriveSecret"])
+            .sign(&alice, NOW)
+            .unwrap();
         assert_eq!(first.root_target(), KEYSTORE);
         let mut second = delegation(&carol, &[]);
         second.expires = NOW + 999_999;
@@ -171,7 +190,10 @@ mod tests {
         assert_eq!(signed.json()["expires"], first.json()["expires"]);
         assert_eq!(signed.json()["parentCapability"], first.id());
 
-        assert!(matches!(second.sign(&carol, NOW), Err(SignError::NotController(_))));
+        assert!(matches!(
+            second.sign(&carol, NOW),
+            Err(SignError::NotController(_))
+        ));
         second.actions = vec!["generateKey".to_owned()];
         assert!(matches!(second.sign(&bob, NOW), Err(SignError::Widened(_))));
         second.actions = vec!["sign".to_owned()];

@@ -94,7 +94,11 @@ impl Identity {
 
     fn from_key(key: SigningKey) -> Self {
         let public = multikey::encode(ED25519_PUBLIC, key.verifying_key().as_bytes());
-        Self { key, did: format!("did:key:{public}"), key_id: format!("did:key:{public}#{public}") }
+        Self {
+            key,
+            did: format!("did:key:{public}"),
+            key_id: format!("did:key:{public}#{public}"),
+        }
     }
 
     /// Reads an identity file. A file that others may read is refused.
@@ -110,7 +114,9 @@ impl Identity {
         }
         // The whole capacity is taken first: a growing buffer would leave copies of the secret behind.
         let mut text = Zeroizing::new(Vec::with_capacity(MAX_FILE + 1));
-        file.take(MAX_FILE as u64 + 1).read_to_end(&mut text).map_err(read)?;
+        file.take(MAX_FILE as u64 + 1)
+            .read_to_end(&mut text)
+            .map_err(read)?;
         if text.len() > MAX_FILE {
             return Err(IdentityError::Malformed { path: at() });
         }
@@ -130,7 +136,10 @@ impl Identity {
     /// # Errors
     /// [`IdentityError::Create`].
     pub fn save(&self, path: &Path) -> Result<(), IdentityError> {
-        let create = |source| IdentityError::Create { path: path.to_owned(), source };
+        let create = |source| IdentityError::Create {
+            path: path.to_owned(),
+            source,
+        };
         let secret = multikey::encode_secret(ED25519_SECRET, self.key.as_bytes());
         // Room for all of it at once: a growing string would leave copies of the secret behind.
         let mut text = Zeroizing::new(String::with_capacity(MAX_FILE));
@@ -147,9 +156,15 @@ impl Identity {
             }
         }
         text.push_str("\n}\n");
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(create)?;
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(create)
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(create)?;
+        file.write_all(text.as_bytes())
+            .and_then(|()| file.sync_all())
+            .map_err(create)
     }
 
     /// `did:key:z6Mk…`.
@@ -200,7 +215,10 @@ mod tests {
         let path = dir.path().join("alice.json");
         Identity::generate(&mut rand::rngs::OsRng).save(&path).unwrap();
         fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(Identity::load(&path), Err(IdentityError::Exposed { .. })));
+        assert!(matches!(
+            Identity::load(&path),
+            Err(IdentityError::Exposed { .. })
+        ));
     }
 
     #[test]
@@ -213,8 +231,14 @@ mod tests {
             Identity::load(&path).err().unwrap()
         };
         assert!(matches!(write("not json"), IdentityError::Malformed { .. }));
-        assert!(matches!(write("{\"secretKeyMultibase\":\"zQm\"}"), IdentityError::Key { .. }));
-        assert!(matches!(write(&" ".repeat(5000)), IdentityError::Malformed { .. }));
+        assert!(matches!(
+            write("{\"secretKeyMultibase\":\"zQm\"}"),
+            IdentityError::Key { .. }
+        ));
+        assert!(matches!(
+            write(&" ".repeat(5000)),
+            IdentityError::Malformed { .. }
+        ));
         // The npm key of the vectors with the public key of another.
         let error = write(concat!(
             "{\"publicKeyMultibase\":\"z6MkoTLhnWd6iy66NAga83apkUCfzeW29MU8LcTGkyeEj9Hh\",\"secretKeyMultibase\":",

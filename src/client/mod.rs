@@ -8,6 +8,8 @@ pub mod call;
 pub mod capability;
 pub mod connection;
 pub mod delegation;
+#[cfg(test)]
+pub(crate) mod double;
 pub mod error;
 pub mod identity;
 pub mod load;
@@ -16,6 +18,8 @@ pub mod origin;
 mod pool;
 pub mod reply;
 pub mod signer;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod tls;
 pub mod webkms;
 

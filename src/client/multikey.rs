@@ -39,7 +39,9 @@ pub fn encode_secret(header: [u8; 2], key: &[u8; 32]) -> Zeroizing<String> {
     bytes[2..].copy_from_slice(key);
     let mut digits = Zeroizing::new([0u8; MAX_TEXT]);
     // 34 bytes have at most 47 digits, so the buffer is never short.
-    let length = bs58::encode(bytes.as_slice()).onto(digits.as_mut_slice()).unwrap_or(0);
+    let length = bs58::encode(bytes.as_slice())
+        .onto(digits.as_mut_slice())
+        .unwrap_or(0);
     let mut text = Zeroizing::new(String::with_capacity(MAX_TEXT));
     text.push('z');
     text.extend(digits[..length].iter().map(|digit| char::from(*digit)));
@@ -60,9 +62,14 @@ pub fn decode(header: [u8; 2], text: &str) -> Result<[u8; 32], MultikeyError> {
 /// # Errors
 /// [`MultikeyError`] for other text, kinds and lengths.
 pub fn decode_secret(header: [u8; 2], text: &str) -> Result<Zeroizing<[u8; 32]>, MultikeyError> {
-    let digits = text.strip_prefix('z').filter(|_| text.len() <= MAX_TEXT).ok_or(MultikeyError::NotMultibase)?;
+    let digits = text
+        .strip_prefix('z')
+        .filter(|_| text.len() <= MAX_TEXT)
+        .ok_or(MultikeyError::NotMultibase)?;
     let mut bytes = Zeroizing::new([0u8; 128]);
-    let length = bs58::decode(digits).onto(bytes.as_mut_slice()).map_err(|_| MultikeyError::NotMultibase)?;
+    let length = bs58::decode(digits)
+        .onto(bytes.as_mut_slice())
+        .map_err(|_| MultikeyError::NotMultibase)?;
     let long = header == ED25519_SECRET && length == 66;
     if bytes[..2] != header || !(length == 34 || long) {
         return Err(MultikeyError::WrongKind);
@@ -74,7 +81,9 @@ pub fn decode_secret(header: [u8; 2], text: &str) -> Result<Zeroizing<[u8; 32]>,
 
 #[cfg(test)]
 mod tests {
-    use super::{ED25519_PUBLIC, ED25519_SECRET, MultikeyError, X25519_PUBLIC, decode, decode_secret, encode};
+    use super::{
+        ED25519_PUBLIC, ED25519_SECRET, MultikeyError, X25519_PUBLIC, decode, decode_secret, encode,
+    };
 
     #[test]
     fn reads_a_key_of_the_npm_libraries() {
@@ -90,13 +99,25 @@ mod tests {
         let text =
             "zrv5SgtK1tgX1Yo489oV4ocZ75SDoymBzR8Y5F4nB4Pn6Ucp8P2NXc2cxfFwwtqQEiRotWR7qY17SdxYHrLwE4Q8RN8";
         let seed = decode_secret(ED25519_SECRET, text).unwrap();
-        let public = ed25519_dalek::SigningKey::from_bytes(&seed).verifying_key().to_bytes();
-        assert_eq!(encode(ED25519_PUBLIC, &public), "z6MkjjNwuG31q5cJtJ2kUCzrZaWaHY6Gcpi6vLvuKzawkQf2");
+        let public = ed25519_dalek::SigningKey::from_bytes(&seed)
+            .verifying_key()
+            .to_bytes();
+        assert_eq!(
+            encode(ED25519_PUBLIC, &public),
+            "z6MkjjNwuG31q5cJtJ2kUCzrZaWaHY6Gcpi6vLvuKzawkQf2"
+        );
     }
 
     #[test]
     fn refuses_other_text() {
-        for text in ["", "z", "u6Mk", "z0OIl", &"z6".repeat(100), "6MkjjNwuG31q5cJtJ2kUCzrZaWaHY6Gcpi6vLvuKzawkQf2"] {
+        for text in [
+            "",
+            "z",
+            "u6Mk",
+            "z0OIl",
+            &"z6".repeat(100),
+            "6MkjjNwuG31q5cJtJ2kUCzrZaWaHY6Gcpi6vLvuKzawkQf2",
+        ] {
             assert!(decode(ED25519_PUBLIC, text).is_err(), "{text}");
         }
     }

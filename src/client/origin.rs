@@ -66,7 +66,11 @@ impl Origin {
             Some(port) => format!("{host}:{port}"),
             None => host.clone(),
         };
-        let origin = Self { authority, host, port };
+        let origin = Self {
+            authority,
+            host,
+            port,
+        };
         origin.server_name().ok_or_else(malformed)?;
         Ok(origin)
     }
@@ -77,7 +81,9 @@ impl Origin {
     /// [`OriginError`] when `id` is not an absolute https URL.
     pub fn of(id: &str) -> Result<Self, OriginError> {
         let uri = parse_https(id)?;
-        let authority = uri.authority().ok_or_else(|| OriginError::Malformed(id.to_owned()))?;
+        let authority = uri
+            .authority()
+            .ok_or_else(|| OriginError::Malformed(id.to_owned()))?;
         Self::parse(&format!("https://{authority}"))
     }
 
@@ -120,7 +126,10 @@ impl Origin {
             .strip_prefix("https://")
             .and_then(|rest| rest.strip_prefix(self.authority.as_str()))
             .filter(|target| target.starts_with('/'))
-            .ok_or_else(|| OriginError::Elsewhere { id: id.to_owned(), origin: self.url("") })?;
+            .ok_or_else(|| OriginError::Elsewhere {
+                id: id.to_owned(),
+                origin: self.url(""),
+            })?;
         match target.parse::<Uri>() {
             Ok(_) if !target.contains('#') => Ok(target),
             _ => Err(OriginError::Malformed(id.to_owned())),
@@ -151,8 +160,14 @@ mod tests {
         assert_eq!(origin.address(), "localhost:8443");
         assert_eq!(origin.url("/meters"), "https://localhost:8443/meters");
         let origin = Origin::parse("https://kms.example").unwrap();
-        assert_eq!((origin.authority(), origin.address().as_str()), ("kms.example", "kms.example:443"));
-        assert_eq!(Origin::parse("https://[::1]:8443").unwrap().address(), "[::1]:8443");
+        assert_eq!(
+            (origin.authority(), origin.address().as_str()),
+            ("kms.example", "kms.example:443")
+        );
+        assert_eq!(
+            Origin::parse("https://[::1]:8443").unwrap().address(),
+            "[::1]:8443"
+        );
     }
 
     #[test]
@@ -176,9 +191,21 @@ mod tests {
     #[test]
     fn takes_targets_of_its_own_only() {
         let origin = Origin::parse("https://a:1").unwrap();
-        assert_eq!(origin.target("https://a:1/kms/keystores?controller=did%3Akey"), Ok("/kms/keystores?controller=did%3Akey"));
-        for id in ["https://a:12/kms", "https://b:1/kms", "http://a:1/kms", "https://a:1.evil/kms", "https://a:1"] {
-            assert!(matches!(origin.target(id), Err(OriginError::Elsewhere { .. })), "{id}");
+        assert_eq!(
+            origin.target("https://a:1/kms/keystores?controller=did%3Akey"),
+            Ok("/kms/keystores?controller=did%3Akey")
+        );
+        for id in [
+            "https://a:12/kms",
+            "https://b:1/kms",
+            "http://a:1/kms",
+            "https://a:1.evil/kms",
+            "https://a:1",
+        ] {
+            assert!(
+                matches!(origin.target(id), Err(OriginError::Elsewhere { .. })),
+                "{id}"
+            );
         }
         assert!(origin.target("https://a:1/kms keystores").is_err());
         assert_eq!(Origin::of("https://a:1/kms/keystores/z1").unwrap(), origin);

@@ -37,7 +37,11 @@ pub(super) struct Endpoint {
 
 impl Endpoint {
     pub(super) fn new(address: String) -> Self {
-        Self { address, idle: Mutex::new(Vec::new()), down_since: Mutex::new(None) }
+        Self {
+            address,
+            idle: Mutex::new(Vec::new()),
+            down_since: Mutex::new(None),
+        }
     }
 
     pub(super) fn address(&self) -> &str {
@@ -46,7 +50,9 @@ impl Endpoint {
 
     /// Whether a connection failed within the last `Limits::retry`.
     pub(super) fn is_down(&self, limits: &Limits) -> bool {
-        self.down_since.lock().is_some_and(|since| since.elapsed() < limits.retry)
+        self.down_since
+            .lock()
+            .is_some_and(|since| since.elapsed() < limits.retry)
     }
 
     pub(super) fn mark_down(&self) {
@@ -118,7 +124,10 @@ async fn open(address: SocketAddr, tls: &TlsConnector, name: &ServerName<'static
 
 /// The TLS error inside an I/O error; the error itself when there is none.
 fn tls_error(error: io::Error) -> Result<rustls::Error, io::Error> {
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+    match error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+    {
         Some(inner) => Ok(inner.clone()),
         None => Err(error),
     }

@@ -50,7 +50,10 @@ impl Reply {
         let mut causes = Vec::new();
         let mut next = problem.cause.as_deref();
         while let Some(cause) = next.filter(|_| causes.len() < MAX_CAUSES) {
-            causes.push(Reason { name: shown(&cause.name), message: shown(&cause.message) });
+            causes.push(Reason {
+                name: shown(&cause.name),
+                message: shown(&cause.message),
+            });
             next = cause.cause.as_deref();
         }
         let text = String::from_utf8_lossy(&self.body);
@@ -59,7 +62,11 @@ impl Reply {
             status: self.status.as_u16(),
             reason: Reason {
                 name: shown(&problem.name),
-                message: if plain { shown(&text) } else { shown(&problem.message) },
+                message: if plain {
+                    shown(&text)
+                } else {
+                    shown(&problem.message)
+                },
             },
             causes,
             retry_after: self.retry_after,
@@ -140,7 +147,11 @@ impl Refusal {
     #[must_use]
     pub fn kind(&self) -> String {
         let name = self.causes.first().map_or(&self.reason.name, |cause| &cause.name);
-        if name.is_empty() { self.status.to_string() } else { format!("{} {name}", self.status) }
+        if name.is_empty() {
+            self.status.to_string()
+        } else {
+            format!("{} {name}", self.status)
+        }
     }
 }
 
@@ -203,19 +214,48 @@ mod tests {
         let signature = r#"{"name":"NotAllowedError","message":"Authorization error.",
             "cause":{"name":"DataError","message":"Signature not verified."}}"#;
         assert!(!reply(403, signature).refusal().is_already_revoked());
-        assert!(!reply(409, r#"{"name":"InvalidStateError","message":"x"}"#).refusal().is_already_revoked());
-        assert!(reply(409, r#"{"name":"DuplicateError","message":"x"}"#).refusal().is_already_revoked());
-        assert!(reply(403, &signature.replace("Signature not verified.",
-            "One or more capabilities in the chain have been revoked.")).refusal().is_already_revoked());
+        assert!(
+            !reply(409, r#"{"name":"InvalidStateError","message":"x"}"#)
+                .refusal()
+                .is_already_revoked()
+        );
+        assert!(
+            reply(409, r#"{"name":"DuplicateError","message":"x"}"#)
+                .refusal()
+                .is_already_revoked()
+        );
+        assert!(
+            reply(
+                403,
+                &signature.replace(
+                    "Signature not verified.",
+                    "One or more capabilities in the chain have been revoked."
+                )
+            )
+            .refusal()
+            .is_already_revoked()
+        );
     }
 
     #[test]
     fn survives_any_body() {
-        assert_eq!(reply(500, "Internal Server Error").refusal().to_string(), "500 Internal Server Error");
+        assert_eq!(
+            reply(500, "Internal Server Error").refusal().to_string(),
+            "500 Internal Server Error"
+        );
         assert_eq!(reply(503, "").refusal().to_string(), "503");
         assert_eq!(reply(400, "\u{1b}[31mred").refusal().reason.message, "[31mred");
-        assert_eq!(reply(400, r#"{"name":7,"message":[],"cause":null}"#).refusal().kind(), "400");
-        let deep = format!("{}{}", r#"{"name":"E","cause":"#.repeat(100), "null".to_owned() + &"}".repeat(100));
+        assert_eq!(
+            reply(400, r#"{"name":7,"message":[],"cause":null}"#)
+                .refusal()
+                .kind(),
+            "400"
+        );
+        let deep = format!(
+            "{}{}",
+            r#"{"name":"E","cause":"#.repeat(100),
+            "null".to_owned() + &"}".repeat(100)
+        );
         assert_eq!(reply(400, &deep).refusal().causes.len(), 4);
         assert_eq!(reply(400, &"x".repeat(5000)).refusal().reason.message.len(), 400);
     }

@@ -57,20 +57,28 @@ impl Window {
     /// [`VALIDITY`] from `created` on.
     #[must_use]
     pub fn starting_at(created: u64) -> Self {
-        Self { created, expires: created + VALIDITY }
+        Self {
+            created,
+            expires: created + VALIDITY,
+        }
     }
 
     /// The same, ending earlier: signatures over the same call then differ.
     #[must_use]
     pub fn shortened(self, seconds: u64) -> Self {
-        Self { expires: self.expires.saturating_sub(seconds).max(self.created), ..self }
+        Self {
+            expires: self.expires.saturating_sub(seconds).max(self.created),
+            ..self
+        }
     }
 }
 
 /// Unix time in seconds, by the system's clock.
 #[must_use]
 pub fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 /// A request with its signature. It stays valid until its window ends.
@@ -118,10 +126,18 @@ pub fn sign(
     let mut headers = HeaderMap::with_capacity(signed.headers.len());
     for (name, value) in &signed.headers {
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(hyper::http::Error::from)?;
-        headers.append(name, HeaderValue::from_bytes(value).map_err(hyper::http::Error::from)?);
+        headers.append(
+            name,
+            HeaderValue::from_bytes(value).map_err(hyper::http::Error::from)?,
+        );
     }
     let target = target.parse::<Uri>().map_err(hyper::http::Error::from)?;
-    Ok(SignedRequest { method: call.method.clone(), target, headers, body: call.body.clone() })
+    Ok(SignedRequest {
+        method: call.method.clone(),
+        target,
+        headers,
+        body: call.body.clone(),
+    })
 }
 
 #[cfg(test)]
@@ -142,15 +158,26 @@ mod tests {
         let origin = Origin::parse("https://a:1").unwrap();
         let identity = Identity::from_seed(&[7; 32]);
         let window = Window::starting_at(1_795_457_062);
-        let request =
-            sign(&origin, &identity, &Call::sign("https://a:1/kms/keystores/z/keys/k", b"x"), None, window).unwrap();
+        let request = sign(
+            &origin,
+            &identity,
+            &Call::sign("https://a:1/kms/keystores/z/keys/k", b"x"),
+            None,
+            window,
+        )
+        .unwrap();
         assert_eq!(request.headers["host"], "a:1");
         assert_eq!(
             request.headers["capability-invocation"],
             "zcap id=\"urn:zcap:root:https%3A%2F%2Fa%3A1%2Fkms%2Fkeystores%2Fz\",action=\"sign\""
         );
         assert_eq!(request.target.path(), "/kms/keystores/z/keys/k");
-        assert!(request.headers["authorization"].to_str().unwrap().contains("created=\"1795457062\""));
+        assert!(
+            request.headers["authorization"]
+                .to_str()
+                .unwrap()
+                .contains("created=\"1795457062\"")
+        );
         let other = Call::sign("https://b:1/kms/keystores/z/keys/k", b"x");
         assert!(sign(&origin, &identity, &other, None, window).is_err());
     }

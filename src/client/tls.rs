@@ -56,15 +56,30 @@ pub fn config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, TrustError> {
 }
 
 fn authorities(path: &Path) -> Result<RootCertStore, TrustError> {
-    let read = |source| TrustError::Read { path: path.to_owned(), source };
-    let unusable = || TrustError::NoCertificate { path: path.to_owned() };
+    let read = |source| TrustError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let unusable = || TrustError::NoCertificate {
+        path: path.to_owned(),
+    };
     let mut text = Vec::new();
-    File::open(path).map_err(read)?.take(MAX_FILE as u64 + 1).read_to_end(&mut text).map_err(read)?;
+    File::open(path)
+        .map_err(read)?
+        .take(MAX_FILE as u64 + 1)
+        .read_to_end(&mut text)
+        .map_err(read)?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&text) {
-        roots.add(certificate.map_err(|_| unusable())?).map_err(|_| unusable())?;
+        roots
+            .add(certificate.map_err(|_| unusable())?)
+            .map_err(|_| unusable())?;
     }
-    if roots.is_empty() || text.len() > MAX_FILE { Err(unusable()) } else { Ok(roots) }
+    if roots.is_empty() || text.len() > MAX_FILE {
+        Err(unusable())
+    } else {
+        Ok(roots)
+    }
 }
 
 fn system_roots() -> Result<RootCertStore, TrustError> {
@@ -72,7 +87,10 @@ fn system_roots() -> Result<RootCertStore, TrustError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
-        let reason = found.errors.first().map_or_else(|| "none found".to_owned(), ToString::to_string);
+        let reason = found
+            .errors
+            .first()
+            .map_or_else(|| "none found".to_owned(), ToString::to_string);
         return Err(TrustError::NoRoots(reason));
     }
     Ok(roots)
@@ -88,8 +106,18 @@ mod tests {
         let path = dir.path().join("ca.pem");
         assert!(matches!(config(Some(&path)), Err(TrustError::Read { .. })));
         std::fs::write(&path, "no certificate").unwrap();
-        assert!(matches!(config(Some(&path)), Err(TrustError::NoCertificate { .. })));
-        std::fs::write(&path, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
-        assert!(matches!(config(Some(&path)), Err(TrustError::NoCertificate { .. })));
+        assert!(matches!(
+            config(Some(&path)),
+            Err(TrustError::NoCertificate { .. })
+        ));
+        std::fs::write(
+            &path,
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        )
+        .unwrap();
+        assert!(matches!(
+            config(Some(&path)),
+            Err(TrustError::NoCertificate { .. })
+        ));
     }
 }

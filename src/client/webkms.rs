@@ -91,7 +91,8 @@ impl Client {
         call: &Call,
         capability: Option<&Capability>,
     ) -> Result<Reply, ClientError> {
-        self.invoke_within(identity, call, capability, Window::starting_now()).await
+        self.invoke_within(identity, call, capability, Window::starting_now())
+            .await
     }
 
     /// The same, signed for a window of the caller's choice.
@@ -107,7 +108,11 @@ impl Client {
     ) -> Result<Reply, ClientError> {
         let request = signer::sign(self.connection.origin(), identity, call, capability, window)?;
         let reply = self.connection.send(&request).await?;
-        if reply.is_success() { Ok(reply) } else { Err(ClientError::Refused(Box::new(reply.refusal()))) }
+        if reply.is_success() {
+            Ok(reply)
+        } else {
+            Err(ClientError::Refused(Box::new(reply.refusal())))
+        }
     }
 
     /// Creates a meter; returns its absolute URL, which is what keystores are created with, and the meter.
@@ -121,9 +126,13 @@ impl Client {
         product: &str,
     ) -> Result<(String, Meter), ClientError> {
         let origin = self.connection.origin();
-        let reply = self.invoke(identity, &Call::create_meter(origin, controller, product), None).await?;
+        let reply = self
+            .invoke(identity, &Call::create_meter(origin, controller, product), None)
+            .await?;
         let Metered { meter } = parse(&reply)?;
-        let url = reply.location.unwrap_or_else(|| origin.url(&format!("/meters/{}", meter.id)));
+        let url = reply
+            .location
+            .unwrap_or_else(|| origin.url(&format!("/meters/{}", meter.id)));
         Ok((url, meter))
     }
 
@@ -167,7 +176,8 @@ impl Client {
         keystore: &str,
         capability: Option<&Capability>,
     ) -> Result<Value, ClientError> {
-        self.fetch(identity, &Call::get_keystore(keystore), capability).await
+        self.fetch(identity, &Call::get_keystore(keystore), capability)
+            .await
     }
 
     /// Replaces a keystore's configuration; its `sequence` must be one more than the stored one.
@@ -181,8 +191,9 @@ impl Client {
         config: &Value,
         capability: Option<&Capability>,
     ) -> Result<Value, ClientError> {
-        let Updated { config } =
-            self.fetch(identity, &Call::update_keystore(keystore, config), capability).await?;
+        let Updated { config } = self
+            .fetch(identity, &Call::update_keystore(keystore, config), capability)
+            .await?;
         Ok(config)
     }
 
@@ -197,7 +208,8 @@ impl Client {
         parameters: &KeyParameters,
         capability: Option<&Capability>,
     ) -> Result<GeneratedKey, ClientError> {
-        self.fetch(identity, &Call::generate_key(keystore, parameters), capability).await
+        self.fetch(identity, &Call::generate_key(keystore, parameters), capability)
+            .await
     }
 
     /// A key's public description.
@@ -284,9 +296,131 @@ pub fn secret(reply: &Reply) -> Result<Zeroizing<Vec<u8>>, ClientError> {
 }
 
 fn decode(text: &str) -> Result<Vec<u8>, ClientError> {
-    URL_SAFE_NO_PAD.decode(text).map_err(|_| ClientError::Unexpected("it is not base64url".to_owned()))
+    URL_SAFE_NO_PAD
+        .decode(text)
+        .map_err(|_| ClientError::Unexpected("it is not base64url".to_owned()))
 }
 
 fn parse<T: DeserializeOwned>(reply: &Reply) -> Result<T, ClientError> {
-    reply.json().map_err(|error| ClientError::Unexpected(error.to_string()))
+    reply
+        .json()
+        .map_err(|error| ClientError::Unexpected(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Client;
+    use crate::client::call::KeyParameters;
+    use crate::client::delegation::{self, Delegation};
+    use crate::client::double::Kms;
+    use crate::client::multikey::{self, ED25519_PUBLIC, X25519_PUBLIC};
+    use crate::client::signer::unix_seconds;
+    use crate::client::testing::Server;
+    use crate::client::{Connection, Identity, Limits, Origin, tls};
+    use rand::rngs::OsRng;
+    use x25519_dalek::{PublicKey, StaticSecret};
+
+    /// Every call of the protocol against a server that verifies as ours does.
+    #[tokio::test]
+    async fn the_life_of_a_keystore() {
+        let kms = Kms::new("kms.test:8443", 0);
+        let server = Server::start("kms.test", move |request| kms.answer(&request)).await;
+        let origin = Origin::parse("https://kms.test:8443").unwrap();
+        let trusted = tls::config(Some(&server.ca())).unwrap();
+        let client =
+            Client::new(Connection::new(origin, &[server.address()], trusted, Limits::default()).unwrap());
+        let [alice, bob] = [1, 2].map(|n| Identity::from_seed(&[n; 32]));
+
+        let (meter, _) = client
+            .create_meter(&alice, alice.did(), "urn:uuid:1")
+            .await
+            .unwrap();
+        let owners = [alice.did().to_owned()];
+        let config = client
+            .create_keystore(&alice, &meter, &owners, "ssm-v1", &[])
+            .await
+            .unwrap();
+        let keystore = config["id"].as_str().unwrap();
+        assert_eq!(client.get_keystore(&alice, keystore, None).await.unwrap(), config);
+        assert_eq!(
+            client.list_keystores(&alice, alice.did()).await.unwrap(),
+            [config.clone()]
+        );
+        assert_eq!(
+            client
+                .get_keystore(&bob, keystore, None)
+                .await
+                .unwrap_err()
+                .refusal()
+                .unwrap()
+                .status,
+            403
+        );
+
+        let wanted = |key_type: &str| KeyParameters {
+            key_type: key_type.to_owned(),
+            ..Default::default()
+        };
+        let ed = wanted("Ed25519VerificationKey2020");
+        let key = client.generate_key(&alice, keystore, &ed, None).await.unwrap();
+        assert_eq!(
+            client.get_key(&alice, &key.key_id, None).await.unwrap(),
+            key.key_description
+        );
+        let signature = client.sign(&alice, &key.key_id, b"hello", None).await.unwrap();
+        let public = key.key_description["publicKeyMultibase"].as_str().unwrap();
+        let public = multikey::decode(ED25519_PUBLIC, public).unwrap();
+        let verifier = ring::signature::UnparsedPublicKey::new(&ring::signature::ED25519, &public);
+        verifier.verify(b"hello", &signature).unwrap();
+
+        let x = wanted("X25519KeyAgreementKey2020");
+        let agreeing = client.generate_key(&alice, keystore, &x, None).await.unwrap();
+        let own = StaticSecret::random_from_rng(OsRng);
+        let own_public = multikey::encode(X25519_PUBLIC, PublicKey::from(&own).as_bytes());
+        let secret = client
+            .derive_secret(&alice, &agreeing.key_id, &x.key_type, &own_public, None)
+            .await
+            .unwrap();
+        let theirs = agreeing.key_description["publicKeyMultibase"].as_str().unwrap();
+        let theirs = PublicKey::from(multikey::decode(X25519_PUBLIC, theirs).unwrap());
+        assert_eq!(own.diffie_hellman(&theirs).as_bytes()[..], secret[..]);
+
+        let capability = Delegation {
+            id: delegation::new_id(&mut OsRng),
+            target: key.key_id.clone(),
+            controller: bob.did().to_owned(),
+            actions: vec!["sign".to_owned()],
+            expires: unix_seconds() + 600,
+            parent: None,
+        }
+        .sign(&alice, unix_seconds())
+        .unwrap();
+        assert!(client.sign(&bob, &key.key_id, b"bob", None).await.is_err());
+        let signature = client
+            .sign(&bob, &key.key_id, b"bob", Some(&capability))
+            .await
+            .unwrap();
+        verifier.verify(b"bob", &signature).unwrap();
+        client.revoke(&bob, &capability).await.unwrap();
+        let refused = client
+            .sign(&bob, &key.key_id, b"again", Some(&capability))
+            .await
+            .unwrap_err();
+        assert!(refused.refusal().unwrap().says_revoked(), "{refused}");
+        let refused = client.revoke(&alice, &capability).await.unwrap_err();
+        assert!(refused.refusal().unwrap().is_already_revoked(), "{refused}");
+
+        let mut changed = config.clone();
+        changed["sequence"] = 1.into();
+        changed["controller"] = bob.did().into();
+        assert_eq!(
+            client
+                .update_keystore(&alice, keystore, &changed, None)
+                .await
+                .unwrap(),
+            changed
+        );
+        assert!(client.sign(&alice, &key.key_id, b"late", None).await.is_err());
+        client.sign(&bob, &key.key_id, b"mine now", None).await.unwrap();
+    }
 }

@@ -96,7 +96,10 @@ fn forged(batch: &[([u8; 32], Signature, VerifyingKey)]) -> u64 {
     if ed25519_dalek::verify_batch(&messages, &signatures, &keys).is_ok() {
         return 0;
     }
-    batch.iter().filter(|(data, signature, key)| key.verify_strict(data, signature).is_err()).count() as u64
+    batch
+        .iter()
+        .filter(|(data, signature, key)| key.verify_strict(data, signature).is_err())
+        .count() as u64
 }
 
 #[cfg(test)]
@@ -120,8 +123,18 @@ mod tests {
 
     fn material(scenario: Scenario, public: [u8; 32]) -> Material {
         let public_text = multikey::encode(scenario.key_type().1, &public);
-        let key = Key { id: format!("{KEYSTORE}/keys/k"), public_text, public, capability: None };
-        Material { scenario, invoker: Identity::generate(&mut OsRng), keystore: KEYSTORE.to_owned(), keys: vec![key] }
+        let key = Key {
+            id: format!("{KEYSTORE}/keys/k"),
+            public_text,
+            public,
+            capability: None,
+        };
+        Material {
+            scenario,
+            invoker: Identity::generate(&mut OsRng),
+            keystore: KEYSTORE.to_owned(),
+            keys: vec![key],
+        }
     }
 
     fn answer(expected: Expected, body: &Value) -> Answer {
@@ -148,13 +161,25 @@ mod tests {
                 .map(|n| {
                     let over = if bad.contains(&n) { [255; 32] } else { [n; 32] };
                     let value = URL_SAFE_NO_PAD.encode(key.sign(&over).to_bytes());
-                    answer(Expected::Signature { key: 0, data: [n; 32] }, &json!({"signatureValue": value}))
+                    answer(
+                        Expected::Signature {
+                            key: 0,
+                            data: [n; 32],
+                        },
+                        &json!({"signatureValue": value}),
+                    )
                 })
                 .collect()
         };
         assert_eq!(wrong(&material, answers(&[])), 0);
         assert_eq!(wrong(&material, answers(&[3, 150, 151])), 3);
-        let odd = answer(Expected::Signature { key: 0, data: [0; 32] }, &json!({"signatureValue": "AA"}));
+        let odd = answer(
+            Expected::Signature {
+                key: 0,
+                data: [0; 32],
+            },
+            &json!({"signatureValue": "AA"}),
+        );
         assert_eq!(wrong(&material, vec![odd]), 1);
     }
 
@@ -166,14 +191,20 @@ mod tests {
         let secret = theirs.diffie_hellman(&PublicKey::from(&own)).to_bytes();
         let reply = |secret: &[u8]| {
             vec![answer(
-                Expected::Secret { key: 0, own: own.clone() },
+                Expected::Secret {
+                    key: 0,
+                    own: own.clone(),
+                },
                 &json!({"secret": URL_SAFE_NO_PAD.encode(secret)}),
             )]
         };
         assert_eq!(wrong(&material, reply(&secret)), 0);
         assert_eq!(wrong(&material, reply(&[0; 32])), 1);
         assert_eq!(wrong(&material, reply(&secret[..31])), 1);
-        assert_eq!(multikey::decode(X25519_PUBLIC, &material.keys[0].public_text).unwrap(), material.keys[0].public);
+        assert_eq!(
+            multikey::decode(X25519_PUBLIC, &material.keys[0].public_text).unwrap(),
+            material.keys[0].public
+        );
     }
 
     #[test]
@@ -182,17 +213,40 @@ mod tests {
         let material = material(Scenario::GetKey, public);
         let text = multikey::encode(ED25519_PUBLIC, &public);
         let id = format!("{KEYSTORE}/keys/k");
-        let described = |id: &str| answer(Expected::Description { key: 0 }, &json!({"id": id, "publicKeyMultibase": text}));
+        let described = |id: &str| {
+            answer(
+                Expected::Description { key: 0 },
+                &json!({"id": id, "publicKeyMultibase": text}),
+            )
+        };
         assert_eq!(wrong(&material, vec![described(&id), described("other")]), 1);
 
         let made = |id: &str, alias: &str| {
-            let description = json!({"id": "urn:uuid:1", "type": "Ed25519VerificationKey2020", "publicKeyMultibase": text});
-            answer(Expected::NewKey { alias: alias.to_owned() }, &json!({"keyId": id, "keyDescription": description}))
+            let description =
+                json!({"id": "urn:uuid:1", "type": "Ed25519VerificationKey2020", "publicKeyMultibase": text});
+            answer(
+                Expected::NewKey {
+                    alias: alias.to_owned(),
+                },
+                &json!({"keyId": id, "keyDescription": description}),
+            )
         };
         let good = format!("{KEYSTORE}/keys/a");
         assert_eq!(wrong(&material, vec![made(&good, "urn:uuid:1")]), 0);
-        assert_eq!(wrong(&material, vec![made(&good, "urn:uuid:1"), made(&good, "urn:uuid:1")]), 1);
+        assert_eq!(
+            wrong(
+                &material,
+                vec![made(&good, "urn:uuid:1"), made(&good, "urn:uuid:1")]
+            ),
+            1
+        );
         assert_eq!(wrong(&material, vec![made(&good, "urn:uuid:2")]), 1);
-        assert_eq!(wrong(&material, vec![made("https://b/kms/keystores/z1/keys/a", "urn:uuid:1")]), 1);
+        assert_eq!(
+            wrong(
+                &material,
+                vec![made("https://b/kms/keystores/z1/keys/a", "urn:uuid:1")]
+            ),
+            1
+        );
     }
 }

@@ -54,13 +54,23 @@ impl Material {
     /// Makes it all through `client`.
     pub(super) async fn make(client: &Client, scenario: Scenario, keys: usize) -> Result<Self, ClientError> {
         let controller = Identity::generate(&mut OsRng);
-        let (meter, _) = client.create_meter(&controller, controller.did(), PRODUCT).await?;
+        let (meter, _) = client
+            .create_meter(&controller, controller.did(), PRODUCT)
+            .await?;
         let controllers = [controller.did().to_owned()];
-        let config = client.create_keystore(&controller, &meter, &controllers, MODULE, &[]).await?;
+        let config = client
+            .create_keystore(&controller, &meter, &controllers, MODULE, &[])
+            .await?;
         let keystore = config.get("id").and_then(Value::as_str).map(str::to_owned);
-        let keystore = keystore.ok_or_else(|| ClientError::Unexpected("the keystore has no id".to_owned()))?;
+        let keystore =
+            keystore.ok_or_else(|| ClientError::Unexpected("the keystore has no id".to_owned()))?;
 
-        let mut material = Self { scenario, invoker: controller, keystore, keys: Vec::new() };
+        let mut material = Self {
+            scenario,
+            invoker: controller,
+            keystore,
+            keys: Vec::new(),
+        };
         let count = if scenario == Scenario::Generate { 0 } else { keys };
         for number in 0..count {
             let key = material.generate(client, number).await?;
@@ -75,25 +85,37 @@ impl Material {
     /// One more key. Its request differs from the one before it by when it expires: the same bytes twice would be
     /// a repetition.
     async fn generate(&self, client: &Client, number: usize) -> Result<Key, ClientError> {
-        let parameters =
-            KeyParameters { key_type: self.scenario.key_type().0.to_owned(), ..KeyParameters::default() };
+        let parameters = KeyParameters {
+            key_type: self.scenario.key_type().0.to_owned(),
+            ..KeyParameters::default()
+        };
         let call = Call::generate_key(&self.keystore, &parameters);
         let window = Window::starting_now().shortened(number as u64 % 300);
         let reply = client.invoke_within(&self.invoker, &call, None, window).await?;
-        let generated: GeneratedKey =
-            reply.json().map_err(|error| ClientError::Unexpected(error.to_string()))?;
-        self.read(&generated).ok_or_else(|| ClientError::Unexpected("the new key has no public key".to_owned()))
+        let generated: GeneratedKey = reply
+            .json()
+            .map_err(|error| ClientError::Unexpected(error.to_string()))?;
+        self.read(&generated)
+            .ok_or_else(|| ClientError::Unexpected("the new key has no public key".to_owned()))
     }
 
     /// The key in an answer; `None` when it is not a key of this keystore and type.
     pub(super) fn read(&self, generated: &GeneratedKey) -> Option<Key> {
         let (key_type, header) = self.scenario.key_type();
         let text = |name: &str| generated.key_description.get(name).and_then(Value::as_str);
-        let local = generated.key_id.strip_prefix(self.keystore.as_str())?.strip_prefix("/keys/")?;
+        let local = generated
+            .key_id
+            .strip_prefix(self.keystore.as_str())?
+            .strip_prefix("/keys/")?;
         let public_text = text("publicKeyMultibase")?.to_owned();
         let public = multikey::decode(header, &public_text).ok()?;
         let whole = !local.is_empty() && !local.contains('/') && text("type") == Some(key_type);
-        whole.then(|| Key { id: generated.key_id.clone(), public_text, public, capability: None })
+        whole.then(|| Key {
+            id: generated.key_id.clone(),
+            public_text,
+            public,
+            capability: None,
+        })
     }
 
     /// Hands the use of the keys to a second identity, which becomes the one who invokes.

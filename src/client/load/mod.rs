@@ -89,7 +89,11 @@ pub async fn run(client: Arc<Client>, plan: Plan) -> Result<Report, ClientError>
     let material = Arc::new(Material::make(&client, plan.scenario, plan.keys.max(1)).await?);
     let in_flight = plan.in_flight.max(1);
     let queue = Arc::new(Queue::new(WINDOW.max(in_flight * 4)));
-    let signer = prepare::start(Arc::clone(&material), client.connection().origin().clone(), Arc::clone(&queue));
+    let signer = prepare::start(
+        Arc::clone(&material),
+        client.connection().origin().clone(),
+        Arc::clone(&queue),
+    );
     let seen = Arc::default();
     queue.full().await;
 
@@ -100,14 +104,16 @@ pub async fn run(client: Arc<Client>, plan: Plan) -> Result<Report, ClientError>
 
     let start = Instant::now();
     let senders = (0..in_flight).map(|_| {
-        tokio::spawn(Sender {
-            client: Arc::clone(&client),
-            queue: Arc::clone(&queue),
-            material: Arc::clone(&material),
-            seen: Arc::clone(&seen),
-            keep: KEPT / in_flight,
-        }
-        .send_until(start + plan.duration))
+        tokio::spawn(
+            Sender {
+                client: Arc::clone(&client),
+                queue: Arc::clone(&queue),
+                material: Arc::clone(&material),
+                seen: Arc::clone(&seen),
+                keep: KEPT / in_flight,
+            }
+            .send_until(start + plan.duration),
+        )
     });
     let mut total = Tally::default();
     for tally in futures::future::join_all(senders).await {
@@ -121,8 +127,17 @@ pub async fn run(client: Arc<Client>, plan: Plan) -> Result<Report, ClientError>
     }
     let elapsed = total.finished.map_or(plan.duration, |finished| finished - start);
     queue.close();
-    signer.await.map_err(|error| ClientError::Unexpected(format!("the signing thread ended: {error}")))??;
-    Ok(Report::new(plan.scenario, in_flight, elapsed, total.latencies, total.errors, total.wrong))
+    signer
+        .await
+        .map_err(|error| ClientError::Unexpected(format!("the signing thread ended: {error}")))??;
+    Ok(Report::new(
+        plan.scenario,
+        in_flight,
+        elapsed,
+        total.latencies,
+        total.errors,
+        total.wrong,
+    ))
 }
 
 async fn warm_up(client: Arc<Client>, queue: Arc<Queue<Prepared>>) {
@@ -146,7 +161,9 @@ impl Sender {
         let mut answers = Vec::new();
         let mut judging = Vec::new();
         while Instant::now() < end {
-            let Some(prepared) = self.queue.take().await else { break };
+            let Some(prepared) = self.queue.take().await else {
+                break;
+            };
             let sent = Instant::now();
             let outcome = self.client.connection().send(&prepared.request).await;
             let finished = Instant::now();
@@ -155,7 +172,10 @@ impl Sender {
             match outcome {
                 Ok(reply) if reply.is_success() => {
                     tally.latencies.push(micros);
-                    answers.push(Answer { expected: prepared.expected, reply });
+                    answers.push(Answer {
+                        expected: prepared.expected,
+                        reply,
+                    });
                 }
                 Ok(reply) => *tally.errors.entry(reply.refusal().kind()).or_default() += 1,
                 Err(error) => *tally.errors.entry(error.kind()).or_default() += 1,
@@ -175,5 +195,60 @@ impl Sender {
     fn judge(&self, answers: Vec<Answer>) -> JoinHandle<u64> {
         let (material, seen) = (Arc::clone(&self.material), Arc::clone(&self.seen));
         tokio::task::spawn_blocking(move || answer::judge(&material, &seen, answers))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Plan, Scenario, run};
+    use crate::client::double::Kms;
+    use crate::client::testing::Server;
+    use crate::client::{Client, Connection, Limits, Origin, tls};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    async fn report(scenario: Scenario, lie: usize) -> serde_json::Value {
+        let kms = Kms::new("kms.test:8443", lie);
+        let server = Server::start("kms.test", move |request| kms.answer(&request)).await;
+        let origin = Origin::parse("https://kms.test:8443").unwrap();
+        let trusted = tls::config(Some(&server.ca())).unwrap();
+        let connection = Connection::new(origin, &[server.address()], trusted, Limits::default()).unwrap();
+        let plan = Plan {
+            scenario,
+            in_flight: 4,
+            duration: Duration::from_millis(300),
+            keys: 3,
+        };
+        run(Arc::new(Client::new(connection)), plan)
+            .await
+            .unwrap()
+            .to_json()
+    }
+
+    /// The server refuses whatever comes twice, so this also shows that no two requests are alike.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn every_scenario_runs_clean_against_a_plain_server() {
+        for scenario in [
+            Scenario::SignRoot,
+            Scenario::SignDelegated,
+            Scenario::Derive,
+            Scenario::GetKey,
+            Scenario::Generate,
+        ] {
+            let report = report(scenario, 0).await;
+            assert_eq!(report["errors"], serde_json::json!({}), "{report}");
+            assert!(report["requests"].as_u64().unwrap() > 0, "{report}");
+            assert_eq!(report["scenario"], scenario.name());
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn wrong_signatures_are_found() {
+        let report = report(Scenario::SignRoot, 5).await;
+        let (wrong, all) = (&report["errors"]["wrong_answer"], &report["requests"]);
+        assert!(
+            wrong.as_u64().unwrap() > 0 && wrong.as_u64() < all.as_u64(),
+            "{report}"
+        );
     }
 }

@@ -80,7 +80,12 @@ struct Maker<'a> {
 impl<'a> Maker<'a> {
     fn new(material: &'a Material, origin: &'a Origin) -> Self {
         let moments = vec![Moments::since(unix_seconds() - BACK); material.keys.len()];
-        Self { material, origin, moments, count: 0 }
+        Self {
+            material,
+            origin,
+            moments,
+            count: 0,
+        }
     }
 
     /// The next request; `None` when all that can differ in this second are made.
@@ -91,7 +96,10 @@ impl<'a> Maker<'a> {
         let (call, expected) = match self.material.scenario {
             Scenario::SignRoot | Scenario::SignDelegated => {
                 let data = random();
-                (Call::sign(&self.material.keys[index].id, &data), Expected::Signature { key: index, data })
+                (
+                    Call::sign(&self.material.keys[index].id, &data),
+                    Expected::Signature { key: index, data },
+                )
             }
             Scenario::Derive => {
                 let own = StaticSecret::random_from_rng(OsRng);
@@ -109,7 +117,10 @@ impl<'a> Maker<'a> {
                 };
                 index = free;
                 window = self.moments[index].take();
-                (Call::get_key(&self.material.keys[index].id), Expected::Description { key: index })
+                (
+                    Call::get_key(&self.material.keys[index].id),
+                    Expected::Description { key: index },
+                )
             }
             Scenario::Generate => {
                 // An alias that nobody shares makes each request another one.
@@ -119,12 +130,23 @@ impl<'a> Maker<'a> {
                     public_alias: Some(alias.clone()),
                     ..KeyParameters::default()
                 };
-                (Call::generate_key(&self.material.keystore, &parameters), Expected::NewKey { alias })
+                (
+                    Call::generate_key(&self.material.keystore, &parameters),
+                    Expected::NewKey { alias },
+                )
             }
         };
-        let capability = self.material.keys.get(index).and_then(|key| key.capability.as_ref());
+        let capability = self
+            .material
+            .keys
+            .get(index)
+            .and_then(|key| key.capability.as_ref());
         let request = signer::sign(self.origin, &self.material.invoker, &call, capability, window)?;
-        Ok(Some(Prepared { request, expected, created: window.created }))
+        Ok(Some(Prepared {
+            request,
+            expected,
+            created: window.created,
+        }))
     }
 }
 
@@ -152,7 +174,10 @@ impl Moments {
     }
 
     fn take(&mut self) -> Window {
-        let window = Window { created: self.created, expires: self.created + VALIDITY - self.used };
+        let window = Window {
+            created: self.created,
+            expires: self.created + VALIDITY - self.used,
+        };
         self.used += 1;
         if self.used == SPREAD {
             self.used = 0;

@@ -26,8 +26,16 @@ pub(super) struct Queue<T> {
 
 impl<T: Ages> Queue<T> {
     pub(super) fn new(capacity: usize) -> Self {
-        let state = State { items: VecDeque::with_capacity(capacity), closed: false };
-        Self { state: Mutex::new(state), room: Condvar::new(), filled: Notify::new(), capacity }
+        let state = State {
+            items: VecDeque::with_capacity(capacity),
+            closed: false,
+        };
+        Self {
+            state: Mutex::new(state),
+            room: Condvar::new(),
+            filled: Notify::new(),
+            capacity,
+        }
     }
 
     /// Puts an item at the end, waiting for room. `false` when the queue is closed: blocks its thread, not a task.
@@ -117,7 +125,9 @@ mod tests {
         let queue = Arc::new(Queue::new(2));
         let putting = Arc::clone(&queue);
         let thread = std::thread::spawn(move || {
-            (0..5).all(|n| putting.put(Item(n, n == 1))) && !putting.put(Item(5, false)) && !putting.put(Item(6, false))
+            (0..5).all(|n| putting.put(Item(n, n == 1)))
+                && !putting.put(Item(5, false))
+                && !putting.put(Item(6, false))
         });
         queue.full().await;
         for expected in [0, 2, 3] {

@@ -36,7 +36,14 @@ impl Report {
             errors.insert(WRONG.to_owned(), wrong);
         }
         let succeeded = (latencies.len() as u64).saturating_sub(wrong);
-        Self { scenario, in_flight, elapsed, succeeded, percentiles, errors }
+        Self {
+            scenario,
+            in_flight,
+            elapsed,
+            succeeded,
+            percentiles,
+            errors,
+        }
     }
 
     /// Whether every request was answered, and rightly.
@@ -81,12 +88,19 @@ impl fmt::Display for Report {
         writeln!(f, "seconds     {:.1}", self.elapsed.as_secs_f64())?;
         writeln!(f, "requests    {}", self.requests())?;
         writeln!(f, "rate        {:.1} a second", self.rate())?;
-        writeln!(f, "latency     p50 {p50:.2} ms   p99 {p99:.2} ms   p99.9 {p999:.2} ms")?;
+        writeln!(
+            f,
+            "latency     p50 {p50:.2} ms   p99 {p99:.2} ms   p99.9 {p999:.2} ms"
+        )?;
         write!(f, "errors      ")?;
         if self.errors.is_empty() {
             return write!(f, "none");
         }
-        let errors: Vec<String> = self.errors.iter().map(|(kind, count)| format!("{kind}: {count}")).collect();
+        let errors: Vec<String> = self
+            .errors
+            .iter()
+            .map(|(kind, count)| format!("{kind}: {count}"))
+            .collect();
         write!(f, "{}", errors.join(", "))
     }
 }
@@ -94,7 +108,9 @@ impl fmt::Display for Report {
 /// The nearest rank, in milliseconds; zero of nothing.
 fn percentile(sorted: &[u32], mille: usize) -> f64 {
     let rank = (sorted.len() * mille).div_ceil(1000).max(1);
-    sorted.get(rank - 1).map_or(0.0, |micros| f64::from(*micros) / 1000.0)
+    sorted
+        .get(rank - 1)
+        .map_or(0.0, |micros| f64::from(*micros) / 1000.0)
 }
 
 fn round(value: f64, steps: f64) -> f64 {
@@ -111,15 +127,24 @@ mod tests {
     #[test]
     fn percentiles_are_nearest_ranks() {
         let latencies: Vec<u32> = (1..=1000).map(|n| n * 1000).collect();
-        assert_eq!([500, 990, 999].map(|m| percentile(&latencies, m)), [500.0, 990.0, 999.0]);
+        assert_eq!(
+            [500, 990, 999].map(|m| percentile(&latencies, m)),
+            [500.0, 990.0, 999.0]
+        );
         assert_eq!(percentile(&[7000], 999), 7.0);
         assert_eq!(percentile(&[], 500), 0.0);
     }
 
     #[test]
     fn has_the_members_that_scripts_read() {
-        let report =
-            Report::new(Scenario::SignRoot, 32, Duration::from_secs(2), vec![3000, 1000, 2000], BTreeMap::new(), 0);
+        let report = Report::new(
+            Scenario::SignRoot,
+            32,
+            Duration::from_secs(2),
+            vec![3000, 1000, 2000],
+            BTreeMap::new(),
+            0,
+        );
         assert!(report.is_clean());
         assert_eq!(
             report.to_json().to_string(),
@@ -132,10 +157,20 @@ mod tests {
     #[test]
     fn a_wrong_answer_is_an_error_and_no_success() {
         let errors = BTreeMap::from([("timeout".to_owned(), 2)]);
-        let report = Report::new(Scenario::Derive, 1, Duration::from_secs(1), vec![1000; 4], errors, 1);
+        let report = Report::new(
+            Scenario::Derive,
+            1,
+            Duration::from_secs(1),
+            vec![1000; 4],
+            errors,
+            1,
+        );
         let json = report.to_json();
         assert!(!report.is_clean());
         assert_eq!(json["errors"], json!({"timeout": 2, "wrong_answer": 1}));
-        assert_eq!((json["requests"].as_u64(), json["rate"].as_f64()), (Some(6), Some(3.0)));
+        assert_eq!(
+            (json["requests"].as_u64(), json["rate"].as_f64()),
+            (Some(6), Some(3.0))
+        );
     }
 }
