@@ -29,7 +29,9 @@ fn request(depth: u8) -> RawRequest {
     for index in 0..depth {
         let made = Delegation {
             key: &key(index),
-            parent: capability.as_ref().map_or(Capability::Root(KEYSTORE), Capability::Delegated),
+            parent: capability
+                .as_ref()
+                .map_or(Capability::Root(KEYSTORE), Capability::Delegated),
             id: &format!("urn:uuid:00000000-0000-4000-8000-00000000000{index}"),
             controllers: &[&did(index + 1)],
             target: KEYSTORE,
@@ -45,7 +47,9 @@ fn request(depth: u8) -> RawRequest {
         method: "POST",
         authority: "kms.example",
         target: PATH,
-        capability: capability.as_ref().map_or(Capability::Root(KEYSTORE), Capability::Delegated),
+        capability: capability
+            .as_ref()
+            .map_or(Capability::Root(KEYSTORE), Capability::Delegated),
         action: "sign",
         created: NOW,
         expires: NOW + 600,
@@ -64,7 +68,9 @@ fn verify(request: &RawRequest, policy: &Policy, roots: &[ExpectedRoot], cache: 
         max_delegation_ttl: None,
         revoked: &|_, _| false,
     };
-    authorize(&authenticated, &expectation, policy, cache, NOW * 1_000).expect("authorized").chain_length
+    authorize(&authenticated, &expectation, policy, cache, NOW * 1_000)
+        .expect("authorized")
+        .chain_length
 }
 
 fn authorization(criterion: &mut Criterion) {
@@ -83,7 +89,9 @@ fn authorization(criterion: &mut Criterion) {
         let (signer, message) = (key(0), [7u8; 64]);
         let (verifier, signature) = (signer.verifying_key(), signer.sign(&message));
         group.bench_with_input(BenchmarkId::new("floor", depth), &depth, |bencher, depth| {
-            bencher.iter(|| (0..=*depth).all(|_| verifier.verify_strict(black_box(&message), &signature).is_ok()));
+            bencher.iter(|| {
+                (0..=*depth).all(|_| verifier.verify_strict(black_box(&message), &signature).is_ok())
+            });
         });
     }
     group.finish();

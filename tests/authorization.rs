@@ -1,6 +1,8 @@
 //! Authorization as its callers use it, against requests that others made: the signed requests of `tests/vectors/zcap`
 //! and the captured ones of the npm client.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use conclave::authorization::{
     ChainCache, Expectation, ExpectedRoot, Policy, RawRequest, Refusal, authenticate, authorize, json,
     verify_delegation,

@@ -1,6 +1,8 @@
 //! Bad inputs 43 to 67 of the threat list: chains and delegation, each with its reason. The parts of 65 that need a
 //! route (whose request revokes what) are the caller's.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod authorization_support;
 
 use std::time::Duration;

@@ -1,6 +1,8 @@
 //! Bad inputs 1 to 33 of the threat list: the HTTP request and its signature. Left to the HTTP layer: 23, 26, 33
 //! (framing); to the replay rule, which the caller judges between the two steps: 29.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod authorization_support;
 
 use std::collections::BTreeSet;

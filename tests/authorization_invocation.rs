@@ -1,5 +1,7 @@
 //! Bad inputs 34 to 42 of the threat list: the `Capability-Invocation` header and the JSON inside it.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod authorization_support;
 
 use authorization_support::*;

@@ -1,5 +1,7 @@
 //! Bad inputs 68 to 74 of the threat list: what JSON-LD would make of a document, and this profile does not.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod authorization_support;
 
 use authorization_support::*;

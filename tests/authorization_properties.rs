@@ -1,6 +1,8 @@
 //! Properties: what is issued is accepted, whatever its depth; what is changed in one byte is not; nothing that is
 //! read from outside panics.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod authorization_support;
 
 use authorization_support::*;

@@ -2,6 +2,7 @@
 //! that it is judged in, and a chain alice -> bob -> carol to bend. Everything is deterministic.
 
 #![allow(dead_code, reason = "each test crate uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
