@@ -1,8 +1,8 @@
 //! `conclave bench`: load on any WebKMS server, with every answer checked.
 
 use crate::cli::connection::ServerArguments;
-use crate::cli::output::{EXIT_CODES, Failure, finish, note, print};
-use crate::client::load::{self, Plan, Scenario};
+use crate::cli::output::{EXIT_CODES, FAILED, Failure, finish, note, print};
+use crate::client::load::{self, Plan, Report, Scenario};
 use clap::Args;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -46,10 +46,25 @@ pub struct BenchCommand {
 impl BenchCommand {
     /// Runs the command.
     pub async fn run(self) -> ExitCode {
-        finish(self.execute().await)
+        let json = self.json;
+        match self.execute().await {
+            Ok(report) => {
+                if json {
+                    print(report.to_json());
+                } else {
+                    print(&report);
+                }
+                if report.is_clean() {
+                    ExitCode::SUCCESS
+                } else {
+                    ExitCode::from(FAILED)
+                }
+            }
+            Err(failure) => finish(Err(failure)),
+        }
     }
 
-    async fn execute(self) -> Result<(), Failure> {
+    async fn execute(self) -> Result<Report, Failure> {
         let client = Arc::new(self.server.client()?);
         let plan = Plan {
             scenario: self.scenario,
@@ -64,16 +79,6 @@ impl BenchCommand {
                 self.seconds
             ));
         }
-        let report = load::run(client, plan).await?;
-        if self.json {
-            print(false, &report.to_json(), report.to_json());
-        } else {
-            print(false, &report.to_json(), &report);
-        }
-        if report.is_clean() {
-            Ok(())
-        } else {
-            Err(Failure::because("there were errors"))
-        }
+        Ok(load::run(client, plan).await?)
     }
 }

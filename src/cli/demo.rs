@@ -2,7 +2,7 @@
 
 use crate::cli::cluster::{self, DevCluster, Node};
 use crate::cli::meter::DEFAULT_PRODUCT;
-use crate::cli::output::{EXIT_CODES, Failure, finish, print};
+use crate::cli::output::{EXIT_CODES, Facts, Failure, finish, print};
 use crate::client::call::KeyParameters;
 use crate::client::delegation::{self, Delegation};
 use crate::client::multikey::{self, ED25519_PUBLIC, X25519_PUBLIC};
@@ -12,7 +12,7 @@ use crate::client::{Client, ClientError, Connection, Identity, Limits, Origin, t
 use clap::Args;
 use rand::RngCore;
 use rand::rngs::OsRng;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::fmt::Display;
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -47,20 +47,24 @@ impl DemoCommand {
         finish(self.execute().await)
     }
 
-    async fn execute(self) -> Result<(), Failure> {
+    async fn execute(self) -> Result<Facts, Failure> {
         let dir = temporary_directory()?;
         let played = tokio::select! {
             played = play(&dir) => played,
             _ = tokio::signal::ctrl_c() => Err(Failure::because("interrupted")),
         };
-        match played {
-            Ok(()) if self.keep => Ok(say(format_args!("data and logs are kept in {}", dir.display()))),
-            Ok(()) => fs::remove_dir_all(&dir).map_err(Failure::local),
-            Err(failure) => Err(Failure::because(format!(
+        if let Err(failure) = played {
+            return Err(Failure::because(format!(
                 "the demo failed: {failure} (data and logs: {})",
                 dir.display()
-            ))),
+            )));
         }
+        if self.keep {
+            say(format_args!("data and logs are kept in {}", dir.display()));
+        } else {
+            fs::remove_dir_all(&dir).map_err(Failure::local)?;
+        }
+        Ok(Facts::none())
     }
 }
 
@@ -330,7 +334,7 @@ fn told(time: Duration, what: impl Display) {
 }
 
 fn say(what: impl Display) {
-    print(false, &json!(null), what);
+    print(what);
 }
 
 /// A new private directory.

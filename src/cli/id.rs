@@ -1,6 +1,6 @@
 //! `conclave id`: identities of controllers, did:key files that never leave this machine.
 
-use crate::cli::output::{EXIT_CODES, Failure, finish, print};
+use crate::cli::output::{EXIT_CODES, Facts, Failure, finish};
 use crate::client::Identity;
 use clap::{Args, Subcommand};
 use rand::rngs::OsRng;
@@ -46,7 +46,7 @@ impl IdCommand {
         finish(self.execute())
     }
 
-    fn execute(self) -> Result<(), Failure> {
+    pub(crate) fn execute(self) -> Result<Facts, Failure> {
         let (identity, json) = match self.action {
             Action::New(arguments) => {
                 let identity = Identity::generate(&mut OsRng);
@@ -59,7 +59,6 @@ impl IdCommand {
             ),
         };
         let facts = json!({"did": identity.did(), "keyId": identity.key_id()});
-        print(json, &facts, identity.did());
-        Ok(())
+        Ok(Facts::new(json, facts, identity.did()))
     }
 }

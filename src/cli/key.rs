@@ -1,7 +1,7 @@
 //! `conclave key`: generate keys and use them. The keys stay in the cluster; results are printed as base64url.
 
 use crate::cli::connection::{CapabilityArguments, IdentityArguments, ServerArguments};
-use crate::cli::output::{EXIT_CODES, Failure, finish, print};
+use crate::cli::output::{EXIT_CODES, Facts, Failure, finish};
 use crate::client::call::KeyParameters;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -139,12 +139,16 @@ struct DeriveArguments {
 impl KeyCommand {
     /// Runs the command.
     pub async fn run(self) -> ExitCode {
-        finish(match self.action {
+        finish(self.execute().await)
+    }
+
+    pub(crate) async fn execute(self) -> Result<Facts, Failure> {
+        match self.action {
             Action::Generate(arguments) => generate(arguments).await,
             Action::Get(arguments) => get(arguments).await,
             Action::Sign(arguments) => sign(arguments).await,
             Action::Derive(arguments) => derive(arguments).await,
-        })
+        }
     }
 }
 
@@ -157,7 +161,7 @@ fn key_type(name: &str) -> &str {
     }
 }
 
-async fn generate(arguments: GenerateArguments) -> Result<(), Failure> {
+async fn generate(arguments: GenerateArguments) -> Result<Facts, Failure> {
     let identity = arguments.identity.load()?;
     let capability = arguments.capability.load()?;
     let client = arguments.server.client()?;
@@ -171,22 +175,20 @@ async fn generate(arguments: GenerateArguments) -> Result<(), Failure> {
         .generate_key(&identity, &arguments.keystore, &parameters, capability.as_ref())
         .await?;
     let facts = json!({"keyId": key.key_id, "keyDescription": key.key_description});
-    print(arguments.json, &facts, &key.key_id);
-    Ok(())
+    Ok(Facts::new(arguments.json, facts, key.key_id))
 }
 
-async fn get(arguments: GetArguments) -> Result<(), Failure> {
+async fn get(arguments: GetArguments) -> Result<Facts, Failure> {
     let identity = arguments.identity.load()?;
     let capability = arguments.capability.load()?;
     let client = arguments.server.client()?;
     let description = client
         .get_key(&identity, &arguments.key, capability.as_ref())
         .await?;
-    print(true, &description, "");
-    Ok(())
+    Ok(Facts::new(true, description, ""))
 }
 
-async fn sign(arguments: SignArguments) -> Result<(), Failure> {
+async fn sign(arguments: SignArguments) -> Result<Facts, Failure> {
     let identity = arguments.identity.load()?;
     let capability = arguments.capability.load()?;
     let client = arguments.server.client()?;
@@ -207,12 +209,11 @@ async fn sign(arguments: SignArguments) -> Result<(), Failure> {
         .sign(&identity, &arguments.key, &data, capability.as_ref())
         .await?;
     let signature = URL_SAFE_NO_PAD.encode(signature);
-    print(
+    Ok(Facts::new(
         arguments.json,
-        &json!({"keyId": arguments.key, "signatureValue": signature}),
+        json!({"keyId": arguments.key, "signatureValue": signature}),
         &signature,
-    );
-    Ok(())
+    ))
 }
 
 fn read(source: impl Read) -> io::Result<Vec<u8>> {
@@ -221,7 +222,7 @@ fn read(source: impl Read) -> io::Result<Vec<u8>> {
     Ok(data)
 }
 
-async fn derive(arguments: DeriveArguments) -> Result<(), Failure> {
+async fn derive(arguments: DeriveArguments) -> Result<Facts, Failure> {
     let identity = arguments.identity.load()?;
     let capability = arguments.capability.load()?;
     let client = arguments.server.client()?;
@@ -247,10 +248,9 @@ async fn derive(arguments: DeriveArguments) -> Result<(), Failure> {
         )
         .await?;
     let secret = URL_SAFE_NO_PAD.encode(secret);
-    print(
+    Ok(Facts::new(
         arguments.json,
-        &json!({"keyId": arguments.key, "secret": secret}),
+        json!({"keyId": arguments.key, "secret": secret}),
         &secret,
-    );
-    Ok(())
+    ))
 }

@@ -1,7 +1,7 @@
 //! `conclave keystore`: create, read, list and change keystores.
 
 use crate::cli::connection::{CapabilityArguments, IdentityArguments, ServerArguments};
-use crate::cli::output::{EXIT_CODES, Failure, finish, print};
+use crate::cli::output::{EXIT_CODES, Facts, Failure, finish};
 use crate::client::call::one_or_many;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -123,16 +123,20 @@ struct UpdateArguments {
 impl KeystoreCommand {
     /// Runs the command.
     pub async fn run(self) -> ExitCode {
-        finish(match self.action {
+        finish(self.execute().await)
+    }
+
+    pub(crate) async fn execute(self) -> Result<Facts, Failure> {
+        match self.action {
             Action::Create(arguments) => create(arguments).await,
             Action::Get(arguments) => get(arguments).await,
             Action::List(arguments) => list(arguments).await,
             Action::Update(arguments) => update(arguments).await,
-        })
+        }
     }
 }
 
-async fn create(arguments: CreateArguments) -> Result<(), Failure> {
+async fn create(arguments: CreateArguments) -> Result<Facts, Failure> {
     let identity = arguments.identity.load()?;
     let client = arguments.server.client()?;
     let controllers = if arguments.controller.is_empty() {
@@ -149,34 +153,31 @@ async fn create(arguments: CreateArguments) -> Result<(), Failure> {
             &arguments.ip_allow,
         )
         .await?;
-    print(arguments.json, &config, id_of(&config)?);
-    Ok(())
+    let id = id_of(&config)?.to_owned();
+    Ok(Facts::new(arguments.json, config, id))
 }
 
-async fn get(arguments: GetArguments) -> Result<(), Failure> {
+async fn get(arguments: GetArguments) -> Result<Facts, Failure> {
     let identity = arguments.identity.load()?;
     let capability = arguments.capability.load()?;
     let client = arguments.server.client()?;
     let config = client
         .get_keystore(&identity, &arguments.keystore, capability.as_ref())
         .await?;
-    print(true, &config, "");
-    Ok(())
+    Ok(Facts::new(true, config, ""))
 }
 
-async fn list(arguments: ListArguments) -> Result<(), Failure> {
+async fn list(arguments: ListArguments) -> Result<Facts, Failure> {
     let identity = arguments.identity.load()?;
     let client = arguments.server.client()?;
     let controller = arguments.controller.as_deref().unwrap_or(identity.did());
     let configs = client.list_keystores(&identity, controller).await?;
     let ids = configs.iter().map(id_of).collect::<Result<Vec<_>, _>>()?;
-    if arguments.json || !ids.is_empty() {
-        print(arguments.json, &json!(configs), ids.join("\n"));
-    }
-    Ok(())
+    let text = ids.join("\n");
+    Ok(Facts::new(arguments.json, json!(configs), text))
 }
 
-async fn update(arguments: UpdateArguments) -> Result<(), Failure> {
+async fn update(arguments: UpdateArguments) -> Result<Facts, Failure> {
     let identity = arguments.identity.load()?;
     let capability = arguments.capability.load()?;
     let client = arguments.server.client()?;
@@ -187,12 +188,8 @@ async fn update(arguments: UpdateArguments) -> Result<(), Failure> {
     let config = client
         .update_keystore(&identity, &arguments.keystore, &changed, capability.as_ref())
         .await?;
-    print(
-        arguments.json,
-        &config,
-        format_args!("{} sequence {}", id_of(&config)?, config["sequence"]),
-    );
-    Ok(())
+    let text = format!("{} sequence {}", id_of(&config)?, config["sequence"]);
+    Ok(Facts::new(arguments.json, config, text))
 }
 
 /// The configuration that replaces `stored`.

@@ -1,7 +1,7 @@
 //! `conclave meter`: the meters that keystores are created under.
 
 use crate::cli::connection::{IdentityArguments, ServerArguments};
-use crate::cli::output::{EXIT_CODES, Failure, finish, print};
+use crate::cli::output::{EXIT_CODES, Facts, Failure, finish};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use std::process::ExitCode;
@@ -51,12 +51,16 @@ struct CreateArguments {
 impl MeterCommand {
     /// Runs the command.
     pub async fn run(self) -> ExitCode {
+        finish(self.execute().await)
+    }
+
+    pub(crate) async fn execute(self) -> Result<Facts, Failure> {
         let Action::Create(arguments) = self.action;
-        finish(create(arguments).await)
+        create(arguments).await
     }
 }
 
-async fn create(arguments: CreateArguments) -> Result<(), Failure> {
+async fn create(arguments: CreateArguments) -> Result<Facts, Failure> {
     let identity = arguments.identity.load()?;
     let client = arguments.server.client()?;
     let controller = arguments.controller.as_deref().unwrap_or(identity.did());
@@ -65,6 +69,9 @@ async fn create(arguments: CreateArguments) -> Result<(), Failure> {
         .await?;
     let mut described = meter.rest;
     described["id"] = json!(meter.id);
-    print(arguments.json, &json!({"meterId": url, "meter": described}), &url);
-    Ok(())
+    Ok(Facts::new(
+        arguments.json,
+        json!({"meterId": url, "meter": described}),
+        url,
+    ))
 }

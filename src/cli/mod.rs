@@ -10,6 +10,8 @@ pub mod key;
 pub mod keystore;
 pub mod meter;
 pub mod output;
+#[cfg(test)]
+mod story;
 pub mod zcap;
 
 use clap::{Parser, Subcommand};

@@ -4,6 +4,7 @@ use crate::client::ClientError;
 use serde_json::Value;
 use std::error::Error;
 use std::fmt::{self, Display};
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 /// Exit code: something local failed, or an answer was wrong.
@@ -100,30 +101,62 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// Ends a command: its failure goes to stderr.
-pub(crate) fn finish(outcome: Result<(), Failure>) -> ExitCode {
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("conclave: {failure}");
-            ExitCode::from(failure.code)
+/// What a command found out.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    value: Value,
+    text: String,
+    json: bool,
+}
+
+impl Facts {
+    /// `text` for people, or `value` as one JSON document when `json` is asked for.
+    pub(crate) fn new(json: bool, value: Value, text: impl Display) -> Self {
+        Self {
+            value,
+            text: text.to_string(),
+            json,
         }
+    }
+
+    /// Nothing to print.
+    pub(crate) fn none() -> Self {
+        Self {
+            value: Value::Null,
+            text: String::new(),
+            json: false,
+        }
+    }
+
+    /// The JSON document.
+    #[cfg(test)]
+    pub(crate) fn value(&self) -> &Value {
+        &self.value
     }
 }
 
-/// Prints a fact for people, or the same as one JSON document.
-#[allow(clippy::print_stdout)] // Facts belong on stdout; this is the one place that puts them there.
-pub(crate) fn print(json: bool, facts: &Value, text: impl Display) {
-    if json {
-        println!("{facts:#}");
-    } else {
-        println!("{text}");
+/// Ends a command: facts go to stdout, a failure to stderr.
+pub(crate) fn finish(outcome: Result<Facts, Failure>) -> ExitCode {
+    match outcome {
+        Ok(facts) if facts.json => print(format_args!("{:#}", facts.value)),
+        Ok(facts) if facts.text.is_empty() => {}
+        Ok(facts) => print(facts.text),
+        Err(failure) => {
+            note(&failure);
+            return ExitCode::from(failure.code);
+        }
     }
+    ExitCode::SUCCESS
+}
+
+/// Prints a line on stdout. A reader that has gone away is no error: `conclave … | head` ends well.
+pub(crate) fn print(line: impl Display) {
+    let _ = writeln!(io::stdout().lock(), "{line}");
 }
 
 /// Prints a message for people.
 pub(crate) fn note(text: impl Display) {
-    eprintln!("conclave: {text}");
+    let _ = writeln!(io::stderr().lock(), "conclave: {text}");
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use crate::cli::connection::{IdentityArguments, ServerArguments};
 use crate::cli::duration;
-use crate::cli::output::{EXIT_CODES, Failure, finish, note, print};
+use crate::cli::output::{EXIT_CODES, Facts, Failure, finish, note};
 use crate::client::delegation::{self, Delegation};
 use crate::client::signer::unix_seconds;
 use crate::client::{Capability, Client, ClientError, Identity};
@@ -95,14 +95,18 @@ struct RevokeArguments {
 impl ZcapCommand {
     /// Runs the command.
     pub async fn run(self) -> ExitCode {
-        finish(match self.action {
+        finish(self.execute().await)
+    }
+
+    pub(crate) async fn execute(self) -> Result<Facts, Failure> {
+        match self.action {
             Action::Delegate(arguments) => delegate(arguments),
             Action::Revoke(arguments) => revoke(arguments).await,
-        })
+        }
     }
 }
 
-fn delegate(arguments: DelegateArguments) -> Result<(), Failure> {
+fn delegate(arguments: DelegateArguments) -> Result<Facts, Failure> {
     let identity = arguments.identity.load()?;
     let parent = arguments
         .parent
@@ -126,8 +130,7 @@ fn delegate(arguments: DelegateArguments) -> Result<(), Failure> {
     };
     let capability = delegation.sign(&identity, now).map_err(Failure::local)?;
     let Some(path) = arguments.out else {
-        print(true, capability.json(), "");
-        return Ok(());
+        return Ok(Facts::new(true, capability.json().clone(), ""));
     };
     let write = |error| Failure::because(format!("cannot write {}: {error}", path.display()));
     let mut file = OpenOptions::new()
@@ -137,10 +140,10 @@ fn delegate(arguments: DelegateArguments) -> Result<(), Failure> {
         .map_err(write)?;
     writeln!(file, "{:#}", capability.json()).map_err(write)?;
     note(format_args!("{} written to {}", capability.id(), path.display()));
-    Ok(())
+    Ok(Facts::none())
 }
 
-async fn revoke(arguments: RevokeArguments) -> Result<(), Failure> {
+async fn revoke(arguments: RevokeArguments) -> Result<Facts, Failure> {
     let identity = arguments.identity.load()?;
     let capability = Capability::load(&arguments.capability).map_err(Failure::local)?;
     let clients = arguments.server.clients()?;
@@ -152,12 +155,11 @@ async fn revoke(arguments: RevokeArguments) -> Result<(), Failure> {
         note("only one node confirmed the revocation");
     }
     let facts = json!({"id": capability.id(), "revoked": true, "confirmedBy": confirmed});
-    print(
+    Ok(Facts::new(
         arguments.json,
-        &facts,
+        facts,
         format_args!("revoked {}", capability.id()),
-    );
-    Ok(())
+    ))
 }
 
 /// Revokes through one node after the other until two have confirmed, or none is left. Returns who confirmed, and

@@ -1,6 +1,6 @@
 //! A client of one server: an identity's calls, signed now and sent, with answers in types.
 //!
-//! Every method signs with the system's clock for ten minutes, as the npm client does. `capability` is a delegated
+//! Every method signs with the system's clock for six to ten minutes, no two calls for the same time. `capability` is a delegated
 //! capability to invoke instead of the keystore's root.
 
 use crate::client::call::{Call, KeyParameters};
@@ -15,12 +15,18 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::sync::atomic::{AtomicU64, Ordering};
 use zeroize::Zeroizing;
 
 /// A WebKMS server and the way to it.
 pub struct Client {
     connection: Connection,
+    /// Calls so far, from a random start: each is signed for a window of another length.
+    calls: AtomicU64,
 }
+
+/// How many lengths of windows there are, one second apart.
+const LENGTHS: u64 = 240;
 
 /// A new key.
 #[derive(Clone, Debug, Deserialize)]
@@ -72,7 +78,10 @@ impl Client {
     /// A client over `connection`.
     #[must_use]
     pub fn new(connection: Connection) -> Self {
-        Self { connection }
+        Self {
+            connection,
+            calls: AtomicU64::new(rand::random::<u32>().into()),
+        }
     }
 
     /// The way to the server.
@@ -91,21 +100,9 @@ impl Client {
         call: &Call,
         capability: Option<&Capability>,
     ) -> Result<Reply, ClientError> {
-        self.invoke_within(identity, call, capability, Window::starting_now())
-            .await
-    }
-
-    /// The same, signed for a window of the caller's choice.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn invoke_within(
-        &self,
-        identity: &Identity,
-        call: &Call,
-        capability: Option<&Capability>,
-        window: Window,
-    ) -> Result<Reply, ClientError> {
+        // The same call twice in a second would be the same bytes, which servers may take for a repetition.
+        let shorter = self.calls.fetch_add(1, Ordering::Relaxed) % LENGTHS;
+        let window = Window::starting_now().shortened(shorter);
         let request = signer::sign(self.connection.origin(), identity, call, capability, window)?;
         let reply = self.connection.send(&request).await?;
         if reply.is_success() {

@@ -1,13 +1,13 @@
 //! What a run of load needs before it starts: identity, meter, keystore, keys and a delegation. Not counted.
 
 use super::Scenario;
-use crate::client::call::{Call, KeyParameters};
+use crate::client::call::KeyParameters;
 use crate::client::capability::Capability;
 use crate::client::delegation::{self, Delegation};
 use crate::client::error::ClientError;
 use crate::client::identity::Identity;
 use crate::client::multikey::{self, ED25519_PUBLIC, X25519_PUBLIC};
-use crate::client::signer::{self, Window};
+use crate::client::signer;
 use crate::client::webkms::{Client, GeneratedKey};
 use rand::rngs::OsRng;
 use serde_json::Value;
@@ -72,8 +72,8 @@ impl Material {
             keys: Vec::new(),
         };
         let count = if scenario == Scenario::Generate { 0 } else { keys };
-        for number in 0..count {
-            let key = material.generate(client, number).await?;
+        for _ in 0..count {
+            let key = material.generate(client).await?;
             material.keys.push(key);
         }
         if scenario == Scenario::SignDelegated {
@@ -82,19 +82,15 @@ impl Material {
         Ok(material)
     }
 
-    /// One more key. Its request differs from the one before it by when it expires: the same bytes twice would be
-    /// a repetition.
-    async fn generate(&self, client: &Client, number: usize) -> Result<Key, ClientError> {
+    /// One more key.
+    async fn generate(&self, client: &Client) -> Result<Key, ClientError> {
         let parameters = KeyParameters {
             key_type: self.scenario.key_type().0.to_owned(),
             ..KeyParameters::default()
         };
-        let call = Call::generate_key(&self.keystore, &parameters);
-        let window = Window::starting_now().shortened(number as u64 % 300);
-        let reply = client.invoke_within(&self.invoker, &call, None, window).await?;
-        let generated: GeneratedKey = reply
-            .json()
-            .map_err(|error| ClientError::Unexpected(error.to_string()))?;
+        let generated = client
+            .generate_key(&self.invoker, &self.keystore, &parameters, None)
+            .await?;
         self.read(&generated)
             .ok_or_else(|| ClientError::Unexpected("the new key has no public key".to_owned()))
     }

@@ -125,9 +125,7 @@ mod tests {
         let queue = Arc::new(Queue::new(2));
         let putting = Arc::clone(&queue);
         let thread = std::thread::spawn(move || {
-            (0..5).all(|n| putting.put(Item(n, n == 1)))
-                && !putting.put(Item(5, false))
-                && !putting.put(Item(6, false))
+            (0..6).all(|n| putting.put(Item(n, n == 1))) && !putting.put(Item(6, false))
         });
         queue.full().await;
         for expected in [0, 2, 3] {
