@@ -346,3 +346,56 @@ fn temporary_directory() -> Result<PathBuf, Failure> {
         .map_err(Failure::local)?;
     Ok(path)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Stage;
+    use crate::cli::cluster::Node;
+    use crate::client::double::Kms;
+    use crate::client::testing::Server;
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+
+    /// All but the processes: three servers that share their state stand for the nodes.
+    #[tokio::test]
+    async fn the_play_is_played_on_three_nodes() {
+        let kms = Arc::new(Kms::new("kms.test:8443", 0));
+        let dir = tempfile::tempdir().unwrap();
+        let mut servers = Vec::new();
+        let mut authorities = String::new();
+        for _ in 0..3 {
+            let kms = Arc::clone(&kms);
+            let server = Server::start("kms.test", move |request| kms.answer(&request)).await;
+            authorities += &std::fs::read_to_string(server.ca()).unwrap();
+            servers.push(server);
+        }
+        let authority = dir.path().join("ca.pem");
+        std::fs::write(&authority, authorities).unwrap();
+        let nodes: Vec<Node> = (1..)
+            .zip(&servers)
+            .map(|(id, server)| Node {
+                id,
+                pid: 0,
+                https: server.address(),
+            })
+            .collect();
+        let stage = Stage {
+            url: "https://kms.test:8443",
+            authority,
+        };
+        let keys = stage.make(dir.path(), &nodes[0]).await.unwrap();
+        stage.share(&keys, &nodes[0], &nodes[1], &nodes[2]).await.unwrap();
+        let used: Vec<usize> = servers
+            .iter()
+            .map(|server| server.requests.load(Ordering::SeqCst))
+            .collect();
+        assert_eq!(used, [7, 1, 1]);
+        assert!(
+            stage
+                .lose(&keys, [&nodes[2], &nodes[0], &nodes[1]])
+                .await
+                .is_err(),
+            "process 0 is no node"
+        );
+    }
+}

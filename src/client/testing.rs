@@ -119,6 +119,8 @@ async fn serve(
     handler: &(impl Fn(RawRequest) -> Answer + Send + Sync),
     read: &AtomicUsize,
 ) {
+    // Or the first reply of a connection waits 40 ms for the acknowledgement of the session tickets before it.
+    let _ = socket.set_nodelay(true);
     let Ok(mut stream) = acceptor.accept(socket).await else {
         return;
     };

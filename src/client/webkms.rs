@@ -341,7 +341,7 @@ mod tests {
         assert_eq!(client.get_keystore(&alice, keystore, None).await.unwrap(), config);
         assert_eq!(
             client.list_keystores(&alice, alice.did()).await.unwrap(),
-            [config.clone()]
+            std::slice::from_ref(&config)
         );
         assert_eq!(
             client
