@@ -13,3 +13,5 @@ pub mod config;
 pub mod provision;
 pub mod seal;
 pub mod telemetry;
+pub mod cli;
+pub mod client;

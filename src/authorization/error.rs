@@ -99,13 +99,10 @@ pub enum Refusal {
         "The capability controller does not match the verification method (or its controller) used to invoke."
     )]
     WrongInvoker,
-    /// 403: the invoked capability has expired.
+    /// 403: the invoked capability, or a parent of it, has expired.
     #[error("The invoked capability has expired.")]
     CapabilityExpired,
-    /// 403: a parent of the invoked capability has expired.
-    #[error("A capability in the delegation chain has expired.")]
-    ParentExpired,
-    /// 403: the capability was invoked before, or is, delegated.
+    /// 403: a link's `created` is ahead of now, or of the invocation, by more than the skew.
     #[error("A capability in the delegation chain was delegated in the future.")]
     DelegatedInFuture,
     /// 403: `expires` minus `created` of a link exceeds the endpoint's limit.

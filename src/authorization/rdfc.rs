@@ -139,7 +139,7 @@ impl<'q, 'a> Run<'q, 'a> {
                     results.push(self.hash_n_degree(*node, issuer)?);
                 }
             }
-            results.sort_by(|one, other| one.0.cmp(&other.0));
+            results.sort_by_key(|(hash, _)| *hash);
             for (_, issuer) in results {
                 for node in issuer.order {
                     self.issue_canonical(node);

@@ -49,7 +49,12 @@ fn judge(file: &Value, cache: &ChainCache) -> Result<usize, Refusal> {
         ..Policy::new("kms.example")
     };
     let now = Timestamp::parse(text("now")).unwrap().millis();
-    let revoked: BTreeSet<&str> = file["revoked"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
+    let revoked: BTreeSet<&str> = file["revoked"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|id| id.as_str().unwrap())
+        .collect();
     let capability = match &file["capability"] {
         Value::String(id) => Invoked::Root(id.clone()),
         value => Invoked::Delegated(Box::new(Delegated::from_json(
@@ -67,8 +72,15 @@ fn judge(file: &Value, cache: &ChainCache) -> Result<usize, Refusal> {
         max_delegation_ttl: None,
         revoked: &|id, _| revoked.contains(id),
     };
-    let invocation = Invocation { capability: &capability, action, created: now / 1_000, invoker: &invoker };
-    invocation.verify(&expectation, &policy, cache, now).map(|authorized| authorized.chain_length)
+    let invocation = Invocation {
+        capability: &capability,
+        action,
+        created: now / 1_000,
+        invoker: &invoker,
+    };
+    invocation
+        .verify(&expectation, &policy, cache, now)
+        .map(|authorized| authorized.chain_length)
 }
 
 fn reason(name: &str) -> Refusal {
@@ -87,9 +99,10 @@ fn reason(name: &str) -> Refusal {
         "bad-expired" => Refusal::CapabilityExpired,
         "bad-expires-missing" => fault(ChainFault::Member(Member::Expires)),
         "bad-expires-widened" => fault(ChainFault::Expires),
-        "bad-field-controller-swapped" | "bad-proof-bitflip" | "bad-proof-vm-swapped" | "bad-sig-malleable" => {
-            fault(ChainFault::Proof)
-        }
+        "bad-field-controller-swapped"
+        | "bad-proof-bitflip"
+        | "bad-proof-vm-swapped"
+        | "bad-sig-malleable" => fault(ChainFault::Proof),
         "bad-proof-missing" => fault(ChainFault::Member(Member::Proof)),
         "bad-proof-purpose-assertion" => fault(ChainFault::Purpose),
         "bad-revoked-tail" => Refusal::Revoked,
@@ -104,8 +117,12 @@ fn reason(name: &str) -> Refusal {
 #[test]
 fn every_file_gets_its_verdict() {
     let index = read("zcap/index.json");
-    let listed: BTreeSet<String> =
-        index.as_array().unwrap().iter().map(|entry| entry["file"].as_str().unwrap().to_owned()).collect();
+    let listed: BTreeSet<String> = index
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["file"].as_str().unwrap().to_owned())
+        .collect();
     let present: BTreeSet<String> = std::fs::read_dir(folder().join("zcap"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -122,7 +139,9 @@ fn every_file_gets_its_verdict() {
         for round in 0..2 {
             match (entry["expected"].as_str().unwrap(), judge(&file, &cache)) {
                 ("valid", Ok(length)) => {
-                    let links = file["capability"]["proof"]["capabilityChain"].as_array().map_or(0, Vec::len);
+                    let links = file["capability"]["proof"]["capabilityChain"]
+                        .as_array()
+                        .map_or(0, Vec::len);
                     assert_eq!(length, links + 1, "{name}");
                 }
                 ("invalid", Err(refusal)) => assert_eq!(refusal, reason(name), "{name}, round {round}"),
@@ -138,13 +157,31 @@ fn canonical_forms_are_byte_equal() {
     for entry in read("zcap/index.json").as_array().unwrap() {
         let name = entry["file"].as_str().unwrap();
         let file = read(&format!("zcap/{name}"));
-        let Some(forms) = file["canonical"].as_array() else { continue };
+        let Some(forms) = file["canonical"].as_array() else {
+            continue;
+        };
         let chain = delegated(&file["capability"]).unwrap();
         for form in forms {
-            let level = chain.links().iter().position(|link| form["id"] == link.id).unwrap();
-            assert_eq!(canonical::document(&chain, level).unwrap(), form["documentNQuads"], "{name} {level}");
-            assert_eq!(canonical::proof_options(&chain, level).unwrap(), form["proofNQuads"], "{name} {level}");
-            assert_eq!(hex(&proof::verify_data(&chain, level).unwrap()), form["verifyDataHex"], "{name} {level}");
+            let level = chain
+                .links()
+                .iter()
+                .position(|link| form["id"] == link.id)
+                .unwrap();
+            assert_eq!(
+                canonical::document(&chain, level).unwrap(),
+                form["documentNQuads"],
+                "{name} {level}"
+            );
+            assert_eq!(
+                canonical::proof_options(&chain, level).unwrap(),
+                form["proofNQuads"],
+                "{name} {level}"
+            );
+            assert_eq!(
+                hex(&proof::verify_data(&chain, level).unwrap()),
+                form["verifyDataHex"],
+                "{name} {level}"
+            );
             compared += 1;
         }
     }
@@ -160,19 +197,26 @@ fn npm_delegations_are_byte_equal() {
         let chain = delegated(&vector["zcap"]).unwrap();
         assert_eq!(chain.links().len(), depth);
         let level = depth - 1;
-        let (document, options) =
-            (canonical::document(&chain, level).unwrap(), canonical::proof_options(&chain, level).unwrap());
+        let (document, options) = (
+            canonical::document(&chain, level).unwrap(),
+            canonical::proof_options(&chain, level).unwrap(),
+        );
         assert_eq!(document, vector["canonicalA_first_call"]);
         assert_eq!(options, vector["canonicalB_second_call"]);
         assert_eq!(hex(&Sha256::digest(&document)), vector["sha256_A"]);
         assert_eq!(hex(&Sha256::digest(&options)), vector["sha256_B"]);
-        assert_eq!(hex(&proof::verify_data(&chain, level).unwrap()), vector["verifyData_hex"]);
+        assert_eq!(
+            hex(&proof::verify_data(&chain, level).unwrap()),
+            vector["verifyData_hex"]
+        );
         assert_eq!(hex(&chain.links()[level].proof), vector["signature_hex"]);
         assert_eq!(proof::verify_all(&chain), Ok(depth));
         let header = vector["headerValue"].as_str().unwrap();
         let (action, invoked) = super::invocation::parse(header.as_bytes(), 10).unwrap();
         assert_eq!(action, "sign");
-        let Invoked::Delegated(from_header) = invoked else { panic!("not delegated") };
+        let Invoked::Delegated(from_header) = invoked else {
+            panic!("not delegated")
+        };
         assert_eq!(from_header.links().len(), depth);
         assert_eq!(from_header.links()[level].id, chain.links()[level].id);
     }

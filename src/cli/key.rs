@@ -1,0 +1,256 @@
+//! `conclave key`: generate keys and use them. The keys stay in the cluster; results are printed as base64url.
+
+use crate::cli::connection::{CapabilityArguments, IdentityArguments, ServerArguments};
+use crate::cli::output::{EXIT_CODES, Facts, Failure, finish};
+use crate::client::call::KeyParameters;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Most bytes that are signed in one call: with base64 and JSON around them they fill the protocol's 100 kB.
+const MAX_DATA: usize = 75_000;
+
+const EXAMPLES: &str = "\
+Examples (with CONCLAVE_URL, CONCLAVE_CA and CONCLAVE_IDENTITY set):
+  conclave key generate https://localhost:8443/kms/keystores/z1A… --type ed25519
+  conclave key get https://localhost:8443/kms/keystores/z1A…/keys/z19…
+  conclave key sign https://localhost:8443/kms/keystores/z1A…/keys/z19… --data hello
+  conclave key sign https://localhost:8443/kms/keystores/z1A…/keys/z19… < message
+  conclave key derive https://localhost:8443/kms/keystores/z1A…/keys/z1B… --public-key z6LS…";
+
+/// Generate and use keys
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+pub struct KeyCommand {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Generate a key in a keystore and print its URL
+    #[command(after_help = "Examples:\n  conclave key generate URL --type ed25519\n  \
+                      conclave key generate URL --type X25519KeyAgreementKey2020 --json\n  \
+                      conclave key generate URL --public-alias-template 'did:key:{publicKeyMultibase}#{publicKeyMultibase}'")]
+    Generate(GenerateArguments),
+    /// Print a key's public description (JSON)
+    #[command(after_help = "Example:\n  conclave key get URL")]
+    Get(GetArguments),
+    /// Sign and print the signature as base64url
+    #[command(
+        after_help = "Examples:\n  conclave key sign URL --data hello\n  conclave key sign URL --file message.bin\n  \
+                      conclave key sign URL --capability delegated.json < message.bin"
+    )]
+    Sign(SignArguments),
+    /// Derive the secret shared with a public key and print it as base64url: input for a KDF, not a key
+    #[command(after_help = "Example:\n  conclave key derive URL --public-key z6LS…")]
+    Derive(DeriveArguments),
+}
+
+#[derive(Args, Debug)]
+struct GenerateArguments {
+    #[command(flatten)]
+    server: ServerArguments,
+    #[command(flatten)]
+    identity: IdentityArguments,
+    #[command(flatten)]
+    capability: CapabilityArguments,
+    /// URL of the keystore
+    keystore: String,
+    /// ed25519, x25519, or a WebKMS key type
+    #[arg(long = "type", value_name = "TYPE", default_value = "ed25519")]
+    key_type: String,
+    /// Id that the key's description shows instead of its URL
+    #[arg(long, value_name = "URI", conflicts_with = "public_alias_template")]
+    public_alias: Option<String>,
+    /// The same as an RFC 6570 template over the description's members
+    #[arg(long, value_name = "TEMPLATE")]
+    public_alias_template: Option<String>,
+    /// Longest capability chain (root included) by which the key may be used
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10))]
+    max_chain_length: Option<u32>,
+    /// Print JSON: {"keyId", "keyDescription"}
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+struct GetArguments {
+    #[command(flatten)]
+    server: ServerArguments,
+    #[command(flatten)]
+    identity: IdentityArguments,
+    #[command(flatten)]
+    capability: CapabilityArguments,
+    /// URL of the key
+    key: String,
+    /// Print JSON (what is printed is JSON in any case)
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+struct SignArguments {
+    #[command(flatten)]
+    server: ServerArguments,
+    #[command(flatten)]
+    identity: IdentityArguments,
+    #[command(flatten)]
+    capability: CapabilityArguments,
+    /// URL of the key
+    key: String,
+    /// Text to sign; without --data and --file, stdin is signed
+    #[arg(long, value_name = "TEXT", conflicts_with = "file")]
+    data: Option<String>,
+    /// File to sign
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Print JSON: {"keyId", "signatureValue"}
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+struct DeriveArguments {
+    #[command(flatten)]
+    server: ServerArguments,
+    #[command(flatten)]
+    identity: IdentityArguments,
+    #[command(flatten)]
+    capability: CapabilityArguments,
+    /// URL of the key
+    key: String,
+    /// The other side's public key
+    #[arg(long, value_name = "MULTIBASE")]
+    public_key: String,
+    /// Type that the public key is sent with; by default the key's own, which is looked up
+    #[arg(long, value_name = "TYPE")]
+    public_key_type: Option<String>,
+    /// Print JSON: {"keyId", "secret"}
+    #[arg(long)]
+    json: bool,
+}
+
+impl KeyCommand {
+    /// Runs the command.
+    pub async fn run(self) -> ExitCode {
+        finish(self.execute().await)
+    }
+
+    pub(crate) async fn execute(self) -> Result<Facts, Failure> {
+        match self.action {
+            Action::Generate(arguments) => generate(arguments).await,
+            Action::Get(arguments) => get(arguments).await,
+            Action::Sign(arguments) => sign(arguments).await,
+            Action::Derive(arguments) => derive(arguments).await,
+        }
+    }
+}
+
+/// The WebKMS name of a key type: two short ones are known, others are taken as they are.
+fn key_type(name: &str) -> &str {
+    match name {
+        "ed25519" => "Ed25519VerificationKey2020",
+        "x25519" => "X25519KeyAgreementKey2020",
+        other => other,
+    }
+}
+
+async fn generate(arguments: GenerateArguments) -> Result<Facts, Failure> {
+    let identity = arguments.identity.load()?;
+    let capability = arguments.capability.load()?;
+    let client = arguments.server.client()?;
+    let parameters = KeyParameters {
+        key_type: key_type(&arguments.key_type).to_owned(),
+        max_capability_chain_length: arguments.max_chain_length,
+        public_alias: arguments.public_alias,
+        public_alias_template: arguments.public_alias_template,
+    };
+    let key = client
+        .generate_key(&identity, &arguments.keystore, &parameters, capability.as_ref())
+        .await?;
+    let facts = json!({"keyId": key.key_id, "keyDescription": key.key_description});
+    Ok(Facts::new(arguments.json, facts, key.key_id))
+}
+
+async fn get(arguments: GetArguments) -> Result<Facts, Failure> {
+    let identity = arguments.identity.load()?;
+    let capability = arguments.capability.load()?;
+    let client = arguments.server.client()?;
+    let description = client
+        .get_key(&identity, &arguments.key, capability.as_ref())
+        .await?;
+    Ok(Facts::new(true, description, ""))
+}
+
+async fn sign(arguments: SignArguments) -> Result<Facts, Failure> {
+    let identity = arguments.identity.load()?;
+    let capability = arguments.capability.load()?;
+    let client = arguments.server.client()?;
+    let data = match (arguments.data, arguments.file) {
+        (Some(text), _) => text.into_bytes(),
+        (None, Some(path)) => {
+            let named = |error| Failure::because(format!("cannot read {}: {error}", path.display()));
+            read(File::open(&path).map_err(named)?).map_err(named)?
+        }
+        (None, None) => read(io::stdin().lock()).map_err(Failure::local)?,
+    };
+    if data.len() > MAX_DATA {
+        return Err(Failure::because(format!(
+            "the data is longer than {MAX_DATA} bytes: sign its hash"
+        )));
+    }
+    let signature = client
+        .sign(&identity, &arguments.key, &data, capability.as_ref())
+        .await?;
+    let signature = URL_SAFE_NO_PAD.encode(signature);
+    Ok(Facts::new(
+        arguments.json,
+        json!({"keyId": arguments.key, "signatureValue": signature}),
+        &signature,
+    ))
+}
+
+fn read(source: impl Read) -> io::Result<Vec<u8>> {
+    let mut data = Vec::new();
+    source.take(MAX_DATA as u64 + 1).read_to_end(&mut data)?;
+    Ok(data)
+}
+
+async fn derive(arguments: DeriveArguments) -> Result<Facts, Failure> {
+    let identity = arguments.identity.load()?;
+    let capability = arguments.capability.load()?;
+    let client = arguments.server.client()?;
+    let public_type = match arguments.public_key_type {
+        Some(name) => key_type(&name).to_owned(),
+        None => {
+            let description = client
+                .get_key(&identity, &arguments.key, capability.as_ref())
+                .await?;
+            let found = description.get("type").and_then(Value::as_str);
+            found
+                .ok_or_else(|| Failure::because("the key's description has no type"))?
+                .to_owned()
+        }
+    };
+    let secret = client
+        .derive_secret(
+            &identity,
+            &arguments.key,
+            &public_type,
+            &arguments.public_key,
+            capability.as_ref(),
+        )
+        .await?;
+    let secret = URL_SAFE_NO_PAD.encode(secret);
+    Ok(Facts::new(
+        arguments.json,
+        json!({"keyId": arguments.key, "secret": secret}),
+        &secret,
+    ))
+}

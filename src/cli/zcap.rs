@@ -1,0 +1,276 @@
+//! `conclave zcap`: hand rights over keys to others, and take them back.
+
+use crate::cli::connection::{IdentityArguments, ServerArguments};
+use crate::cli::duration;
+use crate::cli::output::{EXIT_CODES, Facts, Failure, finish, note};
+use crate::client::delegation::{self, Delegation};
+use crate::client::signer::unix_seconds;
+use crate::client::{Capability, Client, ClientError, Identity};
+use clap::{Args, Subcommand};
+use rand::rngs::OsRng;
+use serde_json::json;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// How many nodes must say that a capability is revoked: one of them may lie.
+const WITNESSES: usize = 2;
+
+const EXAMPLES: &str = "\
+Examples:
+  conclave zcap delegate -i alice.json --target https://localhost:8443/kms/keystores/z1A…/keys/z19… \\
+      --to did:key:z6Mk… --action sign --expires-in 7d --out bob-may-sign.json
+  conclave key sign https://localhost:8443/kms/keystores/z1A…/keys/z19… -i bob.json \\
+      --capability bob-may-sign.json --data hello --url https://localhost:8443 --ca .conclave/ca.pem
+  conclave zcap revoke bob-may-sign.json -i alice.json --url https://localhost:8443 --ca .conclave/ca.pem";
+
+/// Delegate and revoke capabilities
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+pub struct ZcapCommand {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Make a delegated capability, here and without any server, and print it
+    #[command(after_help = "Examples:\n  \
+        conclave zcap delegate -i alice.json --target KEY-URL --to DID --action sign --out bob.json\n  \
+        conclave zcap delegate -i bob.json --parent bob.json --to DID --expires-in 1h > carol.json")]
+    Delegate(DelegateArguments),
+    /// Revoke a capability; any controller in its chain may
+    ///
+    /// With several --connect it is sent through two of them, one after the other, so that a single node cannot
+    /// pretend; the second then says that it is revoked already, which is what is wanted.
+    #[command(
+        after_help = "Example:\n  conclave zcap revoke bob.json -i alice.json --url https://localhost:8443 \\\n      \
+        --connect 127.0.0.1:8443 --connect 127.0.0.1:8444"
+    )]
+    Revoke(RevokeArguments),
+}
+
+#[derive(Args, Debug)]
+struct DelegateArguments {
+    #[command(flatten)]
+    identity: IdentityArguments,
+    /// URL of the key or keystore that the right is for; the parent's by default
+    #[arg(long, value_name = "URL", required_unless_present = "parent")]
+    target: Option<String>,
+    /// DID that gets the right
+    #[arg(long, value_name = "DID")]
+    to: String,
+    /// Allowed action, such as sign or deriveSecret; repeatable; all that the delegator has by default
+    #[arg(long, value_name = "ACTION")]
+    action: Vec<String>,
+    /// How long it holds, but never longer than its parent
+    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = duration::parse)]
+    expires_in: Duration,
+    /// Capability that is delegated further; without it the keystore's root is
+    #[arg(long, value_name = "FILE")]
+    parent: Option<PathBuf>,
+    /// Write it to this new file instead of stdout
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Print JSON (what is printed is JSON in any case)
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+struct RevokeArguments {
+    #[command(flatten)]
+    server: ServerArguments,
+    #[command(flatten)]
+    identity: IdentityArguments,
+    /// Capability to revoke (JSON file)
+    capability: PathBuf,
+    /// Print JSON: {"id", "revoked", "confirmedBy"}
+    #[arg(long)]
+    json: bool,
+}
+
+impl ZcapCommand {
+    /// Runs the command.
+    pub async fn run(self) -> ExitCode {
+        finish(self.execute().await)
+    }
+
+    pub(crate) async fn execute(self) -> Result<Facts, Failure> {
+        match self.action {
+            Action::Delegate(arguments) => delegate(arguments),
+            Action::Revoke(arguments) => revoke(arguments).await,
+        }
+    }
+}
+
+fn delegate(arguments: DelegateArguments) -> Result<Facts, Failure> {
+    let identity = arguments.identity.load()?;
+    let parent = arguments
+        .parent
+        .as_deref()
+        .map(Capability::load)
+        .transpose()
+        .map_err(Failure::local)?;
+    let now = unix_seconds();
+    let target = match (arguments.target, &parent) {
+        (Some(target), _) => target,
+        (None, Some(parent)) => parent.target().to_owned(),
+        (None, None) => return Err(Failure::because("--target or --parent is needed")),
+    };
+    let delegation = Delegation {
+        id: delegation::new_id(&mut OsRng),
+        target,
+        controller: arguments.to,
+        actions: arguments.action,
+        expires: now.saturating_add(arguments.expires_in.as_secs()),
+        parent,
+    };
+    let capability = delegation.sign(&identity, now).map_err(Failure::local)?;
+    let Some(path) = arguments.out else {
+        return Ok(Facts::new(true, capability.json().clone(), ""));
+    };
+    let write = |error| Failure::because(format!("cannot write {}: {error}", path.display()));
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .map_err(write)?;
+    writeln!(file, "{:#}", capability.json()).map_err(write)?;
+    note(format_args!("{} written to {}", capability.id(), path.display()));
+    Ok(Facts::none())
+}
+
+async fn revoke(arguments: RevokeArguments) -> Result<Facts, Failure> {
+    let identity = arguments.identity.load()?;
+    let capability = Capability::load(&arguments.capability).map_err(Failure::local)?;
+    let clients = arguments.server.clients()?;
+    let (confirmed, failed) = revoke_through(&clients, &identity, &capability).await?;
+    for failure in failed {
+        note(failure);
+    }
+    if clients.len() > 1 && confirmed.len() < WITNESSES {
+        note("only one node confirmed the revocation");
+    }
+    let facts = json!({"id": capability.id(), "revoked": true, "confirmedBy": confirmed});
+    Ok(Facts::new(
+        arguments.json,
+        facts,
+        format_args!("revoked {}", capability.id()),
+    ))
+}
+
+/// Revokes through one node after the other until two have confirmed, or none is left. Returns who confirmed, and
+/// what went wrong on the way; the last error when nobody did.
+///
+/// A first node that says *already revoked* is believed only if it says so in words: the older text for it also
+/// means that the capability is no good at all.
+pub(crate) async fn revoke_through(
+    clients: &[Client],
+    identity: &Identity,
+    capability: &Capability,
+) -> Result<(Vec<String>, Vec<ClientError>), ClientError> {
+    let mut confirmed = Vec::new();
+    let mut failed = Vec::new();
+    for client in clients {
+        match client.revoke(identity, capability).await {
+            Ok(reply) => confirmed.push(reply.endpoint),
+            Err(ClientError::Refused(refusal))
+                if refusal.is_already_revoked() && (!confirmed.is_empty() || refusal.says_revoked()) =>
+            {
+                confirmed.push(refusal.endpoint.clone());
+            }
+            // The first honest node's refusal is the answer; only what cannot answer is passed over.
+            Err(error @ ClientError::Refused(_)) if confirmed.is_empty() && !unavailable(&error) => {
+                return Err(error);
+            }
+            Err(error) => failed.push(error),
+        }
+        if confirmed.len() == WITNESSES {
+            break;
+        }
+    }
+    match (confirmed.is_empty(), failed.pop()) {
+        (true, Some(last)) => Err(last),
+        (_, last) => {
+            failed.extend(last);
+            Ok((confirmed, failed))
+        }
+    }
+}
+
+fn unavailable(error: &ClientError) -> bool {
+    error
+        .refusal()
+        .is_some_and(crate::client::Refusal::is_unavailable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::revoke_through;
+    use crate::client::delegation::{self, Delegation};
+    use crate::client::signer::unix_seconds;
+    use crate::client::testing::{Answer, Server};
+    use crate::client::{Capability, Client, Connection, Identity, Limits, Origin, tls};
+    use rand::rngs::OsRng;
+
+    const INVALID: &str = r#"{"name":"NotAllowedError","message":"Authorization error.",
+        "cause":{"name":"DataError","message":"The provided capability delegation is invalid."}}"#;
+    const SEALED: &str = r#"{"name":"SealedError","message":"sealed"}"#;
+
+    fn capability(alice: &Identity) -> Capability {
+        Delegation {
+            id: delegation::new_id(&mut OsRng),
+            target: "https://kms.test/kms/keystores/z1/keys/z2".to_owned(),
+            controller: Identity::from_seed(&[2; 32]).did().to_owned(),
+            actions: Vec::new(),
+            expires: unix_seconds() + 600,
+            parent: None,
+        }
+        .sign(alice, unix_seconds())
+        .unwrap()
+    }
+
+    /// Revokes through servers that answer as given; `None` is one that is down. Who confirmed and how many failed.
+    async fn outcome(answers: &[Option<(u16, &'static str)>]) -> Result<(usize, usize), u16> {
+        let alice = Identity::from_seed(&[1; 32]);
+        let origin = Origin::parse("https://kms.test").unwrap();
+        let mut servers = Vec::new();
+        let mut clients = Vec::new();
+        for answer in answers {
+            let (status, body) = answer.unwrap_or_default();
+            let mut server = Server::start("kms.test", move |_| Answer::Json(status, body.to_owned())).await;
+            if answer.is_none() {
+                server.stop().await;
+            }
+            let trusted = tls::config(Some(&server.ca())).unwrap();
+            let connection =
+                Connection::new(origin.clone(), &[server.address()], trusted, Limits::default()).unwrap();
+            clients.push(Client::new(connection));
+            servers.push(server);
+        }
+        match revoke_through(&clients, &alice, &capability(&alice)).await {
+            Ok((confirmed, failed)) => Ok((confirmed.len(), failed.len())),
+            Err(error) => Err(error.refusal().map_or(0, |refusal| refusal.status)),
+        }
+    }
+
+    #[tokio::test]
+    async fn two_nodes_confirm_and_the_second_says_that_it_knows() {
+        let (done, known, down) = (Some((204, "")), Some((403, INVALID)), None);
+        assert_eq!(outcome(&[done, known, done]).await, Ok((2, 0)));
+        assert_eq!(outcome(&[down, done, known]).await, Ok((2, 1)));
+        assert_eq!(outcome(&[done, down]).await, Ok((1, 1)));
+        assert_eq!(outcome(&[done]).await, Ok((1, 0)));
+        assert_eq!(outcome(&[Some((503, SEALED)), done, known]).await, Ok((2, 1)));
+    }
+
+    #[tokio::test]
+    async fn a_first_refusal_is_a_refusal() {
+        assert_eq!(outcome(&[Some((403, INVALID)), Some((204, ""))]).await, Err(403));
+        assert_eq!(outcome(&[Some((503, SEALED))]).await, Err(503));
+        assert_eq!(outcome(&[None]).await, Err(0));
+    }
+}

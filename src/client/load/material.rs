@@ -1,0 +1,135 @@
+//! What a run of load needs before it starts: identity, meter, keystore, keys and a delegation. Not counted.
+
+use super::Scenario;
+use crate::client::call::KeyParameters;
+use crate::client::capability::Capability;
+use crate::client::delegation::{self, Delegation};
+use crate::client::error::ClientError;
+use crate::client::identity::Identity;
+use crate::client::multikey::{self, ED25519_PUBLIC, X25519_PUBLIC};
+use crate::client::signer;
+use crate::client::webkms::{Client, GeneratedKey};
+use rand::rngs::OsRng;
+use serde_json::Value;
+
+/// Meters of load are made for this product.
+const PRODUCT: &str = "urn:uuid:80a82316-e8c2-11eb-9570-10bf48838a41";
+
+/// The module that keeps the keys, by the name that every WebKMS server so far gives it.
+const MODULE: &str = "ssm-v1";
+
+/// A key that a run uses.
+pub(super) struct Key {
+    /// URL.
+    pub(super) id: String,
+    /// `publicKeyMultibase`.
+    pub(super) public_text: String,
+    /// The same, decoded.
+    pub(super) public: [u8; 32],
+    /// Capability of the one who invokes, when that is not the controller.
+    pub(super) capability: Option<Capability>,
+}
+
+/// Everything that requests are made from.
+pub(super) struct Material {
+    pub(super) scenario: Scenario,
+    /// Who signs the requests.
+    pub(super) invoker: Identity,
+    pub(super) keystore: String,
+    /// At least one, but for the scenario that generates keys.
+    pub(super) keys: Vec<Key>,
+}
+
+impl Scenario {
+    /// The type of the keys that it uses or generates, with the header of their public keys.
+    pub(super) fn key_type(self) -> (&'static str, [u8; 2]) {
+        match self {
+            Self::Derive => ("X25519KeyAgreementKey2020", X25519_PUBLIC),
+            _ => ("Ed25519VerificationKey2020", ED25519_PUBLIC),
+        }
+    }
+}
+
+impl Material {
+    /// Makes it all through `client`.
+    pub(super) async fn make(client: &Client, scenario: Scenario, keys: usize) -> Result<Self, ClientError> {
+        let controller = Identity::generate(&mut OsRng);
+        let (meter, _) = client
+            .create_meter(&controller, controller.did(), PRODUCT)
+            .await?;
+        let controllers = [controller.did().to_owned()];
+        let config = client
+            .create_keystore(&controller, &meter, &controllers, MODULE, &[])
+            .await?;
+        let keystore = config.get("id").and_then(Value::as_str).map(str::to_owned);
+        let keystore =
+            keystore.ok_or_else(|| ClientError::Unexpected("the keystore has no id".to_owned()))?;
+
+        let mut material = Self {
+            scenario,
+            invoker: controller,
+            keystore,
+            keys: Vec::new(),
+        };
+        let count = if scenario == Scenario::Generate { 0 } else { keys };
+        for _ in 0..count {
+            let key = material.generate(client).await?;
+            material.keys.push(key);
+        }
+        if scenario == Scenario::SignDelegated {
+            material.delegate()?;
+        }
+        Ok(material)
+    }
+
+    /// One more key.
+    async fn generate(&self, client: &Client) -> Result<Key, ClientError> {
+        let parameters = KeyParameters {
+            key_type: self.scenario.key_type().0.to_owned(),
+            ..KeyParameters::default()
+        };
+        let generated = client
+            .generate_key(&self.invoker, &self.keystore, &parameters, None)
+            .await?;
+        self.read(&generated)
+            .ok_or_else(|| ClientError::Unexpected("the new key has no public key".to_owned()))
+    }
+
+    /// The key in an answer; `None` when it is not a key of this keystore and type.
+    pub(super) fn read(&self, generated: &GeneratedKey) -> Option<Key> {
+        let (key_type, header) = self.scenario.key_type();
+        let text = |name: &str| generated.key_description.get(name).and_then(Value::as_str);
+        let local = generated
+            .key_id
+            .strip_prefix(self.keystore.as_str())?
+            .strip_prefix("/keys/")?;
+        let public_text = text("publicKeyMultibase")?.to_owned();
+        let public = multikey::decode(header, &public_text).ok()?;
+        let whole = !local.is_empty() && !local.contains('/') && text("type") == Some(key_type);
+        whole.then(|| Key {
+            id: generated.key_id.clone(),
+            public_text,
+            public,
+            capability: None,
+        })
+    }
+
+    /// Hands the use of the keys to a second identity, which becomes the one who invokes.
+    fn delegate(&mut self) -> Result<(), ClientError> {
+        let now = signer::unix_seconds();
+        let delegate = Identity::generate(&mut OsRng);
+        for key in &mut self.keys {
+            let delegation = Delegation {
+                id: delegation::new_id(&mut OsRng),
+                target: key.id.clone(),
+                controller: delegate.did().to_owned(),
+                actions: vec!["sign".to_owned()],
+                expires: now + 86_400,
+                parent: None,
+            };
+            key.capability = Some(delegation.sign(&self.invoker, now)?);
+        }
+        self.invoker = delegate;
+        Ok(())
+    }
+}

@@ -1,0 +1,207 @@
+//! Signs requests in advance, no two alike, on a thread of its own.
+//!
+//! Requests that carry fresh data differ by it. Reading a key carries none: those differ by the times between
+//! which they hold, which allows some 480 a second for each key.
+
+use super::Scenario;
+use super::answer::Expected;
+use super::material::Material;
+use super::queue::{Ages, Queue};
+use crate::client::call::{Call, KeyParameters};
+use crate::client::error::ClientError;
+use crate::client::multikey::{self, X25519_PUBLIC};
+use crate::client::origin::Origin;
+use crate::client::signer::{self, SignedRequest, VALIDITY, Window, unix_seconds};
+use rand::RngCore;
+use rand::rngs::OsRng;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use x25519_dalek::{PublicKey, StaticSecret};
+
+/// A request older than this many seconds is signed anew instead of being sent.
+const MAX_AGE: u64 = 100;
+
+/// Requests without data hold for `VALIDITY - 0` down to `VALIDITY - SPREAD` seconds.
+const SPREAD: u64 = 480;
+
+/// How far back, in seconds, the first of them are dated.
+const BACK: u64 = 30;
+
+/// A signed request and what its answer must be.
+pub(super) struct Prepared {
+    pub(super) request: SignedRequest,
+    pub(super) expected: Expected,
+    created: u64,
+}
+
+impl Ages for Prepared {
+    fn is_stale(&self, now: u64) -> bool {
+        now > self.created + MAX_AGE
+    }
+}
+
+/// Fills `queue` until it is closed.
+pub(super) fn start(
+    material: Arc<Material>,
+    origin: Origin,
+    queue: Arc<Queue<Prepared>>,
+) -> JoinHandle<Result<(), ClientError>> {
+    tokio::task::spawn_blocking(move || {
+        let outcome = fill(&material, &origin, &queue);
+        // Whoever waits for requests learns that there will be none.
+        queue.close();
+        outcome
+    })
+}
+
+fn fill(material: &Material, origin: &Origin, queue: &Queue<Prepared>) -> Result<(), ClientError> {
+    let mut maker = Maker::new(material, origin);
+    loop {
+        let open = match maker.next(unix_seconds())? {
+            Some(prepared) => queue.put(prepared),
+            None => queue.pause(Duration::from_millis(100)),
+        };
+        if !open {
+            return Ok(());
+        }
+    }
+}
+
+/// Makes requests one after the other.
+struct Maker<'a> {
+    material: &'a Material,
+    origin: &'a Origin,
+    /// The windows of each key that are not used yet.
+    moments: Vec<Moments>,
+    count: usize,
+}
+
+impl<'a> Maker<'a> {
+    fn new(material: &'a Material, origin: &'a Origin) -> Self {
+        let moments = vec![Moments::since(unix_seconds() - BACK); material.keys.len()];
+        Self {
+            material,
+            origin,
+            moments,
+            count: 0,
+        }
+    }
+
+    /// The next request; `None` when all that can differ in this second are made.
+    fn next(&mut self, now: u64) -> Result<Option<Prepared>, ClientError> {
+        let mut index = self.count % self.material.keys.len().max(1);
+        self.count += 1;
+        let mut window = Window::starting_at(now);
+        let (call, expected) = match self.material.scenario {
+            Scenario::SignRoot | Scenario::SignDelegated => {
+                let data = random();
+                (
+                    Call::sign(&self.material.keys[index].id, &data),
+                    Expected::Signature { key: index, data },
+                )
+            }
+            Scenario::Derive => {
+                let own = StaticSecret::random_from_rng(OsRng);
+                let public = multikey::encode(X25519_PUBLIC, PublicKey::from(&own).as_bytes());
+                let key_type = self.material.scenario.key_type().0;
+                let call = Call::derive_secret(&self.material.keys[index].id, key_type, &public);
+                (call, Expected::Secret { key: index, own })
+            }
+            Scenario::GetKey => {
+                let Some(free) = (0..self.moments.len())
+                    .map(|step| (index + step) % self.moments.len())
+                    .find(|index| self.moments[*index].has(now))
+                else {
+                    return Ok(None);
+                };
+                index = free;
+                window = self.moments[index].take();
+                (
+                    Call::get_key(&self.material.keys[index].id),
+                    Expected::Description { key: index },
+                )
+            }
+            Scenario::Generate => {
+                // An alias that nobody shares makes each request another one.
+                let alias = format!("urn:uuid:{}", crate::client::delegation::uuid(&mut OsRng));
+                let parameters = KeyParameters {
+                    key_type: self.material.scenario.key_type().0.to_owned(),
+                    public_alias: Some(alias.clone()),
+                    ..KeyParameters::default()
+                };
+                (
+                    Call::generate_key(&self.material.keystore, &parameters),
+                    Expected::NewKey { alias },
+                )
+            }
+        };
+        let capability = self
+            .material
+            .keys
+            .get(index)
+            .and_then(|key| key.capability.as_ref());
+        let request = signer::sign(self.origin, &self.material.invoker, &call, capability, window)?;
+        Ok(Some(Prepared {
+            request,
+            expected,
+            created: window.created,
+        }))
+    }
+}
+
+fn random() -> [u8; 32] {
+    let mut bytes = [0; 32];
+    OsRng.fill_bytes(&mut bytes);
+    bytes
+}
+
+/// Windows of which no two are alike.
+#[derive(Clone)]
+struct Moments {
+    created: u64,
+    used: u64,
+}
+
+impl Moments {
+    fn since(created: u64) -> Self {
+        Self { created, used: 0 }
+    }
+
+    /// Whether there is one that does not begin after `now`.
+    fn has(&self, now: u64) -> bool {
+        self.created <= now
+    }
+
+    fn take(&mut self) -> Window {
+        let window = Window {
+            created: self.created,
+            expires: self.created + VALIDITY - self.used,
+        };
+        self.used += 1;
+        if self.used == SPREAD {
+            self.used = 0;
+            self.created += 1;
+        }
+        window
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Moments, SPREAD};
+    use std::collections::HashSet;
+
+    #[test]
+    fn no_two_windows_are_alike_and_none_begins_in_the_future() {
+        let mut moments = Moments::since(1000);
+        let mut seen = HashSet::new();
+        while moments.has(1002) {
+            let window = moments.take();
+            assert!(window.created <= 1002 && window.expires > window.created + 100);
+            assert!(window.expires <= window.created + 600);
+            assert!(seen.insert((window.created, window.expires)));
+        }
+        assert_eq!(seen.len() as u64, 3 * SPREAD);
+    }
+}
