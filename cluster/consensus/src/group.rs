@@ -41,6 +41,9 @@ impl Context<'_> {
     }
 }
 
+/// First index, and index, term and restriction of each entry from there.
+pub(crate) type Late = (u64, Vec<(u64, u64, Restricts)>);
+
 /// One group.
 pub(crate) struct Group<S: Store> {
     pub(crate) id: GroupId,
@@ -59,7 +62,7 @@ pub(crate) struct Group<S: Store> {
     /// Set when the link to the leader broke and its process is gone.
     pub(crate) campaign_at: Option<Millis>,
     /// Pending entries that a planted bug publishes too late.
-    pub(crate) late: Vec<(u64, Vec<(u64, u64, Restricts)>)>,
+    pub(crate) late: Vec<Late>,
     election_timeout: usize,
     role: StateRole,
 }

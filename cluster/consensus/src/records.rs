@@ -78,9 +78,11 @@ pub(crate) fn create_group(batch: &mut Batch, group: GroupId, voters: &[NodeId])
         chain: [0; 32],
         mark: (0, [0; 32]),
     };
-    let mut hard = HardState::default();
-    hard.term = FIRST_TERM;
-    hard.commit = FIRST_INDEX;
+    let hard = HardState {
+        term: FIRST_TERM,
+        commit: FIRST_INDEX,
+        ..HardState::default()
+    };
     batch.put(keys::group(group), encode(&record)?);
     batch.put(keys::applied(group), encode(&applied)?);
     batch.put(keys::hard_state(group), encode_raft(&hard)?);
