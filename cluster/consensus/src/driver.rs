@@ -1,0 +1,534 @@
+//! All groups of one node, sans-IO: given time, randomness and a store, it queues what it wants done.
+//!
+//! A turn, for whoever runs it: give it what arrived ([`Driver::receive`] and the like), [`Driver::tick`] when
+//! one is due, then while [`Driver::collect`] returns a [`Turn`]: send what [`Driver::take_output`] has, write
+//! the turn's batch (synced if it says so), [`Driver::finish`] it, send again. Nothing else may be called on
+//! the driver between `collect` and `finish`.
+
+use crate::application::Application;
+use crate::board::Board;
+use crate::counters::Counters;
+use crate::frame::{self, Body, Call};
+use crate::freshness::{Clock, Freshness};
+use crate::group::{Context, Group};
+use crate::guard::Violation;
+use crate::ids::{GroupId, Millis, NodeId};
+use crate::keys;
+use crate::output::{NoLeader, Output, ProposeError, Reply};
+use crate::records::{self, Bootstrap, Identity};
+use crate::settings::Settings;
+use crate::snapshot_read::ChunkRead;
+use crate::store::{Batch, Store, StoreError};
+use crate::turn::Done;
+use raft::{Ready, StateRole};
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha20Rng;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Why a disk is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Neither groups nor permission to create them: a new or wiped disk. Only a new node id may join.
+    #[error(
+        "the data directory is empty: run `conclave init` for a new cluster, or join under a new node id"
+    )]
+    Joining,
+    /// The disk belongs to another cluster, node or format.
+    #[error("the disk belongs to cluster {cluster}, node {node}, format {format}")]
+    Mismatch {
+        /// First bytes of the cluster's identity, in hex.
+        cluster: String,
+        /// The node that it belongs to.
+        node: NodeId,
+        /// Its format.
+        format: u32,
+    },
+    /// `init` on a disk that has something.
+    #[error("the disk is already initialized")]
+    AlreadyInitialized,
+    /// Groups are missing and no bootstrap record allows to create them.
+    #[error("the disk lacks {0}, and nothing allows to create it again")]
+    GroupMissing(GroupId),
+    /// The bootstrap record differs from the settings.
+    #[error("the bootstrap record names other groups or voters than the configuration")]
+    Bootstrap,
+    /// The node is not among the voters, or a setting cannot be.
+    #[error("settings: {0}")]
+    Settings(&'static str),
+    /// The disk failed or is corrupt: the node is quarantined.
+    #[error("the disk cannot be used")]
+    Store(#[from] StoreError),
+}
+
+/// Whether a node leads, follows or campaigns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Follows.
+    Follower,
+    /// Asks for votes, or whether it would get them.
+    Candidate,
+    /// Leads.
+    Leader,
+}
+
+/// One group as this node sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupStatus {
+    /// The group.
+    pub group: GroupId,
+    /// Its leader, if this node knows one.
+    pub leader: Option<NodeId>,
+    /// The term.
+    pub term: u64,
+    /// Index of the last entry in the log.
+    pub last_index: u64,
+    /// Index of the last applied entry.
+    pub applied: u64,
+    /// Index of the last entry known to be committed.
+    pub committed: u64,
+    /// The voters.
+    pub voters: Vec<NodeId>,
+    /// What this node does in it.
+    pub role: Role,
+    /// Why the application stopped, if it did.
+    pub halted: Option<String>,
+    /// Peers whose state differed at the last comparable index.
+    pub differing_peers: Vec<NodeId>,
+    /// Hash chained over everything that was applied; equal at equal `applied` on honest nodes.
+    pub chain: [u8; 32],
+}
+
+/// What has to be written before a turn can be finished.
+pub struct Turn {
+    /// All groups' entries and hard states.
+    pub batch: Batch,
+    /// Whether it must be durable first.
+    pub sync: bool,
+    readies: Vec<(GroupId, Ready)>,
+}
+
+/// All groups of one node.
+pub struct Driver<S: Store> {
+    settings: Settings,
+    boot: u64,
+    store: Arc<S>,
+    app: Arc<dyn Application>,
+    groups: BTreeMap<GroupId, Group<S>>,
+    out: Output,
+    /// Changes for the next batch that need no raft: chunks, truncation.
+    extra: Batch,
+    counters: Arc<Counters>,
+    freshness: Arc<Freshness>,
+    rng: ChaCha20Rng,
+    next_statement: Millis,
+}
+
+macro_rules! context {
+    ($driver:ident, $now:expr) => {
+        Context {
+            now: $now,
+            boot: $driver.boot,
+            settings: &$driver.settings,
+            app: &*$driver.app,
+            counters: &$driver.counters,
+            rng: &mut $driver.rng,
+            out: &mut $driver.out,
+        }
+    };
+}
+
+impl<S: Store> Driver<S> {
+    /// Writes the records of a new node: its identity, and the one-use permission to create the groups.
+    pub fn bootstrap(store: &S, settings: &Settings) -> Result<(), OpenError> {
+        validate(settings)?;
+        // Whatever is there, it is not a new disk.
+        if !store.scan(&[], &[u8::MAX], 1)?.is_empty() {
+            return Err(OpenError::AlreadyInitialized);
+        }
+        store.write(&records::initial(settings)?, true)?;
+        Ok(())
+    }
+
+    /// Opens the groups of this disk. `seed` must come from the operating system in production.
+    pub fn open(
+        settings: Settings,
+        store: Arc<S>,
+        app: Arc<dyn Application>,
+        clock: Arc<dyn Clock>,
+        seed: [u8; 32],
+    ) -> Result<Self, OpenError> {
+        validate(&settings)?;
+        check_identity(&*store, &settings)?;
+        consume_bootstrap(&*store, &settings)?;
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        let mut groups = BTreeMap::new();
+        for id in (0..settings.groups).map(GroupId) {
+            let group = Group::open(id, &store, &settings, &*app, &mut rng)?;
+            groups.insert(id, group.ok_or(OpenError::GroupMissing(id))?);
+        }
+        for (id, group) in &groups {
+            remove_nameless_generations(&*store, *id, group.log().record.generation)?;
+        }
+        let counters = Arc::new(Counters::default());
+        let boards: BTreeMap<GroupId, Arc<Board>> = groups
+            .iter()
+            .map(|(id, group)| (*id, group.board.clone()))
+            .collect();
+        let source = store.clone();
+        let freshness = Freshness::new(
+            boards,
+            Box::new(move || source.snapshot()),
+            clock,
+            counters.clone(),
+            &settings,
+        );
+        Ok(Driver {
+            boot: rng.r#gen(),
+            settings,
+            store,
+            app,
+            groups,
+            out: Output::default(),
+            extra: Batch::default(),
+            counters,
+            freshness: Arc::new(freshness),
+            rng,
+            next_statement: 0,
+        })
+    }
+
+    /// Who decides by state asks there.
+    pub fn freshness(&self) -> &Arc<Freshness> {
+        &self.freshness
+    }
+
+    /// What this node counts.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// A frame from a peer, whose name is the link's own. Dropped and counted if it is not what a peer may
+    /// send.
+    pub fn receive(&mut self, now: Millis, from: NodeId, frame: &[u8]) {
+        self.counters.frames_in.add(1);
+        let result = frame::parse(&self.settings.cluster, frame).and_then(|(group, body)| {
+            if from == self.settings.node || !self.settings.voters.contains(&from) {
+                return Err(Violation::NotMember);
+            }
+            let extra = &mut self.extra;
+            let context = &mut context!(self, now);
+            let group = self.groups.get_mut(&group).ok_or(Violation::Group)?;
+            match body {
+                Body::Raft(message) => group.step(context, from, message)?,
+                Body::Call(call) => answer(group, context, extra, from, call)?,
+            }
+            // A new leader may be known by now.
+            group.drive_proposals(context);
+            group.drive_reads(context);
+            Ok(())
+        });
+        if let Err(why) = result {
+            self.counters.drop_frame(from, why);
+        }
+    }
+
+    /// One tick of all clocks. Ticks that a stall made late are skipped, not made up for.
+    pub fn tick(&mut self, now: Millis) -> Result<(), StoreError> {
+        let statements_due = now >= self.next_statement;
+        if statements_due {
+            self.next_statement = now + self.settings.statement_ms;
+        }
+        let extra = &mut self.extra;
+        let context = &mut context!(self, now);
+        for group in self.groups.values_mut() {
+            group.tick(context);
+            group.drive_proposals(context);
+            group.drive_reads(context);
+            group.drive_fence(context);
+            group.drive_snapshots(context, &self.store, extra)?;
+            if statements_due {
+                for peer in context
+                    .settings
+                    .voters
+                    .iter()
+                    .filter(|peer| **peer != context.settings.node)
+                {
+                    group.state_to(context, *peer);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A link to a peer came up or broke.
+    pub fn link(&mut self, now: Millis, peer: NodeId, up: bool) {
+        let context = &mut context!(self, now);
+        for group in self.groups.values_mut() {
+            if up {
+                group.campaign_at = None;
+                group.state_to(context, peer);
+            } else {
+                group.raw.report_unreachable(peer);
+            }
+            group.resend_to(context, peer);
+        }
+    }
+
+    /// A broken link could not be made again because nobody listens there: the peer's process is gone. In
+    /// groups that it led an election starts within 150 ms.
+    pub fn refused(&mut self, now: Millis, peer: NodeId) {
+        let context = &mut context!(self, now);
+        for group in self.groups.values_mut() {
+            group.leader_gone(context, peer);
+        }
+    }
+
+    /// Proposes for a local caller; answered by a [`Reply::Proposed`] with this ticket.
+    pub fn propose(&mut self, now: Millis, ticket: u64, group: GroupId, entry: Vec<u8>, deadline: Millis) {
+        match self.groups.get_mut(&group) {
+            Some(group) => group.propose(&mut context!(self, now), ticket, entry, deadline),
+            None => {
+                let result = Err(ProposeError::NoGroup(group));
+                self.out.replies.push(Reply::Proposed { ticket, result });
+            }
+        }
+    }
+
+    /// Confirms an index for a local caller; answered by a [`Reply::Read`] with this ticket.
+    pub fn read_index(&mut self, now: Millis, ticket: u64, group: GroupId, deadline: Millis) {
+        match self.groups.get_mut(&group) {
+            Some(group) => group.read_index(&mut context!(self, now), ticket, deadline),
+            None => self.out.replies.push(Reply::Read {
+                ticket,
+                result: Err(NoLeader(group)),
+            }),
+        }
+    }
+
+    /// A chunk of a snapshot was read.
+    pub fn chunk_read(&mut self, now: Millis, read: ChunkRead) -> Result<(), StoreError> {
+        match self.groups.get_mut(&read.group) {
+            Some(group) => group.chunk_read(&mut context!(self, now), read),
+            None => Ok(()),
+        }
+    }
+
+    /// What is to be written next, if anything. Messages that may leave before are in the output.
+    pub fn collect(&mut self, now: Millis) -> Result<Option<Turn>, StoreError> {
+        let mut turn = Turn {
+            batch: std::mem::take(&mut self.extra),
+            sync: false,
+            readies: Vec::new(),
+        };
+        let context = &mut context!(self, now);
+        for (id, group) in &mut self.groups {
+            if let Some(ready) = group.collect(context, &mut turn.batch, &mut turn.sync)? {
+                turn.readies.push((*id, ready));
+            }
+        }
+        if turn.readies.is_empty() && turn.batch.is_empty() {
+            return Ok(None);
+        }
+        self.counters.turns.add(1);
+        self.counters.bytes_written.add(turn.batch.bytes());
+        Ok(Some(turn))
+    }
+
+    /// The turn's batch is written (and durable, if it had to be). Applies what is committed.
+    pub fn finish(&mut self, now: Millis, turn: Turn) -> Result<(), StoreError> {
+        if turn.sync {
+            self.counters.syncs.add(1);
+        }
+        let mut batch = Batch::default();
+        let mut done: Vec<(GroupId, Done)> = Vec::new();
+        let context = &mut context!(self, now);
+        if turn.sync {
+            // The sync covered every apply batch before it.
+            for group in self.groups.values_mut() {
+                group.synced = group.applied.index;
+            }
+        }
+        for (id, ready) in turn.readies {
+            if let Some(group) = self.groups.get_mut(&id) {
+                done.push((id, group.finish(context, ready, &*self.store, &mut batch)?));
+            }
+        }
+        if !batch.is_empty() {
+            // Without a sync: log and state share one WAL, so the next synced batch covers this one, and until
+            // then the log has it.
+            context.counters.bytes_written.add(batch.bytes());
+            self.store.write(&batch, false)?;
+        }
+        for (id, done) in done {
+            if let Some(group) = self.groups.get_mut(&id) {
+                group.make_visible(context, &done);
+                group.truncate(context, &mut self.extra)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What was queued since the last call.
+    pub fn take_output(&mut self) -> Output {
+        let output = std::mem::take(&mut self.out);
+        self.counters
+            .frames_out
+            .add((output.messages.len() + output.bulk.len()) as u64);
+        output
+    }
+
+    /// Hands every leadership to a peer that can take it; returns how many this node still has.
+    pub fn transfer_leaderships(&mut self) -> usize {
+        for group in self.groups.values_mut() {
+            group.transfer_leadership(&self.settings);
+        }
+        self.groups.values().filter(|group| group.leads()).count()
+    }
+
+    /// Every group as this node sees it.
+    pub fn status(&self) -> Vec<GroupStatus> {
+        self.groups.values().map(status).collect()
+    }
+}
+
+fn status<S: Store>(group: &Group<S>) -> GroupStatus {
+    let raft = &group.raw.raft;
+    GroupStatus {
+        group: group.id,
+        leader: group.leader(),
+        term: raft.term,
+        last_index: raft.raft_log.last_index(),
+        applied: group.applied.index,
+        committed: raft.raft_log.committed,
+        voters: group.log().record.voters.clone(),
+        role: match raft.state {
+            StateRole::Follower => Role::Follower,
+            StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
+            StateRole::Leader => Role::Leader,
+        },
+        halted: group.board.halted.lock().clone(),
+        differing_peers: group.differing_peers(),
+        chain: group.applied.chain,
+    }
+}
+
+fn answer<S: Store>(
+    group: &mut Group<S>,
+    context: &mut Context<'_>,
+    extra: &mut Batch,
+    from: NodeId,
+    call: Call,
+) -> Result<(), Violation> {
+    match call {
+        Call::Propose { id, entry } => return group.peer_proposes(context, from, id, entry),
+        Call::ProposeRefused { id, refusal } => group.proposal_refused(context, from, id, refusal),
+        Call::ReadIndex { id } => return group.peer_reads(context, from, id),
+        Call::ReadIndexed { id, index } => group.round_confirmed(context, from, id, index),
+        Call::Statement {
+            restricting,
+            mark,
+            chain,
+        } => {
+            group.peer_states(context, from, restricting, mark, chain);
+        }
+        Call::Show { index } => group.show(context, from, index),
+        Call::Shown { index, shown } => return group.peer_shows(context, from, index, &shown),
+        Call::SnapshotOffer { id, index, term } => {
+            return group.snapshot_offered(context, from, (id, index, term), extra);
+        }
+        Call::SnapshotPull { id, sequence } => group.snapshot_pulled(context, from, id, sequence),
+        Call::SnapshotChunk {
+            id,
+            sequence,
+            pairs,
+            hash,
+        } => {
+            return group.snapshot_chunk(context, from, (id, sequence), (pairs, hash), extra);
+        }
+        Call::SnapshotStaged { id } => group.snapshot_staged(context, from, id),
+    }
+    Ok(())
+}
+
+fn validate(settings: &Settings) -> Result<(), OpenError> {
+    let unique: BTreeSet<_> = settings.voters.iter().collect();
+    let wrong = match () {
+        () if settings.node == 0 || settings.voters.contains(&0) => "a node id of 0",
+        () if !settings.voters.contains(&settings.node) => "this node is not among the voters",
+        () if unique.len() != settings.voters.len() => "a voter is named twice",
+        () if settings.groups == 0 || settings.groups > 4_096 => "groups must be 1 to 4096",
+        () if settings.heartbeat_ticks == 0 || settings.election_ticks <= settings.heartbeat_ticks => {
+            "an election must take longer than a heartbeat"
+        }
+        () if settings.tick_ms == 0 => "a tick of no length",
+        () => return Ok(()),
+    };
+    Err(OpenError::Settings(wrong))
+}
+
+fn check_identity<S: Store>(store: &S, settings: &Settings) -> Result<(), OpenError> {
+    let identity: Identity = records::read(store, &keys::identity())?.ok_or(OpenError::Joining)?;
+    let ours = Identity {
+        cluster: settings.cluster,
+        node: settings.node,
+        format: records::FORMAT,
+    };
+    if identity != ours {
+        let cluster = identity.cluster[..8]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        return Err(OpenError::Mismatch {
+            cluster,
+            node: identity.node,
+            format: identity.format,
+        });
+    }
+    Ok(())
+}
+
+/// Creates the groups and removes the permission to, in one synced batch.
+fn consume_bootstrap<S: Store>(store: &S, settings: &Settings) -> Result<(), OpenError> {
+    let Some(record) = records::read::<Bootstrap>(store, &keys::bootstrap())? else {
+        return Ok(());
+    };
+    let expected = Bootstrap {
+        groups: settings.groups,
+        voters: settings.voters.clone(),
+    };
+    if record != expected {
+        return Err(OpenError::Bootstrap);
+    }
+    let mut batch = Batch::default();
+    for group in (0..record.groups).map(GroupId) {
+        records::create_group(&mut batch, group, &record.voters)?;
+    }
+    batch.delete(keys::bootstrap());
+    store.write(&batch, true)?;
+    Ok(())
+}
+
+/// What a snapshot left behind that was never installed, or was replaced.
+fn remove_nameless_generations<S: Store>(
+    store: &S,
+    group: GroupId,
+    generation: u64,
+) -> Result<(), StoreError> {
+    let all = keys::states(group);
+    let named = keys::state(group, generation);
+    let mut batch = Batch::default();
+    for (from, to) in [
+        (all.clone(), named.clone()),
+        (keys::after_prefix(&named), keys::after_prefix(&all)),
+    ] {
+        if !store.scan(&from, &to, 1)?.is_empty() {
+            batch.delete_range(from, to);
+        }
+    }
+    if batch.is_empty() {
+        Ok(())
+    } else {
+        store.write(&batch, false)
+    }
+}

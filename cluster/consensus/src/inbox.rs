@@ -1,0 +1,140 @@
+//! What waits for the store thread: bounded, never blocking those who put something in.
+
+use crate::ids::{GroupId, Millis, NodeId};
+use crate::output::{Applied, NoLeader, ProposeError};
+use crate::snapshot_read::ChunkRead;
+use parking_lot::{Condvar, Mutex};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+pub(crate) type ProposeAnswer = oneshot::Sender<Result<Applied, ProposeError>>;
+pub(crate) type ReadAnswer = oneshot::Sender<Result<u64, NoLeader>>;
+
+/// One thing to do for the store thread.
+pub(crate) enum Item {
+    Frame(NodeId, Vec<u8>),
+    Link(NodeId, bool),
+    Refused(NodeId),
+    Propose {
+        group: GroupId,
+        entry: Vec<u8>,
+        deadline: Millis,
+        answer: ProposeAnswer,
+    },
+    ReadIndex {
+        group: GroupId,
+        deadline: Millis,
+        answer: ReadAnswer,
+    },
+    Chunk(ChunkRead),
+    /// Hand over leaderships; stop when none is left or at the deadline.
+    Shutdown {
+        deadline: Millis,
+        answer: oneshot::Sender<()>,
+    },
+    #[cfg(test)]
+    Panic,
+}
+
+impl Item {
+    fn bytes(&self) -> usize {
+        match self {
+            Item::Frame(_, frame) => frame.len(),
+            Item::Propose { entry, .. } => entry.len(),
+            _ => 0,
+        }
+    }
+
+    /// Few, and lost for good if they are dropped: always taken.
+    fn is_control(&self) -> bool {
+        !matches!(
+            self,
+            Item::Frame(..) | Item::Propose { .. } | Item::ReadIndex { .. }
+        )
+    }
+}
+
+#[derive(Default)]
+struct Waiting {
+    items: VecDeque<Item>,
+    bytes: usize,
+    closed: bool,
+}
+
+/// The queue.
+pub(crate) struct Inbox {
+    waiting: Mutex<Waiting>,
+    arrived: Condvar,
+    max_items: usize,
+    max_bytes: usize,
+}
+
+impl Inbox {
+    pub(crate) fn new(max_items: usize, max_bytes: usize) -> Self {
+        Inbox {
+            waiting: Mutex::default(),
+            arrived: Condvar::new(),
+            max_items,
+            max_bytes,
+        }
+    }
+
+    /// Puts it in, or gives it back when there is no room.
+    pub(crate) fn put(&self, item: Item) -> Result<(), Item> {
+        let bytes = item.bytes();
+        let mut waiting = self.waiting.lock();
+        let full = waiting.items.len() >= self.max_items || waiting.bytes + bytes > self.max_bytes;
+        if waiting.closed || (full && !item.is_control()) {
+            return Err(item);
+        }
+        waiting.bytes += bytes;
+        waiting.items.push_back(item);
+        drop(waiting);
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    /// Everything that waits; waits itself until something does or `until`.
+    pub(crate) fn take(&self, until: Instant) -> VecDeque<Item> {
+        let mut waiting = self.waiting.lock();
+        while waiting.items.is_empty() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left == Duration::ZERO {
+                break;
+            }
+            self.arrived.wait_for(&mut waiting, left);
+        }
+        waiting.bytes = 0;
+        std::mem::take(&mut waiting.items)
+    }
+
+    /// Takes nothing more; what waits is dropped, so those who wait for answers see it.
+    pub(crate) fn close(&self) {
+        let mut waiting = self.waiting.lock();
+        waiting.closed = true;
+        waiting.items.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_inbox_gives_frames_back_and_keeps_control() {
+        let inbox = Inbox::new(2, 10);
+        assert!(inbox.put(Item::Frame(1, vec![0; 8])).is_ok());
+        assert!(
+            inbox.put(Item::Frame(1, vec![0; 8])).is_err(),
+            "bytes are bounded"
+        );
+        assert!(inbox.put(Item::Frame(1, vec![0; 1])).is_ok());
+        assert!(inbox.put(Item::Frame(1, vec![])).is_err(), "items are bounded");
+        assert!(inbox.put(Item::Link(1, true)).is_ok());
+        assert_eq!(inbox.take(Instant::now()).len(), 3);
+        assert!(inbox.put(Item::Frame(1, vec![0; 8])).is_ok());
+        inbox.close();
+        assert!(inbox.put(Item::Link(1, true)).is_err());
+    }
+}

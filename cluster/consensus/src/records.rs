@@ -1,0 +1,138 @@
+//! The small records of the database, and how they and raft's own messages become bytes.
+
+use crate::ids::{GroupId, NodeId};
+use crate::keys;
+use crate::settings::Settings;
+use crate::store::{Batch, Reading, StoreError};
+use protobuf::Message as _;
+use raft::eraftpb::{ConfState, HardState};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// The format of keys and records. Another one refuses to start.
+pub(crate) const FORMAT: u32 = 1;
+
+/// The first record: whose disk this is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    pub(crate) cluster: [u8; 32],
+    pub(crate) node: NodeId,
+    pub(crate) format: u32,
+}
+
+/// Permission to create the groups, good for one start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Bootstrap {
+    pub(crate) groups: u32,
+    pub(crate) voters: Vec<NodeId>,
+}
+
+/// What a group's log and state start from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GroupRecord {
+    /// The generation of state keys that is the group's state.
+    pub(crate) generation: u64,
+    pub(crate) truncated_index: u64,
+    pub(crate) truncated_term: u64,
+    pub(crate) voters: Vec<NodeId>,
+    /// Index of the entry that made this configuration.
+    pub(crate) configuration_index: u64,
+}
+
+impl GroupRecord {
+    pub(crate) fn conf_state(&self) -> ConfState {
+        ConfState::from((self.voters.clone(), Vec::new()))
+    }
+}
+
+/// How far the state has come. Written with every apply batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AppliedRecord {
+    pub(crate) index: u64,
+    pub(crate) term: u64,
+    /// Index of the last applied entry that restricts something; what statements to peers carry.
+    pub(crate) restricting: u64,
+    /// Hash chained over every applied entry and all that it wrote.
+    pub(crate) chain: [u8; 32],
+    /// The chain at the last index that is a multiple of 64.
+    pub(crate) mark: (u64, [u8; 32]),
+}
+
+/// Every group starts as a snapshot at this index and term (a joiner could otherwise be sent entries without
+/// a configuration).
+pub(crate) const FIRST_INDEX: u64 = 1;
+pub(crate) const FIRST_TERM: u64 = 1;
+
+/// Writes everything that a new group consists of.
+pub(crate) fn create_group(batch: &mut Batch, group: GroupId, voters: &[NodeId]) -> Result<(), StoreError> {
+    let record = GroupRecord {
+        generation: 1,
+        truncated_index: FIRST_INDEX,
+        truncated_term: FIRST_TERM,
+        voters: voters.to_vec(),
+        configuration_index: FIRST_INDEX,
+    };
+    let applied = AppliedRecord {
+        index: FIRST_INDEX,
+        term: FIRST_TERM,
+        restricting: FIRST_INDEX,
+        chain: [0; 32],
+        mark: (0, [0; 32]),
+    };
+    let hard = HardState {
+        term: FIRST_TERM,
+        commit: FIRST_INDEX,
+        ..HardState::default()
+    };
+    batch.put(keys::group(group), encode(&record)?);
+    batch.put(keys::applied(group), encode(&applied)?);
+    batch.put(keys::hard_state(group), encode_raft(&hard)?);
+    Ok(())
+}
+
+/// Writes the records of `init` for this node.
+pub(crate) fn initial(settings: &Settings) -> Result<Batch, StoreError> {
+    let mut batch = Batch::default();
+    let identity = Identity {
+        cluster: settings.cluster,
+        node: settings.node,
+        format: FORMAT,
+    };
+    let bootstrap = Bootstrap {
+        groups: settings.groups,
+        voters: settings.voters.clone(),
+    };
+    batch.put(keys::identity(), encode(&identity)?);
+    batch.put(keys::bootstrap(), encode(&bootstrap)?);
+    Ok(batch)
+}
+
+pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
+    postcard::to_stdvec(value).map_err(|error| StoreError(error.into()))
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
+    let (value, rest) = postcard::take_from_bytes(bytes).map_err(|error| StoreError(error.into()))?;
+    if !rest.is_empty() {
+        return Err(StoreError::message("a record has bytes after its end"));
+    }
+    Ok(value)
+}
+
+pub(crate) fn read<T: DeserializeOwned>(from: &dyn Reading, key: &[u8]) -> Result<Option<T>, StoreError> {
+    from.get(key)?.map(|bytes| decode(&bytes)).transpose()
+}
+
+pub(crate) fn encode_raft<M: protobuf::Message>(message: &M) -> Result<Vec<u8>, StoreError> {
+    message.write_to_bytes().map_err(|error| StoreError(error.into()))
+}
+
+pub(crate) fn decode_raft<M: protobuf::Message>(bytes: &[u8]) -> Result<M, StoreError> {
+    M::parse_from_bytes(bytes).map_err(|error| StoreError(error.into()))
+}
+
+pub(crate) fn read_hard_state(from: &dyn Reading, group: GroupId) -> Result<Option<HardState>, StoreError> {
+    from.get(&keys::hard_state(group))?
+        .map(|bytes| HardState::parse_from_bytes(&bytes))
+        .transpose()
+        .map_err(|error| StoreError(error.into()))
+}

@@ -1,0 +1,126 @@
+//! What the world remembers outside all nodes, and checks after every event (threats.md, invariants).
+
+use conclave_consensus::{
+    Application, GroupId, GroupStatus, Halt, NodeId, Restricts, Role, StateTransaction,
+};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+/// The world's memory.
+#[derive(Default)]
+pub(crate) struct Ledger {
+    /// Hash of the entry applied at an index, by whoever applied it first.
+    applied: BTreeMap<(GroupId, u64), u64>,
+    chains: BTreeMap<(GroupId, u64), [u8; 32]>,
+    leaders: BTreeMap<(GroupId, u64), NodeId>,
+    /// The highest acknowledged index of a group.
+    acknowledged: BTreeMap<GroupId, u64>,
+    pub(crate) acknowledgements: u64,
+    violation: Option<String>,
+}
+
+pub(crate) fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl Ledger {
+    pub(crate) fn violate(&mut self, what: String) {
+        self.violation.get_or_insert(what);
+    }
+
+    pub(crate) fn violation(&self) -> Option<&String> {
+        self.violation.as_ref()
+    }
+
+    fn entry_applied(&mut self, node: NodeId, group: GroupId, index: u64, entry: &[u8]) {
+        let ours = hash(entry);
+        let first = *self.applied.entry((group, index)).or_insert(ours);
+        if first != ours {
+            self.violate(format!(
+                "node {node} applied another entry at {group} index {index}"
+            ));
+        }
+    }
+
+    /// An acknowledged entry is applied where it was acknowledged.
+    pub(crate) fn acknowledged(&mut self, node: NodeId, group: GroupId, index: u64) {
+        self.acknowledgements += 1;
+        if !self.applied.contains_key(&(group, index)) {
+            self.violate(format!(
+                "node {node} acknowledged {group} index {index}, which nobody applied"
+            ));
+        }
+        let highest = self.acknowledged.entry(group).or_default();
+        *highest = (*highest).max(index);
+    }
+
+    pub(crate) fn highest_acknowledged(&self, group: GroupId) -> u64 {
+        self.acknowledged.get(&group).copied().unwrap_or(0)
+    }
+
+    /// After every turn of a node: one leader a term, equal state at equal index.
+    pub(crate) fn check(&mut self, node: NodeId, status: &GroupStatus) {
+        let group = status.group;
+        if status.role == Role::Leader {
+            let leader = *self.leaders.entry((group, status.term)).or_insert(node);
+            if leader != node {
+                self.violate(format!(
+                    "nodes {leader} and {node} lead {group} in term {}",
+                    status.term
+                ));
+            }
+        }
+        let chain = *self.chains.entry((group, status.applied)).or_insert(status.chain);
+        if chain != status.chain {
+            self.violate(format!(
+                "node {node} has another state of {group} at index {}",
+                status.applied
+            ));
+        }
+        if !status.differing_peers.is_empty() {
+            self.violate(format!(
+                "node {node} says that {:?} differ in {group}",
+                status.differing_peers
+            ));
+        }
+        if status.applied > status.committed {
+            self.violate(format!("node {node} applied {group} beyond its commit"));
+        }
+    }
+}
+
+/// An application whose every apply the ledger sees.
+pub(crate) struct Witness {
+    pub(crate) node: NodeId,
+    pub(crate) inner: Arc<dyn Application>,
+    pub(crate) ledger: Arc<Mutex<Ledger>>,
+}
+
+impl Application for Witness {
+    fn restricts(&self, group: GroupId, entry: &[u8]) -> Restricts {
+        self.inner.restricts(group, entry)
+    }
+
+    fn apply(
+        &self,
+        group: GroupId,
+        index: u64,
+        entry: &[u8],
+        state: &mut StateTransaction<'_>,
+    ) -> Result<Vec<u8>, Halt> {
+        self.ledger.lock().entry_applied(self.node, group, index, entry);
+        self.inner.apply(group, index, entry, state)
+    }
+
+    fn applied(&self, group: GroupId, index: u64, entry: &[u8], result: &[u8]) {
+        self.inner.applied(group, index, entry, result);
+    }
+
+    fn genuine(&self, group: GroupId, entry: &[u8]) -> bool {
+        self.inner.genuine(group, entry)
+    }
+}

@@ -1,0 +1,68 @@
+//! Which faults a seed brings, and when.
+
+use crate::world::Setup;
+use conclave_consensus::NodeId;
+use rand::Rng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+
+/// One fault, or its end.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fault {
+    /// The process dies; what it had not synced may be lost. It starts again after so many microseconds.
+    Crash(NodeId, u64),
+    /// All processes die at once (F5).
+    PowerCut(u64),
+    /// These nodes and the others do not hear each other.
+    Partition(Vec<NodeId>),
+    /// The node hears nobody, and everybody hears it (F8).
+    Deaf(NodeId),
+    /// Everybody hears nobody of it, and it hears everybody.
+    Mute(NodeId),
+    /// One direction of one link.
+    CutOne(NodeId, NodeId),
+    /// Delay from and to in microseconds, loss and duplication.
+    Weather((u64, u64), f64, f64),
+    /// Syncs of this node take this many microseconds longer (F11).
+    SlowDisk(NodeId, u64),
+    /// All cuts end.
+    Mend,
+    /// Network and disks are as good as new.
+    Clear,
+}
+
+/// Faults with the microseconds at which they happen, in order.
+pub(crate) fn faults(setup: &Setup, rng: &mut ChaCha8Rng) -> Vec<(u64, Fault)> {
+    let mut plan = Vec::new();
+    let mut at = 1_200_000;
+    while at < setup.faulty_micros {
+        plan.push((at, fault(setup, rng)));
+        at += rng.gen_range(100_000..900_000);
+    }
+    plan
+}
+
+fn fault(setup: &Setup, rng: &mut ChaCha8Rng) -> Fault {
+    let node = |rng: &mut ChaCha8Rng| rng.gen_range(1..=setup.nodes);
+    match rng.gen_range(0..20) {
+        0..=3 => Fault::Crash(node(rng), rng.gen_range(50_000..2_500_000)),
+        4 => Fault::PowerCut(rng.gen_range(50_000..800_000)),
+        5..=7 => {
+            let mut nodes: Vec<NodeId> = (1..=setup.nodes).collect();
+            nodes.shuffle(rng);
+            nodes.truncate(rng.gen_range(1..=nodes.len() / 2));
+            Fault::Partition(nodes)
+        }
+        8 => Fault::Deaf(node(rng)),
+        9 => Fault::Mute(node(rng)),
+        10 | 11 => Fault::CutOne(node(rng), node(rng)),
+        12 | 13 => {
+            let slow = rng.gen_range(1_000..120_000);
+            let loss = *[0.0, 0.02, 0.05, 0.2].choose(rng).unwrap_or(&0.0);
+            Fault::Weather((100, slow), loss, rng.gen_range(0.0..0.1))
+        }
+        14 => Fault::SlowDisk(node(rng), rng.gen_range(20_000..300_000)),
+        15..=17 => Fault::Mend,
+        _ => Fault::Clear,
+    }
+}

@@ -1,0 +1,136 @@
+//! What runs beside the driver on a simulated node: holders, coordinators, clients; whatever the user of this
+//! crate wants to drive through faults.
+
+use conclave_consensus::{Application, Freshness, GroupId, Millis, NodeId, Reply};
+use rand_chacha::ChaCha8Rng;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+/// One process of one node. It is made anew at each start of the node; what it wants to keep it keeps outside
+/// (a disk of its own, a history shared by all).
+pub trait Process: Sized {
+    /// What processes send each other. Delivered late, twice, out of order or not at all.
+    type Message: Clone + Debug;
+
+    /// The node has started.
+    fn on_start(&mut self, node: &mut Node<'_, Self::Message>);
+    /// A message from another node, or from itself.
+    fn on_message(&mut self, node: &mut Node<'_, Self::Message>, from: NodeId, message: Self::Message);
+    /// A timer that it set.
+    fn on_timer(&mut self, node: &mut Node<'_, Self::Message>, tag: u64);
+    /// An answer to one of its proposals or reads.
+    fn on_reply(&mut self, node: &mut Node<'_, Self::Message>, reply: Reply);
+    /// The node's consensus finished a turn: waits may be over.
+    fn on_progress(&mut self, node: &mut Node<'_, Self::Message>);
+    /// An entry that the world may propose to see whether the group works.
+    fn probe(group: GroupId, number: u64) -> Vec<u8>;
+}
+
+/// How the world makes what runs on a node.
+pub trait Cluster {
+    /// The process.
+    type Process: Process;
+    /// The application of a node, the same for all its lives.
+    fn application(&mut self, node: NodeId) -> Arc<dyn Application>;
+    /// The process of a node's life that starts now.
+    fn process(&mut self, node: NodeId, life: u64) -> Self::Process;
+}
+
+/// A node as its process sees it.
+pub struct Node<'a, M> {
+    pub(crate) id: NodeId,
+    pub(crate) micros: u64,
+    pub(crate) life: u64,
+    pub(crate) rng: &'a mut ChaCha8Rng,
+    pub(crate) freshness: &'a Arc<Freshness>,
+    pub(crate) nodes: &'a [NodeId],
+    pub(crate) actions: Vec<Action<M>>,
+}
+
+pub(crate) enum Action<M> {
+    Send(NodeId, M),
+    Timer(u64, u64),
+    Propose {
+        ticket: u64,
+        group: GroupId,
+        entry: Vec<u8>,
+        deadline: Millis,
+    },
+    ReadIndex {
+        ticket: u64,
+        group: GroupId,
+        deadline: Millis,
+    },
+    Violation(String),
+}
+
+impl<M> Node<'_, M> {
+    /// This node.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// All nodes of the cluster.
+    pub fn nodes(&self) -> &[NodeId] {
+        self.nodes
+    }
+
+    /// Microseconds of virtual time: one clock for the whole world.
+    pub fn micros(&self) -> u64 {
+        self.micros
+    }
+
+    /// Milliseconds of virtual time, as the driver counts.
+    pub fn now(&self) -> Millis {
+        self.micros / 1_000
+    }
+
+    /// Which life of the node this is, from 0.
+    pub fn life(&self) -> u64 {
+        self.life
+    }
+
+    /// The world's randomness.
+    pub fn rng(&mut self) -> &mut ChaCha8Rng {
+        self.rng
+    }
+
+    /// The node's consensus, as deciders see it.
+    pub fn freshness(&self) -> &Arc<Freshness> {
+        self.freshness
+    }
+
+    /// Sends a message.
+    pub fn send(&mut self, to: NodeId, message: M) {
+        self.actions.push(Action::Send(to, message));
+    }
+
+    /// Calls `on_timer` with this tag after so many microseconds.
+    pub fn timer(&mut self, after_micros: u64, tag: u64) {
+        self.actions.push(Action::Timer(after_micros, tag));
+    }
+
+    /// Proposes an entry. Tickets below 2^32 are the process's own.
+    pub fn propose(&mut self, ticket: u64, group: GroupId, entry: Vec<u8>, deadline: Millis) {
+        self.actions.push(Action::Propose {
+            ticket,
+            group,
+            entry,
+            deadline,
+        });
+    }
+
+    /// Asks for a ReadIndex.
+    pub fn read_index(&mut self, ticket: u64, group: GroupId, deadline: Millis) {
+        self.actions.push(Action::ReadIndex {
+            ticket,
+            group,
+            deadline,
+        });
+    }
+
+    /// A rule was broken: the run ends and names the seed.
+    pub fn violation(&mut self, what: impl Into<String>) {
+        self.actions.push(Action::Violation(what.into()));
+    }
+}

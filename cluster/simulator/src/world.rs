@@ -1,0 +1,807 @@
+//! The world: one clock, one queue of events, every choice drawn from one seed.
+//!
+//! A run has a time of faults, then everything is healed, and then the cluster has ten virtual seconds to work
+//! again. Invariants are checked after every event. The same seed gives the same events, byte for byte; the
+//! hash of all of them is part of the report.
+
+use crate::clock::VirtualClock;
+use crate::disk::SimulatedDisk;
+use crate::ledger::{self, Ledger, Witness};
+use crate::network::Network;
+use crate::plan::{self, Fault};
+use crate::process::{Action, Cluster, Node, Process};
+use conclave_consensus::{
+    Driver, GroupId, GroupStatus, Millis, NodeId, Output, Reply, Role, Settings, Store, StoreError, Turn,
+};
+use parking_lot::Mutex;
+use rand::{Rng, RngCore, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+/// What a run is like. The same setup and seed give the same run.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Nodes, with ids from 1.
+    pub nodes: u64,
+    /// Faults happen until this many microseconds have passed.
+    pub faulty_micros: u64,
+    /// Settings of all nodes; cluster, node and voters are filled in.
+    pub settings: Settings,
+    /// Faults of the user's own, instead of the seed's.
+    pub faults: Option<Vec<(u64, Fault)>>,
+}
+
+impl Setup {
+    /// Nodes and lengths drawn from the seed: mostly three nodes, two groups, snapshots and truncation early.
+    pub fn from_seed(seed: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x5e7u64.rotate_left(40));
+        let nodes = *[3, 3, 3, 3, 3, 3, 4, 5].get(rng.gen_range(0..8)).unwrap_or(&3);
+        let mut settings = Settings::new([0; 32], 1, vec![1]);
+        settings.groups = rng.gen_range(1..=2);
+        settings.truncate_above = rng.gen_range(20..200);
+        settings.keep_entries = rng.gen_range(1..20);
+        settings.chunk_bytes = rng.gen_range(100..4_000);
+        settings.statement_ms = 1_000;
+        Setup {
+            nodes,
+            faulty_micros: rng.gen_range(3_000_000..7_000_000),
+            settings,
+            faults: None,
+        }
+    }
+}
+
+/// A rule was broken.
+#[derive(Debug, thiserror::Error)]
+#[error("seed {seed} at {micros} us: {what}")]
+pub struct Failure {
+    /// The seed that shows it, again and again.
+    pub seed: u64,
+    /// When.
+    pub micros: u64,
+    /// What.
+    pub what: String,
+}
+
+/// A run without a broken rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Hash of every event in order.
+    pub trace: u64,
+    /// How many events.
+    pub events: u64,
+    /// Virtual microseconds.
+    pub micros: u64,
+    /// Acknowledged proposals, the world's own probes included.
+    pub acknowledgements: u64,
+    /// Snapshots installed on any node, in its last life.
+    pub snapshots: u64,
+}
+
+enum Event<M> {
+    Frame {
+        to: NodeId,
+        from: NodeId,
+        frame: Vec<u8>,
+    },
+    Message {
+        to: NodeId,
+        from: NodeId,
+        message: M,
+    },
+    Tick {
+        node: NodeId,
+        life: u64,
+    },
+    Written {
+        node: NodeId,
+        life: u64,
+    },
+    Timer {
+        node: NodeId,
+        life: u64,
+        tag: u64,
+    },
+    Link {
+        node: NodeId,
+        life: u64,
+        peer: NodeId,
+        up: bool,
+    },
+    Start {
+        node: NodeId,
+    },
+    Fault(Fault),
+    Heal,
+    Check,
+}
+
+/// What waits while the driver's turn is being written.
+enum Input {
+    Frame(NodeId, Vec<u8>),
+    Tick,
+    Link(NodeId, bool),
+    Propose {
+        ticket: u64,
+        group: GroupId,
+        entry: Vec<u8>,
+        deadline: Millis,
+    },
+    ReadIndex {
+        ticket: u64,
+        group: GroupId,
+        deadline: Millis,
+    },
+}
+
+struct Running<P> {
+    driver: Driver<SimulatedDisk>,
+    process: P,
+    writing: Option<Turn>,
+    inputs: VecDeque<Input>,
+    /// Index that a ReadIndex must reach at least, by ticket.
+    floors: BTreeMap<u64, (GroupId, u64)>,
+    proposed: BTreeMap<u64, GroupId>,
+}
+
+struct Machine<P> {
+    disk: Arc<SimulatedDisk>,
+    life: u64,
+    running: Option<Running<P>>,
+    slow_micros: u64,
+    status: Vec<GroupStatus>,
+}
+
+/// Tickets of the world's own proposals.
+const PROBE: u64 = 1 << 40;
+/// How long a healed cluster may take to work again (I14).
+const RECOVERY_MICROS: u64 = 10_000_000;
+
+/// See the module.
+pub struct World<C: Cluster> {
+    seed: u64,
+    setup: Setup,
+    cluster: C,
+    rng: ChaCha8Rng,
+    clock: VirtualClock,
+    queue: BinaryHeap<Reverse<(u64, u64)>>,
+    events: BTreeMap<u64, Event<Message<C>>>,
+    next_event: u64,
+    nodes: Vec<NodeId>,
+    machines: BTreeMap<NodeId, Machine<C::Process>>,
+    network: Network,
+    ledger: Arc<Mutex<Ledger>>,
+    trace: DefaultHasher,
+    healed_at: Option<u64>,
+    probes: BTreeMap<(NodeId, GroupId), bool>,
+}
+
+type Message<C> = <<C as Cluster>::Process as Process>::Message;
+
+impl<C: Cluster> World<C> {
+    /// A world in which nothing has happened yet.
+    pub fn new(seed: u64, mut setup: Setup, cluster: C) -> Self {
+        let nodes: Vec<NodeId> = (1..=setup.nodes).collect();
+        setup.settings.voters = nodes.clone();
+        setup.settings.cluster = [0xc1; 32];
+        World {
+            seed,
+            cluster,
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            clock: VirtualClock::default(),
+            queue: BinaryHeap::new(),
+            events: BTreeMap::new(),
+            next_event: 0,
+            machines: BTreeMap::new(),
+            nodes,
+            network: Network::default(),
+            ledger: Arc::default(),
+            trace: DefaultHasher::new(),
+            healed_at: None,
+            probes: BTreeMap::new(),
+            setup,
+        }
+    }
+
+    /// Runs the whole seed.
+    pub fn run(mut self) -> Result<Report, Failure> {
+        match self.run_events() {
+            Ok(()) => {}
+            Err(error) => self.ledger.lock().violate(error.to_string()),
+        }
+        let violation = self.ledger.lock().violation().cloned();
+        let micros = self.clock.micros();
+        if let Some(what) = violation {
+            return Err(Failure {
+                seed: self.seed,
+                micros,
+                what,
+            });
+        }
+        let running = self
+            .machines
+            .values()
+            .filter_map(|machine| machine.running.as_ref());
+        Ok(Report {
+            trace: self.trace.finish(),
+            events: self.next_event,
+            micros,
+            acknowledgements: self.ledger.lock().acknowledgements,
+            snapshots: running
+                .map(|running| running.driver.counters().snapshots_installed.get())
+                .sum(),
+        })
+    }
+
+    fn run_events(&mut self) -> Result<(), StoreError> {
+        for node in self.nodes.clone() {
+            let disk = Arc::new(SimulatedDisk::default());
+            Driver::bootstrap(&*disk, &self.settings_of(node)).map_err(|error| StoreError(error.into()))?;
+            let machine = Machine {
+                disk,
+                life: 0,
+                running: None,
+                slow_micros: 0,
+                status: Vec::new(),
+            };
+            self.machines.insert(node, machine);
+            self.schedule(0, Event::Start { node });
+        }
+        let faults = match &self.setup.faults {
+            Some(faults) => faults.clone(),
+            None => plan::faults(&self.setup, &mut self.rng),
+        };
+        for (at, fault) in faults {
+            self.schedule(at, Event::Fault(fault));
+        }
+        self.schedule(self.setup.faulty_micros, Event::Heal);
+        while let Some(Reverse((at, number))) = self.queue.pop() {
+            self.clock.set(at);
+            let Some(event) = self.events.remove(&number) else {
+                continue;
+            };
+            self.handle(event)?;
+            if self.ledger.lock().violation().is_some() || self.is_well() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn settings_of(&self, node: NodeId) -> Settings {
+        Settings {
+            node,
+            ..self.setup.settings.clone()
+        }
+    }
+
+    fn schedule(&mut self, after: u64, event: Event<Message<C>>) {
+        let at = self.clock.micros() + after;
+        self.queue.push(Reverse((at, self.next_event)));
+        self.events.insert(self.next_event, event);
+        self.next_event += 1;
+    }
+
+    fn mark(&mut self, kind: u8, node: NodeId, detail: u64) {
+        (self.clock.micros(), kind, node, detail).hash(&mut self.trace);
+    }
+
+    fn handle(&mut self, event: Event<Message<C>>) -> Result<(), StoreError> {
+        match event {
+            Event::Frame { to, from, frame } => {
+                // A cut also takes what is on its way.
+                if self.network.is_cut(from, to) {
+                    return Ok(());
+                }
+                self.mark(1, to, ledger::hash(&frame));
+                self.input(to, Input::Frame(from, frame))
+            }
+            Event::Message { to, from, message } => {
+                if self.network.is_cut(from, to) {
+                    return Ok(());
+                }
+                self.mark(2, to, from);
+                self.process(to, |process, node| process.on_message(node, from, message))
+            }
+            Event::Tick { node, life } if self.alive(node, life) => {
+                self.schedule(self.setup.settings.tick_ms * 1_000, Event::Tick { node, life });
+                self.input(node, Input::Tick)
+            }
+            Event::Written { node, life } if self.alive(node, life) => {
+                self.mark(3, node, life);
+                self.written(node)
+            }
+            Event::Timer { node, life, tag } if self.alive(node, life) => {
+                self.mark(4, node, tag);
+                self.process(node, |process, node| process.on_timer(node, tag))
+            }
+            Event::Link { node, life, peer, up } if self.alive(node, life) => {
+                self.mark(5, node, peer * 2 + u64::from(up));
+                self.input(node, Input::Link(peer, up))
+            }
+            Event::Tick { .. } | Event::Written { .. } | Event::Timer { .. } | Event::Link { .. } => Ok(()),
+            Event::Start { node } => self.start(node),
+            Event::Fault(fault) => {
+                self.mark(6, 0, ledger::hash(format!("{fault:?}").as_bytes()));
+                self.fault(fault);
+                Ok(())
+            }
+            Event::Heal => self.heal(),
+            Event::Check => {
+                self.check_recovery();
+                Ok(())
+            }
+        }
+    }
+
+    fn alive(&self, node: NodeId, life: u64) -> bool {
+        self.machines
+            .get(&node)
+            .is_some_and(|machine| machine.life == life && machine.running.is_some())
+    }
+
+    fn start(&mut self, node: NodeId) -> Result<(), StoreError> {
+        let settings = self.settings_of(node);
+        let mut seed = [0; 32];
+        self.rng.fill_bytes(&mut seed);
+        let Some(machine) = self.machines.get_mut(&node) else {
+            return Ok(());
+        };
+        if machine.running.is_some() {
+            return Ok(());
+        }
+        let life = machine.life;
+        let inner = self.cluster.application(node);
+        let witness = Arc::new(Witness {
+            node,
+            inner,
+            ledger: self.ledger.clone(),
+        });
+        let clock = Arc::new(self.clock.clone());
+        let driver = Driver::open(settings, machine.disk.clone(), witness, clock, seed)
+            .map_err(|error| StoreError::message(format!("node {node} does not start: {error}")))?;
+        machine.running = Some(Running {
+            driver,
+            process: self.cluster.process(node, life),
+            writing: None,
+            inputs: VecDeque::new(),
+            floors: BTreeMap::new(),
+            proposed: BTreeMap::new(),
+        });
+        self.mark(7, node, life);
+        let phase = self.rng.gen_range(0..self.setup.settings.tick_ms * 1_000);
+        self.schedule(phase, Event::Tick { node, life });
+        self.announce(node, true);
+        self.process(node, |process, node| process.on_start(node))
+    }
+
+    /// Peers see a link come up, or break because the process is gone.
+    fn announce(&mut self, node: NodeId, up: bool) {
+        for peer in self.nodes.clone() {
+            let Some(life) = self.machines.get(&peer).map(|machine| machine.life) else {
+                continue;
+            };
+            if peer != node && !self.network.is_cut(node, peer) && self.alive(peer, life) {
+                let after = self.rng.gen_range(100..20_000);
+                self.schedule(
+                    after,
+                    Event::Link {
+                        node: peer,
+                        life,
+                        peer: node,
+                        up,
+                    },
+                );
+            }
+        }
+    }
+
+    fn crash(&mut self, node: NodeId, restart_after: u64) {
+        let Some(machine) = self.machines.get_mut(&node) else {
+            return;
+        };
+        let Some(running) = machine.running.take() else {
+            return;
+        };
+        machine.life += 1;
+        // A batch that is being written may have reached the disk.
+        let torn = running.writing.map(|turn| turn.batch);
+        machine.disk.crash(torn.as_ref(), &mut self.rng);
+        self.announce(node, false);
+        self.schedule(restart_after, Event::Start { node });
+    }
+
+    fn fault(&mut self, fault: Fault) {
+        let all = self.nodes.clone();
+        match fault {
+            Fault::Crash(node, restart) => self.crash(node, restart),
+            Fault::PowerCut(restart) => {
+                for node in all {
+                    let apart = self.rng.gen_range(0..300_000);
+                    self.crash(node, restart + apart);
+                }
+            }
+            Fault::Partition(side) => {
+                for (one, other) in pairs(&all) {
+                    if side.contains(&one) != side.contains(&other) {
+                        self.network.cut(one, other);
+                    }
+                }
+            }
+            Fault::Deaf(node) => all.iter().for_each(|peer| self.network.cut(*peer, node)),
+            Fault::Mute(node) => all.iter().for_each(|peer| self.network.cut(node, *peer)),
+            Fault::CutOne(from, to) => self.network.cut(from, to),
+            Fault::Weather(delay, loss, duplication) => {
+                self.network.delay = delay;
+                self.network.loss = loss;
+                self.network.duplication = duplication;
+            }
+            Fault::SlowDisk(node, micros) => {
+                if let Some(machine) = self.machines.get_mut(&node) {
+                    machine.slow_micros = micros;
+                }
+            }
+            Fault::Mend => self.network.mend(),
+            Fault::Clear => {
+                self.network.heal();
+                self.machines
+                    .values_mut()
+                    .for_each(|machine| machine.slow_micros = 0);
+            }
+        }
+    }
+
+    fn heal(&mut self) -> Result<(), StoreError> {
+        self.fault(Fault::Clear);
+        self.healed_at = Some(self.clock.micros());
+        for node in self.nodes.clone() {
+            self.start(node)?;
+            self.announce(node, true);
+        }
+        let deadline = (self.clock.micros() + RECOVERY_MICROS) / 1_000;
+        for node in self.nodes.clone() {
+            for group in (0..self.setup.settings.groups).map(GroupId) {
+                self.probes.insert((node, group), false);
+                let ticket = PROBE + u64::from(group.0);
+                let entry = C::Process::probe(group, node * 1_000 + u64::from(group.0));
+                self.input(
+                    node,
+                    Input::Propose {
+                        ticket,
+                        group,
+                        entry,
+                        deadline,
+                    },
+                )?;
+            }
+        }
+        self.schedule(RECOVERY_MICROS, Event::Check);
+        Ok(())
+    }
+
+    fn check_recovery(&mut self) {
+        let late: Vec<_> = self
+            .probes
+            .iter()
+            .filter(|(_, done)| !**done)
+            .map(|(at, _)| *at)
+            .collect();
+        let what = match late.is_empty() {
+            false => format!("healed for 10 s, and these proposals have no answer: {late:?}"),
+            true => "healed for 10 s, and the nodes have not come to the same state".to_owned(),
+        };
+        self.ledger.lock().violate(what);
+    }
+
+    /// Healed, every probe answered, every node applied everything acknowledged, all alike, and a little
+    /// longer for the processes' own work.
+    fn is_well(&self) -> bool {
+        let Some(healed) = self.healed_at else {
+            return false;
+        };
+        if self.clock.micros() < healed + 1_500_000 || self.probes.values().any(|done| !done) {
+            return false;
+        }
+        let ledger = self.ledger.lock();
+        self.machines.values().all(|machine| {
+            let enough = |status: &GroupStatus| status.applied >= ledger.highest_acknowledged(status.group);
+            machine.running.is_some() && machine.status.iter().all(enough)
+        }) && (0..self.setup.settings.groups).map(GroupId).all(|group| {
+            let statuses = self.machines.values().flat_map(|machine| &machine.status);
+            statuses
+                .filter(|status| status.group == group && status.role == Role::Leader)
+                .count()
+                == 1
+        })
+    }
+
+    /// Something for the driver, at once or when the write is done.
+    fn input(&mut self, node: NodeId, input: Input) -> Result<(), StoreError> {
+        let Some(running) = self
+            .machines
+            .get_mut(&node)
+            .and_then(|machine| machine.running.as_mut())
+        else {
+            return Ok(());
+        };
+        if let Input::Tick = input
+            && running
+                .inputs
+                .iter()
+                .any(|waiting| matches!(waiting, Input::Tick))
+        {
+            // Ticks missed by a stall are skipped.
+            return Ok(());
+        }
+        running.inputs.push_back(input);
+        if running.writing.is_none() {
+            self.turn(node)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Drain, then collect; writes that need a sync take time.
+    fn turn(&mut self, node: NodeId) -> Result<(), StoreError> {
+        let now = self.clock.micros() / 1_000;
+        let Some(machine) = self.machines.get_mut(&node) else {
+            return Ok(());
+        };
+        let Some(running) = machine.running.as_mut() else {
+            return Ok(());
+        };
+        let (mut ticks, inputs): (Vec<_>, Vec<_>) = std::mem::take(&mut running.inputs)
+            .into_iter()
+            .partition(|input| matches!(input, Input::Tick));
+        for input in inputs.into_iter().chain(ticks.pop()) {
+            match input {
+                Input::Frame(from, frame) => running.driver.receive(now, from, &frame),
+                Input::Tick => running.driver.tick(now)?,
+                Input::Link(peer, up) => {
+                    running.driver.link(now, peer, up);
+                    if !up {
+                        running.driver.refused(now, peer);
+                    }
+                }
+                Input::Propose {
+                    ticket,
+                    group,
+                    entry,
+                    deadline,
+                } => {
+                    running.proposed.insert(ticket, group);
+                    running.driver.propose(now, ticket, group, entry, deadline);
+                }
+                Input::ReadIndex {
+                    ticket,
+                    group,
+                    deadline,
+                } => {
+                    running.driver.read_index(now, ticket, group, deadline);
+                }
+            }
+        }
+        while let Some(turn) = self.collect(node, now)? {
+            if turn.sync {
+                let slow = self.machines.get(&node).map_or(0, |machine| machine.slow_micros);
+                let after = self.rng.gen_range(100..1_500) + slow;
+                let Some(machine) = self.machines.get_mut(&node) else {
+                    return Ok(());
+                };
+                let life = machine.life;
+                if let Some(running) = machine.running.as_mut() {
+                    running.writing = Some(turn);
+                }
+                self.schedule(after, Event::Written { node, life });
+                return Ok(());
+            }
+            self.finish(node, turn)?;
+        }
+        self.dispatch(node)
+    }
+
+    fn collect(&mut self, node: NodeId, now: Millis) -> Result<Option<Turn>, StoreError> {
+        let running = self
+            .machines
+            .get_mut(&node)
+            .and_then(|machine| machine.running.as_mut());
+        let turn = running.map_or(Ok(None), |running| running.driver.collect(now))?;
+        self.dispatch(node)?;
+        Ok(turn)
+    }
+
+    fn finish(&mut self, node: NodeId, turn: Turn) -> Result<(), StoreError> {
+        let now = self.clock.micros() / 1_000;
+        let Some(machine) = self.machines.get_mut(&node) else {
+            return Ok(());
+        };
+        let Some(running) = machine.running.as_mut() else {
+            return Ok(());
+        };
+        machine.disk.write(&turn.batch, turn.sync)?;
+        running.driver.finish(now, turn)?;
+        machine.status = running.driver.status();
+        let mut ledger = self.ledger.lock();
+        machine
+            .status
+            .iter()
+            .for_each(|status| ledger.check(node, status));
+        drop(ledger);
+        self.dispatch(node)?;
+        self.process(node, |process, node| process.on_progress(node))
+    }
+
+    fn written(&mut self, node: NodeId) -> Result<(), StoreError> {
+        let running = self
+            .machines
+            .get_mut(&node)
+            .and_then(|machine| machine.running.as_mut());
+        match running.and_then(|running| running.writing.take()) {
+            Some(turn) => {
+                self.finish(node, turn)?;
+                self.turn(node)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Does what the driver queued.
+    fn dispatch(&mut self, node: NodeId) -> Result<(), StoreError> {
+        let Some(running) = self
+            .machines
+            .get_mut(&node)
+            .and_then(|machine| machine.running.as_mut())
+        else {
+            return Ok(());
+        };
+        let Output {
+            messages,
+            bulk,
+            replies,
+            reads,
+        } = running.driver.take_output();
+        let now = self.clock.micros() / 1_000;
+        for read in reads {
+            running.driver.chunk_read(now, read.run())?;
+        }
+        for (to, frame) in messages.into_iter().chain(bulk) {
+            for after in self.network.deliveries(node, to, &mut self.rng) {
+                self.schedule(
+                    after,
+                    Event::Frame {
+                        to,
+                        from: node,
+                        frame: frame.clone(),
+                    },
+                );
+            }
+        }
+        for reply in replies {
+            self.reply(node, reply)?;
+        }
+        Ok(())
+    }
+
+    fn reply(&mut self, node: NodeId, reply: Reply) -> Result<(), StoreError> {
+        let Some(running) = self
+            .machines
+            .get_mut(&node)
+            .and_then(|machine| machine.running.as_mut())
+        else {
+            return Ok(());
+        };
+        let mut ledger = self.ledger.lock();
+        match &reply {
+            Reply::Proposed { ticket, result } => {
+                if let (Some(group), Ok(applied)) = (running.proposed.remove(ticket), result) {
+                    ledger.acknowledged(node, group, applied.index);
+                    if *ticket >= PROBE {
+                        self.probes.insert((node, group), true);
+                    }
+                }
+            }
+            Reply::Read { ticket, result } => {
+                if let (Some((group, floor)), Ok(index)) = (running.floors.remove(ticket), result)
+                    && *index < floor
+                {
+                    ledger.violate(format!(
+                        "node {node} read {group} at {index}, below the acknowledged {floor}"
+                    ));
+                }
+            }
+        }
+        drop(ledger);
+        self.process(node, |process, node| process.on_reply(node, reply))
+    }
+
+    /// Runs a piece of the process and does what it wants.
+    fn process(
+        &mut self,
+        node: NodeId,
+        piece: impl FnOnce(&mut C::Process, &mut Node<'_, Message<C>>),
+    ) -> Result<(), StoreError> {
+        let Some(machine) = self.machines.get_mut(&node) else {
+            return Ok(());
+        };
+        let life = machine.life;
+        let Some(running) = machine.running.as_mut() else {
+            return Ok(());
+        };
+        let mut seen = Node {
+            id: node,
+            micros: self.clock.micros(),
+            life,
+            rng: &mut self.rng,
+            freshness: running.driver.freshness(),
+            nodes: &self.nodes,
+            actions: Vec::new(),
+        };
+        piece(&mut running.process, &mut seen);
+        for action in seen.actions {
+            match action {
+                Action::Send(to, message) => {
+                    for after in self.network.deliveries(node, to, &mut self.rng) {
+                        self.schedule(
+                            after,
+                            Event::Message {
+                                to,
+                                from: node,
+                                message: message.clone(),
+                            },
+                        );
+                    }
+                }
+                Action::Timer(after, tag) => self.schedule(after, Event::Timer { node, life, tag }),
+                Action::Propose {
+                    ticket,
+                    group,
+                    entry,
+                    deadline,
+                } => {
+                    self.input(
+                        node,
+                        Input::Propose {
+                            ticket,
+                            group,
+                            entry,
+                            deadline,
+                        },
+                    )?;
+                }
+                Action::ReadIndex {
+                    ticket,
+                    group,
+                    deadline,
+                } => {
+                    let floor = self.ledger.lock().highest_acknowledged(group);
+                    if let Some(running) = self
+                        .machines
+                        .get_mut(&node)
+                        .and_then(|machine| machine.running.as_mut())
+                    {
+                        running.floors.insert(ticket, (group, floor));
+                    }
+                    self.input(
+                        node,
+                        Input::ReadIndex {
+                            ticket,
+                            group,
+                            deadline,
+                        },
+                    )?;
+                }
+                Action::Violation(what) => self.ledger.lock().violate(format!("node {node}: {what}")),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn pairs(nodes: &[NodeId]) -> impl Iterator<Item = (NodeId, NodeId)> + '_ {
+    nodes
+        .iter()
+        .flat_map(|one| nodes.iter().map(move |other| (*one, *other)))
+}
