@@ -91,3 +91,10 @@ proptest! {
         prop_assert_eq!(canonicalize(&quads, blanks).unwrap(), rdf_canon::canonicalize_quads(&theirs).unwrap());
     }
 }
+
+#[test]
+fn the_longest_chain_is_within_the_bound_on_work() {
+    let ids: Vec<u32> = (1..MAX_CHAIN as u32).collect();
+    let delegated = chain(&ids, &[false; MAX_CHAIN], &[1; MAX_CHAIN], true);
+    assert_eq!(super::proof::verify_all(&delegated), Ok(MAX_CHAIN - 1));
+}
