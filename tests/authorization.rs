@@ -248,3 +248,51 @@ fn real_clients_are_answered_as_they_expect() {
     }
     assert_eq!((authorized, refused), (84, 20));
 }
+
+/// A route that asks about another URL than the request's, on another authority or another path, gets no grant.
+#[test]
+fn the_route_and_the_request_must_be_the_same() {
+    let policy = Policy::new("kms.example");
+    let cases = read("zcap/http-invocations.json");
+    let case = &cases[0];
+    let sent = &case["request"];
+    let keystore = "https://kms.example/kms/keystores/z1AAAAAAAAAAAAAAAAAAAAAAAA";
+    let request = RawRequest {
+        method: "POST".into(),
+        target: "/kms/keystores/z1AAAAAAAAAAAAAAAAAAAAAAAA/keys".into(),
+        headers: sent["headers"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(name, value)| (name.clone(), value.as_str().unwrap().into()))
+            .collect(),
+        body: text(sent, "body").into(),
+    };
+    let now = case["now"].as_u64().unwrap() * 1_000;
+    let authenticated = authenticate(&request, &policy, now).unwrap();
+    let roots = [
+        ExpectedRoot::new(keystore, vec![authenticated.signer.clone()]),
+        ExpectedRoot::new("https://other.example/kms", vec![authenticated.signer.clone()]),
+    ];
+    let judge = |target: &str| {
+        let expectation = Expectation {
+            roots: &roots,
+            target,
+            action: "generateKey",
+            max_delegation_ttl: None,
+            revoked: &never,
+        };
+        authorize(&authenticated, &expectation, &policy, &ChainCache::new(0), now)
+            .map(|authorized| authorized.root)
+    };
+    assert_eq!(judge(&format!("{keystore}/keys")).unwrap(), roots[0].id());
+    for target in [
+        format!("{keystore}/keys/z1B"),
+        keystore.to_owned(),
+        format!("{keystore}/keys?x=1"),
+        "https://other.example/kms/keystores/z1AAAAAAAAAAAAAAAAAAAAAAAA/keys".into(),
+        "https://kms.example.other/kms/keystores/z1AAAAAAAAAAAAAAAAAAAAAAAA/keys".into(),
+    ] {
+        assert_eq!(judge(&target), Err(Refusal::TargetNotAllowed), "{target}");
+    }
+}

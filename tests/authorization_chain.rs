@@ -213,7 +213,7 @@ fn chain_and_delegation() {
         52,
         "swapped",
         &|v| v["proof"]["verificationMethod"] = json!(method("alice")),
-        Proof,
+        Delegator,
     );
     edited(
         52,
@@ -327,6 +327,19 @@ fn chain_and_delegation() {
     let later = world.clone().with(|world| world.now = (NOW + 600) * 1_000);
     let early = later.judge(&invoke(&created(NOW + 301, NOW + DAY), "carol"));
     table.for_reason(56, "invoked before", early, Refusal::DelegatedInFuture);
+    // Ahead of now by more than the skew, though not of an invocation that is itself ahead by less.
+    let ahead = Forge::root().with(|forge| {
+        let packed = URL_SAFE_NO_PAD.encode(gzip(created(NOW + 450, NOW + DAY).to_string().as_bytes()));
+        *forge = Forge::new(&format!("zcap capability=\"{packed}\",action=\"sign\""));
+        (forge.key, forge.key_id) = (key("carol"), method("carol"));
+        (forge.created, forge.expires) = ((NOW + 200).to_string(), (NOW + 300).to_string());
+    });
+    table.for_reason(
+        56,
+        "ahead of now only",
+        world.judge(&ahead.signed()),
+        Refusal::DelegatedInFuture,
+    );
     let ttl = |seconds: u64| {
         let mut world = world.clone();
         world.ttl = Some(Duration::from_secs(seconds));

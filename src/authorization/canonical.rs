@@ -35,6 +35,12 @@ pub(crate) fn document(delegated: &Delegated, level: usize) -> Result<String, To
 
 /// Canonical N-Quads of the options of the proof at `level`: the proof without its value.
 pub(crate) fn proof_options(delegated: &Delegated, level: usize) -> Result<String, TooSymmetric> {
+    let (quads, blanks) = proof_quads(delegated, level);
+    rdfc::canonicalize(&quads, blanks)
+}
+
+/// The options of the proof at `level` as quads, and how many blank nodes they have.
+pub(crate) fn proof_quads(delegated: &Delegated, level: usize) -> (Vec<Quad<'_>>, usize) {
     let mut quads = Quads::default();
     let mut graph = None;
     for index in (0..=level).rev() {
@@ -48,7 +54,7 @@ pub(crate) fn proof_options(delegated: &Delegated, level: usize) -> Result<Strin
             graph = Some(own);
         }
     }
-    rdfc::canonicalize(&quads.all, quads.blanks)
+    (quads.all, quads.blanks)
 }
 
 #[derive(Default)]

@@ -1,5 +1,5 @@
 //! The rules between the links of a chain (contract 3.3 to 3.6): who delegates what to whom, for how long, and whether
-//! it still holds at `now`. The order is design.md 5: root, revocation, proofs, then attenuation and time.
+//! it still holds at `now`. Cheap checks first: root, revocation, delegators, proofs, then attenuation and time.
 
 use std::time::Duration;
 
@@ -60,6 +60,7 @@ impl Judge<'_> {
         {
             return Err(Refusal::Revoked);
         }
+        delegators(links, root)?;
         let proofs = match self.cache.proofs(delegated.hash()) {
             Some(proofs) => proofs,
             None => {
@@ -78,19 +79,15 @@ impl Judge<'_> {
 
     fn attenuation(&self, links: &[Link], root: &ExpectedRoot) -> Result<(), Refusal> {
         let attenuation = self.policy.allow_target_attenuation;
-        let (mut controllers, mut parent_target, mut actions) = (root.controllers(), root.target(), None);
+        let (mut parent_target, mut actions) = (root.target(), None);
         for link in links {
-            if !link.delegator.is_among(controllers) {
-                return Err(ChainFault::Delegator.into());
-            }
             if !target::allows(parent_target, &link.target, attenuation) {
                 return Err(ChainFault::Target.into());
             }
             if !is_subset(link.actions.as_deref(), actions) {
                 return Err(ChainFault::Action.into());
             }
-            (controllers, parent_target, actions) =
-                (&link.controllers, &link.target, link.actions.as_deref());
+            (parent_target, actions) = (&link.target, link.actions.as_deref());
         }
         Ok(())
     }
@@ -123,6 +120,19 @@ impl Judge<'_> {
         }
         Ok(())
     }
+}
+
+/// Each delegation is said to be by a controller of its parent. Before the proofs, so that a stranger's chain costs
+/// no more than one verification: its first link must name a controller of the root, and fails.
+fn delegators(links: &[Link], root: &ExpectedRoot) -> Result<(), ChainFault> {
+    let mut controllers = root.controllers();
+    for link in links {
+        if !link.delegator.is_among(controllers) {
+            return Err(ChainFault::Delegator);
+        }
+        controllers = &link.controllers;
+    }
+    Ok(())
 }
 
 /// A child may do what its parent may; one that says nothing may do everything, so its parent must.

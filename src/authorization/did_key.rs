@@ -69,14 +69,12 @@ impl DidKey {
             .any(|controller| *controller == self.did || *controller == self.method)
     }
 
-    /// Strict Ed25519 verification: no malleable S, no key or R of small order, no second spelling of R.
+    /// Strict Ed25519 verification: no malleable S, no key or R of small order. (An R with a second spelling would be
+    /// of small order, or one whose discrete logarithm nobody can find.)
     pub(crate) fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
-        let r: &[u8; 32] = signature.first_chunk().unwrap_or(&[0xff; 32]);
-        is_canonical(r)
-            && self
-                .key
-                .verify_strict(message, &Signature::from_bytes(signature))
-                .is_ok()
+        self.key
+            .verify_strict(message, &Signature::from_bytes(signature))
+            .is_ok()
     }
 }
 
@@ -117,4 +115,62 @@ fn decode(did: &str, multibase: &str) -> Result<VerifyingKey, Refusal> {
 fn is_canonical(point: &[u8; 32]) -> bool {
     let high = point[31] & 0x7f == 0x7f && point[1..31].iter().all(|byte| *byte == 0xff);
     !(high && point[0] >= 0xed)
+}
+
+#[cfg(test)]
+mod tests {
+    use ed25519_dalek::hazmat::ExpandedSecretKey;
+    use ed25519_dalek::{Signer as _, SigningKey, Verifier as _};
+    use sha2::{Digest, Sha512};
+
+    use super::*;
+
+    /// A signer that takes the identity for R and S = k a makes a signature that plain RFC 8032 verification accepts.
+    #[test]
+    fn small_order_r_is_refused() {
+        let secret = [7; 32];
+        let key = DidKey::of(&SigningKey::from_bytes(&secret).verifying_key());
+        let mut r = [0; 32];
+        r[0] = 1;
+        let message = b"message";
+        let challenge = Sha512::new()
+            .chain_update(r)
+            .chain_update(key.key.as_bytes())
+            .chain_update(message)
+            .finalize();
+        let a = ExpandedSecretKey::from(&secret).scalar;
+        // k a, by doubling: the challenge is a little-endian number of 512 bits.
+        let mut s = a - a;
+        for byte in challenge.iter().rev() {
+            for bit in (0..8).rev() {
+                s += s;
+                if byte >> bit & 1 == 1 {
+                    s += a;
+                }
+            }
+        }
+        let mut signature = [0; 64];
+        signature[..32].copy_from_slice(&r);
+        signature[32..].copy_from_slice(&s.to_bytes());
+        assert!(
+            key.key
+                .verify(message, &Signature::from_bytes(&signature))
+                .is_ok()
+        );
+        assert!(!key.verifies(message, &signature));
+        let good = SigningKey::from_bytes(&secret).sign(message).to_bytes();
+        assert!(key.verifies(message, &good));
+    }
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        let key = DidKey::of(&SigningKey::from_bytes(&[9; 32]).verifying_key());
+        assert_eq!(DidKey::from_did(&key.did).as_ref(), Ok(&key));
+        assert_eq!(DidKey::from_method(&key.method).as_ref(), Ok(&key));
+        assert!(DidKey::from_did(&key.method).is_err() && DidKey::from_method(&key.did).is_err());
+        assert!(
+            key.is_among(std::slice::from_ref(&key.did)) && key.is_among(std::slice::from_ref(&key.method))
+        );
+        assert!(!key.is_among(&[]) && !key.is_among(&["did:key:z".to_owned()]));
+    }
 }

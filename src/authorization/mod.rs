@@ -28,6 +28,8 @@ pub mod target;
 pub mod time;
 
 #[cfg(test)]
+mod second_opinion;
+#[cfg(test)]
 mod vectors;
 
 pub use authenticate::{Authenticated, authenticate};

@@ -99,10 +99,10 @@ fn reason(name: &str) -> Refusal {
         "bad-expired" => Refusal::CapabilityExpired,
         "bad-expires-missing" => fault(ChainFault::Member(Member::Expires)),
         "bad-expires-widened" => fault(ChainFault::Expires),
-        "bad-field-controller-swapped"
-        | "bad-proof-bitflip"
-        | "bad-proof-vm-swapped"
-        | "bad-sig-malleable" => fault(ChainFault::Proof),
+        "bad-field-controller-swapped" | "bad-proof-bitflip" | "bad-sig-malleable" => {
+            fault(ChainFault::Proof)
+        }
+        "bad-proof-vm-swapped" => fault(ChainFault::Delegator),
         "bad-proof-missing" => fault(ChainFault::Member(Member::Proof)),
         "bad-proof-purpose-assertion" => fault(ChainFault::Purpose),
         "bad-revoked-tail" => Refusal::Revoked,
