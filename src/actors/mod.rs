@@ -1,0 +1,14 @@
+//! What lives on a node: a keystore actor for each keystore that is used, the registry that keeps them, the holder
+//! that answers other nodes, the crypto pool, the adapter of consensus' application trait.
+//!
+//! The traps of actix, as rules: `do_send` is forbidden (it ignores the mailbox's bound), a handler never computes
+//! or blocks (the pool does), work in flight is in an explicit map, and an actor that panicked is made anew.
+
+pub mod application;
+pub mod crypto_pool;
+pub mod decide;
+pub mod denials;
+pub mod examined;
+pub mod parts;
+pub mod views;
+pub mod wire;

@@ -1,0 +1,1 @@
+//! The public HTTPS interface: WebKMS over actix-web.
