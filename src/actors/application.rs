@@ -81,14 +81,14 @@ impl Application for KeystoreApplication {
     ) -> Result<Vec<u8>, Halt> {
         let outcome = match Entry::decode(entry) {
             Ok(entry) => apply(&entry, group.0, &self.membership, &mut Transaction(state))
-                .map_err(|error| Halt(error.to_string()))?,
+                .map_err(|error| Halt::new(error.to_string()))?,
             Err(EntryError::Malformed) => Outcome::Refused(Rejection::NotEndorsed("not an entry".into())),
-            Err(error @ EntryError::UnknownVersion(_)) => return Err(Halt(error.to_string())),
+            Err(error @ EntryError::UnknownVersion(_)) => return Err(Halt::new(error.to_string())),
         };
         if let Outcome::Refused(Rejection::NotEndorsed(reason)) = &outcome {
             tracing::warn!(%group, reason, "an entry that is not endorsed changed nothing");
         }
-        postcard::to_stdvec(&outcome).map_err(|error| Halt(error.to_string()))
+        postcard::to_stdvec(&outcome).map_err(|error| Halt::new(error.to_string()))
     }
 
     fn applied(&self, group: GroupId, _index: u64, entry: &[u8], result: &[u8]) {

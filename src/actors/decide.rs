@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conclave_consensus::GroupId;
+use conclave_consensus::{GroupId, View};
 
 use super::examined::Examined;
 use super::parts::Parts;
@@ -49,16 +49,31 @@ pub struct Asked {
     pub participants: Vec<u64>,
 }
 
-/// A decision to contribute or to endorse, on record.
-pub struct Decided {
+/// A judgement that allows, not yet on record.
+pub struct Weighed {
+    parts: Arc<Parts>,
+    request: Arc<Examined>,
+    asked: Asked,
     /// What was judged.
     pub judgement: Judgement,
     /// The group of the keystore.
     pub group: GroupId,
-    /// This node's time when it decided, ms.
+    /// Its applied index that the judgement rests on.
+    pub applied: u64,
+    /// This node's time when it judged, ms.
     pub now: u64,
-    /// When it decided: good for 5 s.
-    pub at: Instant,
+    at: Instant,
+}
+
+/// A decision to contribute or to endorse, on record: the only thing that a contribution is made from.
+pub struct Decided(Weighed);
+
+impl std::ops::Deref for Decided {
+    type Target = Weighed;
+
+    fn deref(&self) -> &Weighed {
+        &self.0
+    }
 }
 
 /// A decision not to.
@@ -89,6 +104,14 @@ impl From<Problem> for Declined {
 /// # Errors
 /// [`Declined`].
 pub async fn decide(parts: &Arc<Parts>, request: &Arc<Examined>, asked: Asked) -> Result<Decided, Declined> {
+    Ok(weigh(parts, request, asked).await?.record().await?)
+}
+
+/// Everything of a decision but the record: the coordinator's record and the holders' run side by side.
+///
+/// # Errors
+/// [`Declined`].
+pub async fn weigh(parts: &Arc<Parts>, request: &Arc<Examined>, asked: Asked) -> Result<Weighed, Declined> {
     if asked.operation.node != asked.coordinator {
         parts.metrics.foreign_operations.inc();
         return Err(Problem::malformed("The operation is another node's.").into());
@@ -102,19 +125,15 @@ pub async fn decide(parts: &Arc<Parts>, request: &Arc<Examined>, asked: Asked) -
     }
     let group = group_of(parts, request, &asked.operation);
     let views = settled(parts, request, group, &asked, now).await?;
+    let applied = views.own.applied_index();
     let last = query::last_time(&views.own).map_err(|_| Abstention::Behind)?;
     if parts.clock.lock().now_in_group(Parts::system_ms(), last).is_err() {
         return Err(Abstention::Clock.into());
     }
-    let applied = parts.consensus.applied_index(group);
     match judge(parts, request, views, asked.operation, now).await? {
         Ok(judgement) => {
-            let kind = match asked.purpose {
-                Purpose::Endorse => Kind::Endorsed,
-                Purpose::Contribute => Kind::Contributed,
-            };
-            record(parts, request, &asked, kind, now, (group, applied), &judgement).await?;
-            Ok(Decided { judgement, group, now, at: Instant::now() })
+            let (parts, request) = (parts.clone(), request.clone());
+            Ok(Weighed { parts, request, asked, judgement, group, applied, now, at: Instant::now() })
         }
         Err(problem) => {
             record_refusal(parts, request, &asked, now, group, &problem);
@@ -123,10 +142,64 @@ pub async fn decide(parts: &Arc<Parts>, request: &Arc<Examined>, asked: Asked) -
     }
 }
 
-impl Decided {
-    /// Whether the decision may still be acted on.
+impl Weighed {
+    /// Whether it may still be acted on: 5 s.
     pub fn is_fresh(&self) -> bool {
         self.at.elapsed() < Duration::from_secs(5)
+    }
+
+    /// Puts it on this node's record; durable when this returns.
+    ///
+    /// # Errors
+    /// [`Abstention::Audit`] or [`Abstention::Busy`]: then nothing may be contributed.
+    pub async fn record(self) -> Result<Decided, Abstention> {
+        self.append().await?;
+        Ok(Decided(self))
+    }
+
+    async fn append(&self) -> Result<(), Abstention> {
+        let (kind, asked) = (self.kind(), &self.asked);
+        let mut entry = self.request.record(kind, self.now, asked.operation, asked.attempt);
+        entry.group = self.group.0;
+        entry.applied = self.applied;
+        entry.participants = asked.participants.clone();
+        entry.verdict = "ok".into();
+        match &self.judgement.intent {
+            Intent::Use { keystore, key, record, using } => {
+                entry.keystore = keystore.0;
+                entry.key = Some(key.0);
+                entry.epoch = record.epoch;
+                entry.verdict = match using {
+                    Using::Sign(_) => "sign".into(),
+                    Using::DeriveSecret(_) => "deriveSecret".into(),
+                };
+            }
+            Intent::Generate(terms) => {
+                entry.keystore = terms.keystore.0;
+                entry.key = Some(terms.key.0);
+            }
+            Intent::Change(command) => entry.keystore = command.keystore().map_or([0; 16], |id| id.0),
+            _ => {}
+        }
+        let appended = self.parts.audit.append(entry).await;
+        match appended {
+            Ok(_) => {
+                self.parts.clock.lock().recorded(self.now);
+                Ok(())
+            }
+            Err(AppendError::Busy) => Err(Abstention::Busy),
+            Err(error) => {
+                tracing::error!(%error, "the audit record cannot be written: nothing is contributed");
+                Err(Abstention::Audit)
+            }
+        }
+    }
+
+    fn kind(&self) -> Kind {
+        match self.asked.purpose {
+            Purpose::Endorse => Kind::Endorsed,
+            Purpose::Contribute => Kind::Contributed,
+        }
     }
 }
 
@@ -180,12 +253,21 @@ async fn settled(
         parts.consensus.wait_applied(needed, *index, deadline).await.map_err(|_| Abstention::Behind)?;
     }
     let own = match request.route.keystore().and_then(|named| named.id) {
-        Some(keystore) => parts.consensus.freshness().settled(group, Parts::scope_of(&keystore), deadline).await,
-        None => Ok(parts.consensus.view(group)),
+        Some(keystore) => {
+            parts.consensus.freshness().settled(group, Parts::scope_of(&keystore), deadline).await
+        }
+        None => {
+            let view = parts.consensus.view(group).map_err(|_| Abstention::Behind)?;
+            return Ok(Views { zero: zero(parts)?, own: view, denials: None });
+        }
     };
     let own = own.map_err(|_| Abstention::Behind)?;
     let denials = (asked.purpose == Purpose::Contribute).then(|| (parts.clone(), now));
-    Ok(Views { zero: parts.consensus.view(GROUP_ZERO), own, denials })
+    Ok(Views { zero: zero(parts)?, own, denials })
+}
+
+fn zero(parts: &Parts) -> Result<View, Abstention> {
+    parts.consensus.view(GROUP_ZERO).map_err(|_| Abstention::Behind)
 }
 
 /// Judges on `views`: the outer error is overload or a broken store, the inner one the refusal.
@@ -223,49 +305,6 @@ pub async fn judge(
         Err(NotAllowed::State(error)) => {
             tracing::error!(%error, "the replicated state cannot be read");
             Err(Abstention::Behind)
-        }
-    }
-}
-
-async fn record(
-    parts: &Parts,
-    request: &Examined,
-    asked: &Asked,
-    kind: Kind,
-    now: u64,
-    (group, applied): (GroupId, u64),
-    judgement: &Judgement,
-) -> Result<(), Declined> {
-    let mut entry = request.record(kind, now, asked.operation, asked.attempt);
-    entry.group = group.0;
-    entry.applied = applied;
-    entry.participants = asked.participants.clone();
-    entry.verdict = "ok".into();
-    match &judgement.intent {
-        Intent::Use { keystore, key, record, using } => {
-            entry.keystore = keystore.0;
-            entry.key = Some(key.0);
-            entry.epoch = record.epoch;
-            entry.verdict = match using {
-                Using::Sign(_) => "sign".into(),
-                Using::DeriveSecret(_) => "deriveSecret".into(),
-            };
-        }
-        Intent::Generate(terms) => {
-            entry.keystore = terms.keystore.0;
-            entry.key = Some(terms.key.0);
-        }
-        Intent::Change(command) => entry.keystore = command.keystore().map_or([0; 16], |id| id.0),
-        _ => {}
-    }
-    let appended = parts.audit.append(entry).await;
-    parts.clock.lock().recorded(now);
-    match appended {
-        Ok(_) => Ok(()),
-        Err(AppendError::Busy) => Err(Abstention::Busy.into()),
-        Err(error) => {
-            tracing::error!(%error, "the audit record cannot be written: nothing is contributed");
-            Err(Abstention::Audit.into())
         }
     }
 }

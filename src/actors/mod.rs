@@ -4,11 +4,15 @@
 //! The traps of actix, as rules: `do_send` is forbidden (it ignores the mailbox's bound), a handler never computes
 //! or blocks (the pool does), work in flight is in an explicit map, and an actor that panicked is made anew.
 
+pub mod answers;
 pub mod application;
+pub mod ceremonies;
 pub mod crypto_pool;
 pub mod decide;
 pub mod denials;
 pub mod examined;
+pub mod holder;
+pub mod metrics;
 pub mod parts;
 pub mod views;
 pub mod wire;

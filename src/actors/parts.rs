@@ -20,6 +20,7 @@ use super::answers::Answers;
 use super::ceremonies::Ceremonies;
 use super::crypto_pool::CryptoPool;
 use super::denials::Denials;
+use super::holder::nonces::DrawnNonces;
 use super::metrics::Metrics;
 use super::wire::{Abstention, Answer, Call};
 use crate::audit::{Audit, RefusalRate};
@@ -68,6 +69,8 @@ pub struct Parts {
     pub denials: Mutex<Denials>,
     /// Generations under way, as a participant.
     pub ceremonies: Mutex<Ceremonies>,
+    /// Nonce pairs between two rounds.
+    pub nonces: Mutex<DrawnNonces>,
     /// Bytes answered to an attempt, for a repeated frame.
     pub answers: Mutex<Answers>,
     /// Opened keys.
@@ -183,13 +186,15 @@ impl Parts {
         Ok(open)
     }
 
-    /// Asks another node, or this one's own holder through the same door.
+    /// Asks another node, or this one's own holder by the same rules.
     ///
     /// # Errors
     /// When there is no answer.
-    pub async fn ask(&self, node: u64, call: &Call, timeout: Duration) -> Result<Answer, CallError> {
-        let answer = self.network.call(node, call.encode().into(), timeout).await;
-        match answer {
+    pub async fn ask(self: &Arc<Self>, node: u64, call: &Call, timeout: Duration) -> Result<Answer, CallError> {
+        if node == self.node {
+            return Ok(Box::pin(super::holder::answer(self, node, call.clone())).await);
+        }
+        match self.network.call(node, call.encode().into(), timeout).await {
             Ok(bytes) => Ok(Answer::decode(&bytes).unwrap_or(Answer::Misfit("an answer that cannot be read".into()))),
             Err(CallError::Busy) => Ok(Answer::Abstained(Abstention::Busy)),
             Err(error) => Err(error),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::identifier::{LocalId, OperationId};
-use crate::keystore::Endorsement;
+use crate::keystore::{Endorsement, Statement};
 use crate::problem::Problem;
 
 /// A client's request on its way to another node.
@@ -22,6 +22,8 @@ pub struct Forwarded {
     pub request: Vec<u8>,
     /// (group, index): what the sender had applied of the groups that the decision rests on.
     pub needs: Vec<(u32, u64)>,
+    /// The nodes that take part, ascending: goes on every participant's record.
+    pub participants: Vec<u64>,
 }
 
 /// A question.
@@ -104,8 +106,9 @@ pub enum Answer {
     Derived(Vec<u8>),
     /// To a round of a generation: this participant's message.
     Message(Vec<u8>),
-    /// To the last round: the signature over the outcome.
-    Generated(Endorsement),
+    /// To the last round: the outcome and this participant's signature over it. The coordinator believes only its
+    /// own outcome, and every other participant's signature over that.
+    Generated(Box<Statement>, Endorsement),
     /// To [`Call::Standing`].
     Standing {
         /// It is up and has refused or failed this ceremony itself.

@@ -22,17 +22,7 @@ pub(super) const MAX_PARTICIPANTS: usize = 16;
 /// Longest verdict code, in bytes.
 pub(super) const MAX_VERDICT: usize = 64;
 
-/// Names one operation in the whole cluster: the node that accepted the request, the nonce of that node's
-/// start, and a counter (trust.md, section 1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct OperationId {
-    /// The node that accepted the client's request; checked by the holder against the sender's TLS identity.
-    pub node: u64,
-    /// Random, drawn at each start of that node.
-    pub boot: u64,
-    /// Counts that start's operations.
-    pub counter: u64,
-}
+pub use crate::identifier::OperationId;
 
 /// What a record is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -1,0 +1,101 @@
+//! Endorsements: this member's signature over what a client's request changes, given after its own judgement is on
+//! its own record. From that moment it also refuses uses by what it has endorsed to deny.
+
+use std::sync::Arc;
+
+use super::{asked, examine};
+use crate::actors::decide::{Decided, Purpose, decide};
+use crate::actors::examined::Examined;
+use crate::actors::parts::Parts;
+use crate::actors::wire::{Abstention, Answer, Forwarded};
+use crate::identifier::OperationId;
+use crate::keystore::{Command, Statement};
+use crate::operation::judge::Intent;
+
+/// The group's time must lie within this of our clock for an endorsement of time, ms.
+const CLOCK_SPREAD: u64 = 5_000;
+
+/// Endorses a change.
+pub(super) async fn change(parts: &Arc<Parts>, from: u64, forwarded: Forwarded) -> Answer {
+    let request = match examine(parts, &forwarded).await {
+        Ok(request) => request,
+        Err(answer) => return answer,
+    };
+    let decided = match decide(parts, &request, asked(Purpose::Endorse, from, &forwarded)).await {
+        Ok(decided) => decided,
+        Err(declined) => return declined.into(),
+    };
+    match statement(parts, &request, &decided, forwarded.operation) {
+        Some(statement) => Answer::Endorsed(sign(parts, &request, &decided, &statement)),
+        None => Answer::Misfit("an endorsement of what changes nothing".into()),
+    }
+}
+
+/// What is endorsed for a decided change; `None` if the request changes nothing by itself.
+pub(crate) fn statement(
+    parts: &Parts,
+    request: &Examined,
+    decided: &Decided,
+    operation: OperationId,
+) -> Option<Statement> {
+    let Intent::Change(command) = &decided.judgement.intent else { return None };
+    Some(Statement {
+        cluster: parts.membership.cluster,
+        group: decided.group.0,
+        operation,
+        request: request.hash,
+        name: request.authenticated.name,
+        expires: request.authenticated.expires.saturating_mul(1_000),
+        command: command.clone(),
+        state_version: decided.judgement.state_version,
+        chain: decided.judgement.chain.clone(),
+    })
+}
+
+/// Signs it, and denies from now on what it denies.
+pub(crate) fn sign(
+    parts: &Parts,
+    request: &Examined,
+    decided: &Decided,
+    statement: &Statement,
+) -> crate::keystore::Endorsement {
+    let version = decided.judgement.state_version;
+    let until = request.dead_after();
+    parts.denials.lock().endorsed(statement.operation, &statement.command, version, until);
+    statement.endorse(parts.node, &parts.signing_key, decided.now)
+}
+
+/// Endorses that time passes in an idle group: only this member's own clock stands behind it.
+pub(super) async fn time(parts: &Arc<Parts>, from: u64, group: u32, operation: OperationId) -> Answer {
+    if operation.node != from || group >= parts.groups {
+        return Answer::Misfit("a time entry of another node's, or of no group".into());
+    }
+    match parts.now() {
+        Ok(now) => Answer::Endorsed(time_statement(parts, group, operation).endorse(
+            parts.node,
+            &parts.signing_key,
+            now,
+        )),
+        Err(_) => Answer::Abstained(Abstention::Clock),
+    }
+}
+
+/// The statement of a time entry.
+pub(crate) fn time_statement(parts: &Parts, group: u32, operation: OperationId) -> Statement {
+    Statement {
+        cluster: parts.membership.cluster,
+        group,
+        operation,
+        request: [0; 32],
+        name: [0; 32],
+        expires: 0,
+        command: Command::Time,
+        state_version: 0,
+        chain: Vec::new(),
+    }
+}
+
+/// Whether two clocks are close enough for one entry.
+pub(crate) fn close(a: u64, b: u64) -> bool {
+    a.abs_diff(b) <= CLOCK_SPREAD
+}

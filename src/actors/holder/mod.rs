@@ -1,0 +1,89 @@
+//! What this node answers to other nodes, and to itself where it coordinates: each answer follows from its own
+//! judgement of the client's request. A coordinator that asks for anything else is refused, and it is counted.
+
+mod contribute;
+mod deliver;
+mod endorse;
+mod generate;
+pub mod nonces;
+
+use std::sync::Arc;
+
+use super::decide::{Asked, Declined, Purpose};
+use super::examined::Examined;
+use super::metrics::OfNode;
+use super::parts::Parts;
+use super::wire::{Abstention, Answer, Call, Forwarded};
+use crate::problem::Problem;
+
+pub use generate::{Sealed, session_of};
+
+/// Answers one call of `from`, whose identity TLS has proven.
+pub async fn answer(parts: &Arc<Parts>, from: u64, call: Call) -> Answer {
+    let answer = match call {
+        Call::Endorse(forwarded) => endorse::change(parts, from, forwarded).await,
+        Call::EndorseTime { group, operation } => endorse::time(parts, from, group, operation).await,
+        Call::Cosign(..) | Call::Commit(_) | Call::Derive(_) => contribute::to_use(parts, from, call).await,
+        Call::SignShare(operation, attempt, list) => {
+            contribute::second_round(parts, from, (operation, attempt), list).await
+        }
+        Call::Begin(forwarded, beginning) => generate::begin(parts, from, forwarded, beginning).await,
+        Call::Continue(ceremony, round, messages) => {
+            generate::proceed(parts, from, ceremony, round, messages).await
+        }
+        Call::Standing(ceremony) => Answer::Standing { refused: parts.ceremonies.lock().failed(&ceremony) },
+        Call::Envelopes(after) => deliver::envelopes(parts, from, after).await,
+        Call::Confirm(name) => deliver::confirm(parts, from, name).await,
+    };
+    if let Answer::Misfit(reason) = &answer {
+        parts.metrics.misfits.get_or_create(&OfNode { node: from }).inc();
+        tracing::warn!(from, reason, "a call did not fit");
+    }
+    answer
+}
+
+/// Authenticates a forwarded request as if the client had sent it here.
+async fn examine(parts: &Arc<Parts>, forwarded: &Forwarded) -> Result<Arc<Examined>, Answer> {
+    let now = parts.now().map_err(|_| Answer::Abstained(Abstention::Clock))?;
+    let (pool, request) = (parts.clone(), forwarded.request.clone());
+    let examined = parts.pool.run(move || Examined::of_node(request, &pool.rules, now)).await;
+    match examined {
+        Err(_) => Err(Answer::Abstained(Abstention::Busy)),
+        Ok(Err(problem)) => {
+            parts.metrics.refusals.inc();
+            Err(refused(problem))
+        }
+        Ok(Ok(examined)) => Ok(Arc::new(examined)),
+    }
+}
+
+fn asked(purpose: Purpose, from: u64, forwarded: &Forwarded) -> Asked {
+    Asked {
+        purpose,
+        operation: forwarded.operation,
+        attempt: forwarded.attempt,
+        coordinator: from,
+        needs: forwarded.needs.clone(),
+        participants: forwarded.participants.clone(),
+    }
+}
+
+fn refused(problem: Problem) -> Answer {
+    Answer::Refused(Box::new(problem))
+}
+
+impl From<Declined> for Answer {
+    fn from(declined: Declined) -> Self {
+        match declined {
+            Declined::Refused(problem) => Answer::Refused(problem),
+            Declined::Abstained(abstention) => Answer::Abstained(abstention),
+            Declined::Repeat => Answer::Misfit("a repeated attempt whose answer is gone".into()),
+        }
+    }
+}
+
+impl From<Abstention> for Answer {
+    fn from(abstention: Abstention) -> Self {
+        Answer::Abstained(abstention)
+    }
+}

@@ -1,0 +1,72 @@
+//! What a node counts about requests and ceremonies.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+
+use crate::telemetry;
+
+/// The node that something was counted about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfNode {
+    /// Its id.
+    pub node: u64,
+}
+
+/// Counters and histograms; cheap to clone.
+#[derive(Clone)]
+pub struct Metrics {
+    /// Requests served.
+    pub served: Counter,
+    /// Requests refused to clients.
+    pub refused: Counter,
+    /// Validly signed requests that this node refused as holder or endorser.
+    pub refusals: Counter,
+    /// Requests refused as replays.
+    pub replays: Counter,
+    /// Questions under another node's operation id.
+    pub foreign_operations: Counter,
+    /// Frames that could not be read, or did not fit a ceremony, by sender.
+    pub misfits: Family<OfNode, Counter>,
+    /// Proven lies in ceremonies, by liar.
+    pub liars: Family<OfNode, Counter>,
+    /// Keys generated.
+    pub generated: Counter,
+    /// Shares that arrived by envelope.
+    pub delivered: Counter,
+    /// Seconds from a client's request to the answer.
+    pub seconds: Histogram,
+}
+
+impl Metrics {
+    /// Registers everything under `conclave_`.
+    pub fn register(registry: &telemetry::Metrics) -> Self {
+        let metrics = Self {
+            served: Counter::default(),
+            refused: Counter::default(),
+            refusals: Counter::default(),
+            replays: Counter::default(),
+            foreign_operations: Counter::default(),
+            misfits: Family::default(),
+            liars: Family::default(),
+            generated: Counter::default(),
+            delivered: Counter::default(),
+            seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 16)),
+        };
+        let all = metrics.clone();
+        registry.register(|registry| {
+            registry.register("requests_served", "Client requests answered with success", all.served);
+            registry.register("requests_refused", "Client requests refused or failed", all.refused);
+            registry.register("holder_refusals", "Signed requests this node refused as a holder", all.refusals);
+            registry.register("replays", "Requests refused as replays", all.replays);
+            registry.register("foreign_operations", "Questions under another node's operation", all.foreign_operations);
+            registry.register("misfits", "Frames that did not fit, by sender", all.misfits);
+            registry.register("liars", "Proven lies in ceremonies, by node", all.liars);
+            registry.register("keys_generated", "Keys generated through this node", all.generated);
+            registry.register("shares_delivered", "Shares that arrived by envelope", all.delivered);
+            registry.register("request_seconds", "Time from a client's request to its answer", all.seconds);
+        });
+        metrics
+    }
+}
