@@ -272,7 +272,8 @@ fn an_identity_opens_for_its_node_with_its_key_only() {
 
 #[tokio::test]
 async fn check_names_what_is_wrong() {
-    let cases: [(&str, &dyn Fn(&Made), &str); 9] = [
+    type Case<'a> = (&'a str, &'a dyn Fn(&Made), &'a str);
+    let cases: [Case<'_>; 9] = [
         (
             "a peer certificate of another node",
             &|m| m.swap((2, "peer.pem"), (1, "peer.pem")),
