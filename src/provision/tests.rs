@@ -270,9 +270,25 @@ fn an_identity_opens_for_its_node_with_its_key_only() {
     assert_eq!(open(1, 2), Some(SealedError::WrongKey));
 }
 
+#[test]
+fn keys_that_membership_does_not_pin_are_refused() {
+    let made = made();
+    let (config, key) = (made.config(1), made.key(1));
+    // Sealed for the right node of the right cluster under the right key, and not the node's own.
+    let mut rng = StdRng::seed_from_u64(7);
+    fs::remove_file(&config.peer.identity).unwrap();
+    let stranger = Identity::generate(&mut rng);
+    stranger
+        .create(&config.peer.identity, &config.cluster.0, 1, &key, &mut rng)
+        .unwrap();
+    let refused = Started::open(&config, &key).err().unwrap();
+    assert!(matches!(refused, ProvisionError::Mismatch { path, .. } if path == config.peer.identity));
+}
+
 #[tokio::test]
 async fn check_names_what_is_wrong() {
-    let cases: [(&str, &dyn Fn(&Made), &str); 9] = [
+    type Case<'a> = (&'a str, &'a dyn Fn(&Made), &'a str);
+    let cases: [Case<'_>; 9] = [
         (
             "a peer certificate of another node",
             &|m| m.swap((2, "peer.pem"), (1, "peer.pem")),
