@@ -17,4 +17,5 @@ pub mod provision;
 pub mod replay;
 pub mod reply;
 pub mod seal;
+pub mod status;
 pub mod telemetry;

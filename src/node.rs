@@ -1,1 +1,431 @@
-//! The composition root.
+//! The composition root: the only file that knows every part of a node, and the order in which they start and stop.
+//!
+//! Logs, hardening, lock, admin listener, seal; then keys, audit record (read back), consensus, transport, actors,
+//! the public listener. A sealed node answers nothing but health.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use actix::Arbiter;
+use bytes::Bytes;
+use conclave_consensus::{Application, Consensus, GroupId, Outbound, Settings as RaftSettings};
+use conclave_shares::ShareStore;
+use conclave_threshold::envelope::EnvelopeKey;
+use conclave_transport::{BoxFuture, Handler, Lane, Network, NodeId, Peer, Refused, Transport};
+use ed25519_dalek::{Signer, VerifyingKey};
+use parking_lot::Mutex;
+use rand::RngCore;
+use rand::rngs::OsRng;
+use tokio::sync::Notify;
+
+use crate::actors::application::KeystoreApplication;
+use crate::actors::coordinator::upkeep;
+use crate::actors::crypto_pool::CryptoPool;
+use crate::actors::metrics::Metrics as RequestMetrics;
+use crate::actors::parts::Parts;
+use crate::actors::registry::Registry;
+use crate::actors::wire::{Abstention, Answer, Call};
+use crate::audit::{Audit, RefusalRate, Settings as AuditSettings};
+use crate::authorization::{ChainCache, DidKey, Policy};
+use crate::config::{Config, ConfigError, MeterAdmins, Twins};
+use crate::membership::{Member, Membership};
+use crate::operation::judge::Rules;
+use crate::provision::cluster::HookError;
+use crate::provision::lock::DirectoryLock;
+use crate::provision::{NodeMaterial, Started};
+use crate::replay::{HolderClock, Moment, ReplayGuard, Settings as ReplaySettings};
+use crate::seal::{self, NodeKey};
+use crate::status::StatusSource;
+use crate::{cli, replay, telemetry};
+
+/// Chains whose proofs are remembered as verified.
+const CHAINS: usize = 65_536;
+/// Jobs that wait for the crypto pool.
+const POOL_QUEUE: usize = 4_096;
+/// Recorded refusals a second.
+const REFUSALS: u32 = 200;
+
+/// Why a node does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A file or a socket.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// Anything that failed while a part was started: which part, and its own error.
+    #[error("{part}")]
+    Start {
+        /// The part.
+        part: &'static str,
+        /// Its error.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+fn start<E: Into<Box<dyn std::error::Error + Send + Sync>>>(part: &'static str) -> impl FnOnce(E) -> NodeError {
+    move |source| NodeError::Start { part, source: source.into() }
+}
+
+/// The one-use permission to create the Raft groups, written by `init` and `dev`.
+///
+/// # Errors
+/// What consensus says.
+pub fn bootstrap(material: &NodeMaterial<'_>) -> Result<(), HookError> {
+    let folder = material.config.data_dir.join("raft");
+    std::fs::create_dir_all(&material.config.data_dir)?;
+    Consensus::bootstrap(&folder, &raft_settings(material.config, &nodes_of(material)))?;
+    Ok(())
+}
+
+fn nodes_of(material: &NodeMaterial<'_>) -> Vec<u64> {
+    material.genesis.body().members.iter().map(|member| member.node).collect()
+}
+
+fn raft_settings(config: &Config, nodes: &[u64]) -> RaftSettings {
+    let mut settings = RaftSettings::new(config.cluster.0, config.node, nodes.to_vec());
+    settings.groups = config.groups;
+    settings.tick_ms = config.raft.tick_ms;
+    settings.heartbeat_ticks = usize::try_from(config.raft.heartbeat_ticks).unwrap_or(4);
+    settings.election_ticks = usize::try_from(config.raft.election_ticks).unwrap_or(20);
+    settings
+}
+
+/// Runs a node until SIGINT or SIGTERM (or, if asked to, the end of standard input).
+///
+/// # Errors
+/// [`NodeError`].
+pub fn run(config: Config, exit_with_stdin: bool) -> Result<ExitCode, NodeError> {
+    telemetry::logs::start(&config.log).map_err(start("logs"))?;
+    telemetry::hardening::keep_memory_private().map_err(start("memory protection"))?;
+    // A second installation fails and changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let system = actix::System::with_tokio_rt(|| {
+        // The runtime of transport, consensus callers and upkeep; HTTP workers and arbiters have their own.
+        #[allow(clippy::expect_used, reason = "without threads there is no node and nobody to tell but the process")]
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .expect("the runtime's threads start")
+    });
+    system.block_on(async move {
+        let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let ended = async move {
+            tokio::select! {
+                _ = terminated.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+                () = cli::dev::parent::gone(), if exit_with_stdin => {}
+            }
+        };
+        serve(config, ended).await
+    })
+}
+
+async fn serve(config: Config, ended: impl Future<Output = ()>) -> Result<ExitCode, NodeError> {
+    let _lock = DirectoryLock::take(&config.data_dir).map_err(start("the data directory"))?;
+    let status = Arc::new(StatusSource::new(&config));
+    let registry = telemetry::Metrics::new();
+    let (door, attempts) = seal::unseal::door();
+    let admin = telemetry::Admin {
+        node: config.node,
+        ready: status.readiness(),
+        status: status.report(),
+        metrics: registry.clone(),
+        door,
+    };
+    let (admin, _) = telemetry::admin::serve(config.listen.admin, admin)?;
+    let admin_handle = admin.handle();
+    tokio::spawn(admin);
+
+    tokio::pin!(ended);
+    let opened = seal::obtain(&config.seal, &config.cluster.0, config.node, attempts);
+    let node_key = tokio::select! {
+        key = opened => key.map_err(start("the seal"))?,
+        () = &mut ended => return Ok(ExitCode::SUCCESS),
+    };
+    let node = Node::start(&config, &node_key, &registry, &status).await?;
+    drop(node_key);
+    status.opened(node.parts.clone());
+    let service = Arc::new(crate::api::Settings::of(&config).map_err(start("the public listener"))?);
+    let http = crate::api::serve(&service, node.registry.clone()).map_err(start("the public listener"))?;
+    let http_handle = http.handle();
+    let http = tokio::spawn(http);
+
+    let announce = {
+        let ready = status.readiness();
+        async move {
+            while ready().is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            println!("ready");
+            let _ = std::io::stdout().flush();
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = &mut ended => tracing::info!("stopping"),
+        () = announce => {}
+        stopped = http => {
+            if let Ok(Err(error)) = stopped {
+                tracing::error!(%error, "the public listener ended");
+            }
+        }
+    }
+    // Leaderships first, so that the others go on at once; then what clients still wait for.
+    node.parts.consensus.shutdown().await;
+    http_handle.stop(true).await;
+    node.parts.network.shutdown().await;
+    admin_handle.stop(false).await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A running node.
+struct Node {
+    parts: Arc<Parts>,
+    registry: Arc<Registry>,
+}
+
+impl Node {
+    async fn start(
+        config: &Config,
+        node_key: &NodeKey,
+        metrics: &telemetry::Metrics,
+        status: &Arc<StatusSource>,
+    ) -> Result<Self, NodeError> {
+        let material = Started::open(config, node_key).map_err(start("the node's identity"))?;
+        let membership = Arc::new(membership(config, &material)?);
+        let mut boot = [0; 16];
+        OsRng.fill_bytes(&mut boot);
+
+        let started = Instant::now();
+        let wall = Parts::system_ms();
+        let mut fingerprints = [0; 32];
+        OsRng.fill_bytes(&mut fingerprints);
+        let replay_settings = ReplaySettings {
+            twins: match config.twins {
+                Twins::Allow => replay::Twins::Allow,
+                Twins::None => replay::Twins::None,
+            },
+            ..ReplaySettings::default()
+        };
+        let mut replays = ReplayGuard::new(replay_settings, fingerprints, Moment { mono_ms: 0, wall_ms: wall });
+        let signing_key = material.identity.signing_key().clone();
+        let (audit, replays) = {
+            let (folder, settings) = (config.data_dir.join("audit"), audit_settings(config));
+            let key = signing_key.clone();
+            let sign = move |message: &[u8]| key.sign(message).to_bytes();
+            let opened = tokio::task::spawn_blocking(move || {
+                let audit = Audit::open(&folder, settings, sign, |record| replays.restore(record));
+                (audit, replays)
+            });
+            let (audit, mut restored) = opened.await.map_err(start("the audit record"))?;
+            restored.restored();
+            (audit.map_err(start("the audit record"))?, restored)
+        };
+        let clock = HolderClock::new(audit.recorded_ms());
+
+        let shares = {
+            let key = conclave_shares::NodeKey::new(Box::new(*node_key.expose()));
+            let (folder, epochs) = (config.data_dir.join("shares"), config.data_dir.join("epochs.sealed"));
+            let (cluster, node) = (config.cluster.0, config.node);
+            let opened =
+                tokio::task::spawn_blocking(move || ShareStore::open(&folder, &epochs, key, cluster, node, OsRng));
+            opened.await.map_err(start("the share store"))?.map_err(start("the share store"))?
+        };
+
+        let nodes: Vec<u64> = membership.members.iter().map(|member| member.node).collect();
+        let application = Arc::new(KeystoreApplication::new(membership.clone()));
+        let lanes = Arc::new(Lanes::default());
+        let raft = raft_settings(config, &nodes);
+        let folder = config.data_dir.join("raft");
+        let as_application: Arc<dyn Application> = application.clone();
+        let consensus = Consensus::open(raft, &folder, as_application, lanes.clone()).map_err(start("consensus"))?;
+
+        let doors = Arc::new(Doors { consensus: consensus.clone(), registry: Mutex::new(None), wake: Arc::default() });
+        let transport = Transport::start(transport_settings(config, &material, boot), doors.clone());
+        let network: Arc<dyn Network> = Arc::new(transport.await.map_err(start("the links to other nodes"))?);
+        lanes.connect(network.clone());
+
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let threads = match config.limits.crypto_threads {
+            0 => cores.saturating_sub(1).max(1),
+            threads => threads,
+        };
+        let parts = Arc::new(Parts {
+            node: config.node,
+            boot,
+            membership,
+            service_id: service_id(config),
+            rules: rules(config),
+            signing_key,
+            envelope_key: EnvelopeKey::from_bytes(&material.identity.envelope_secret().to_bytes()),
+            consensus,
+            groups: config.groups,
+            network,
+            shares: Arc::new(shares),
+            audit,
+            refusals: Mutex::new(RefusalRate::new(REFUSALS)),
+            replays: Mutex::new(replays),
+            clock: Mutex::new(clock),
+            pool: CryptoPool::start(threads, POOL_QUEUE)?,
+            denials: Mutex::default(),
+            ceremonies: Mutex::default(),
+            nonces: Mutex::default(),
+            answers: Mutex::default(),
+            open_keys: Mutex::new(HashMap::new()),
+            metrics: RequestMetrics::register(metrics),
+            started,
+            operations: AtomicU64::new(0),
+        });
+        let told = parts.clone();
+        application.listen(Box::new(move |_: GroupId, entry, _| {
+            if let Some(keystore) = entry.statement.command.keystore() {
+                told.denials.lock().decided(&keystore, &entry.statement.operation);
+            }
+        }));
+        let arbiters = vec![Arbiter::new().handle()];
+        let registry = Arc::new(Registry::new(parts.clone(), arbiters));
+        *doors.registry.lock() = Some(registry.clone());
+        tokio::spawn(upkeep::deliveries(parts.clone(), doors.wake.clone()));
+        tokio::spawn(upkeep::chores(parts.clone()));
+        status.count(metrics, &parts, &registry);
+        Ok(Self { parts, registry })
+    }
+}
+
+fn membership(config: &Config, material: &Started) -> Result<Membership, NodeError> {
+    let members = material.members.iter().map(|peer| {
+        let verifying_key = VerifyingKey::from_bytes(&peer.identity).map_err(start("the genesis statement"))?;
+        let index = u16::try_from(peer.node).map_err(start("the genesis statement"))?;
+        let (address, envelope_key) = (peer.address.clone(), peer.envelope);
+        Ok(Member { node: peer.node, index, address, verifying_key, envelope_key })
+    });
+    Ok(Membership { cluster: config.cluster.0, index: 1, members: members.collect::<Result<_, NodeError>>()? })
+}
+
+fn rules(config: &Config) -> Rules {
+    Rules {
+        public_url: config.public_url.to_string().trim_end_matches('/').to_owned(),
+        policy: Policy::new(config.public_url.authority()),
+        cluster: config.cluster.0,
+        meter_admins: match &config.meter_admins {
+            MeterAdmins::Anyone => None,
+            MeterAdmins::These(admins) => Some(admins.clone()),
+        },
+        chains: ChainCache::new(CHAINS),
+    }
+}
+
+/// Clients expect a service's DID with a meter: the operator's, who answers for the cluster.
+fn service_id(config: &Config) -> String {
+    let operator = config.operators.keys.first().and_then(|key| VerifyingKey::from_bytes(&key.0).ok());
+    operator.map(|key| DidKey::of(&key).did).unwrap_or_default()
+}
+
+fn audit_settings(config: &Config) -> AuditSettings {
+    let mut settings = AuditSettings::new(config.cluster.0, config.node);
+    settings.segment_bytes = config.audit.segment_bytes;
+    settings.segment_age_ms = config.audit.segment_seconds * 1_000;
+    settings.low_disk_percent = config.audit.minimum_free_percent;
+    settings.retention.age_ms = u64::from(config.audit.retention_days) * 86_400_000;
+    if config.audit.retention_bytes > 0 {
+        settings.retention.bytes = config.audit.retention_bytes;
+    }
+    settings
+}
+
+fn transport_settings(config: &Config, material: &Started, boot: [u8; 16]) -> conclave_transport::Settings {
+    let peers = material.members.iter().filter(|peer| peer.node != config.node);
+    conclave_transport::Settings {
+        cluster: config.cluster.0,
+        node: config.node,
+        boot,
+        listen: config.listen.peer,
+        certificate_chain: material.peer_chain.clone(),
+        private_key: material.identity.peer_private_key().into(),
+        roots: material.peer_roots.clone(),
+        peers: peers
+            .map(|peer| Peer { node: peer.node, address: peer.address.clone(), public_key: peer.identity })
+            .collect(),
+        bounds: conclave_transport::Bounds::default(),
+    }
+}
+
+/// Consensus' way out; the network is connected once it has started.
+#[derive(Default)]
+struct Lanes(Mutex<Option<Arc<dyn Network>>>);
+
+impl Lanes {
+    fn connect(&self, network: Arc<dyn Network>) {
+        *self.0.lock() = Some(network);
+    }
+
+    fn send_on(&self, lane: Lane, to: NodeId, frame: Vec<u8>) {
+        // Raft sends again what is lost here.
+        if let Some(network) = self.0.lock().clone() {
+            let _ = network.send(to, lane, Bytes::from(frame));
+        }
+    }
+}
+
+impl Outbound for Lanes {
+    fn send(&self, to: NodeId, frame: Vec<u8>) {
+        self.send_on(Lane::Raft, to, frame);
+    }
+
+    fn send_bulk(&self, to: NodeId, frame: Vec<u8>) {
+        self.send_on(Lane::Bulk, to, frame);
+    }
+}
+
+/// Where frames of other nodes come in.
+struct Doors {
+    consensus: Consensus,
+    registry: Mutex<Option<Arc<Registry>>>,
+    wake: Arc<Notify>,
+}
+
+impl Handler for Doors {
+    fn message(&self, from: NodeId, _lane: Lane, payload: Bytes) {
+        self.consensus.receive(from, &payload);
+    }
+
+    fn call(
+        &self,
+        from: NodeId,
+        payload: Bytes,
+        left: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, Refused>> {
+        let registry = self.registry.lock().clone();
+        Box::pin(async move {
+            let Some(registry) = registry else { return Err(Refused::Busy) };
+            let answer = match Call::decode(&payload) {
+                Some(call) => {
+                    // Spawned: a contribution that has begun is finished, whatever becomes of the connection.
+                    let held = tokio::spawn(async move { registry.hold(from, call).await });
+                    match tokio::time::timeout(left, held).await {
+                        Ok(Ok(answer)) => answer,
+                        _ => Answer::Abstained(Abstention::Busy),
+                    }
+                }
+                None => Answer::Misfit("a call that cannot be read".into()),
+            };
+            Ok(answer.encode().into())
+        })
+    }
+
+    fn link(&self, peer: NodeId, up: bool) {
+        self.consensus.link(peer, up);
+        if up {
+            self.wake.notify_one();
+        } else if let Some(registry) = self.registry.lock().as_ref() {
+            registry.disconnected(peer);
+        }
+    }
+}

@@ -7,12 +7,15 @@
 pub mod answers;
 pub mod application;
 pub mod ceremonies;
+pub mod coordinator;
 pub mod crypto_pool;
 pub mod decide;
 pub mod denials;
 pub mod examined;
 pub mod holder;
+pub mod keystore;
 pub mod metrics;
 pub mod parts;
+pub mod registry;
 pub mod views;
 pub mod wire;

@@ -41,6 +41,8 @@ pub struct Parts {
     pub boot: [u8; 16],
     /// The members and their keys.
     pub membership: Arc<Membership>,
+    /// The cluster's own DID, shown with meters.
+    pub service_id: String,
     /// How requests are judged.
     pub rules: Rules,
     /// Signs endorsements and ceremony messages.

@@ -1,27 +1,30 @@
-//! One file for each subcommand: its arguments (clap) and a `run` that does it.
+//! The command line: one file for each subcommand, its arguments (clap) and a `run` that does it.
 
-pub mod dev;
-pub mod init;
-pub mod status;
-pub mod unseal;
-//! The command line: one file per subcommand.
-
+pub mod audit;
 pub mod bench;
 mod cluster;
 pub mod connection;
 pub mod demo;
+pub mod dev;
 mod duration;
 pub mod id;
+pub mod init;
 pub mod key;
 pub mod keystore;
 pub mod meter;
 pub mod output;
+pub mod server;
+pub mod status;
 #[cfg(test)]
 mod story;
+pub mod unseal;
 pub mod zcap;
 
-use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::node::bootstrap;
 
 /// A key management cluster that speaks WebKMS; no node ever holds a whole key
 #[derive(Debug, Parser)]
@@ -33,6 +36,12 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Dev(dev::DevArguments),
+    Init(init::InitArguments),
+    Server(server::ServerArguments),
+    Unseal(unseal::UnsealArguments),
+    Status(status::StatusArguments),
+    Audit(audit::AuditCommand),
     Id(id::IdCommand),
     Meter(meter::MeterCommand),
     Keystore(keystore::KeystoreCommand),
@@ -43,9 +52,26 @@ enum Command {
 }
 
 impl Arguments {
-    /// Runs the command.
-    pub async fn run(self) -> ExitCode {
+    /// Runs the command. `server` and `dev` make their own runtimes; the others get a small one.
+    pub fn run(self) -> ExitCode {
         match self.command {
+            Command::Server(arguments) => report(server::run(&arguments)),
+            Command::Init(arguments) => report(init::run(arguments, bootstrap)),
+            Command::Audit(command) => command.run(),
+            other => match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+                Ok(runtime) => runtime.block_on(other.run_async()),
+                Err(error) => report::<std::io::Error>(Err(error)),
+            },
+        }
+    }
+}
+
+impl Command {
+    async fn run_async(self) -> ExitCode {
+        match self {
+            Command::Dev(arguments) => report(dev::run(arguments, bootstrap).await),
+            Command::Unseal(arguments) => report(unseal::run(arguments).await),
+            Command::Status(arguments) => report(status::run(arguments).await),
             Command::Id(command) => command.run().await,
             Command::Meter(command) => command.run().await,
             Command::Keystore(command) => command.run().await,
@@ -53,6 +79,23 @@ impl Arguments {
             Command::Zcap(command) => command.run().await,
             Command::Bench(command) => command.run().await,
             Command::Demo(command) => command.run().await,
+            Command::Server(_) | Command::Init(_) | Command::Audit(_) => ExitCode::FAILURE,
         }
     }
+}
+
+/// Prints an error with everything behind it.
+fn report<E: std::error::Error>(result: Result<ExitCode, E>) -> ExitCode {
+    let error = match result {
+        Ok(code) => return code,
+        Err(error) => error,
+    };
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text = format!("{text}: {inner}");
+        source = inner.source();
+    }
+    eprintln!("conclave: {text}");
+    ExitCode::FAILURE
 }

@@ -135,7 +135,6 @@ fn render(answers: &[Answered]) -> String {
             "state",
             "ready",
             "links up",
-            "shares",
             "open envelopes",
             "admin",
         ]
@@ -151,12 +150,11 @@ fn render(answers: &[Answered]) -> String {
                     state_name(status.state).to_owned(),
                     if status.ready { "yes" } else { "no" }.to_owned(),
                     format!("{up} of {}", status.links.len()),
-                    status.shares.held.to_string(),
                     status.shares.open_envelopes.to_string(),
                     answer.admin.clone(),
                 ]
             }
-            None => ["?", "no answer", "-", "-", "-", "-", &answer.admin]
+            None => ["?", "no answer", "-", "-", "-", &answer.admin]
                 .map(str::to_owned)
                 .to_vec(),
         });
@@ -310,7 +308,6 @@ mod tests {
                 vec![group(0, Some(2), 4), group(1, None, 5)]
             },
             shares: ShareStatus {
-                held: 7,
                 open_envelopes: 1,
                 open: vec![OpenEnvelope {
                     keystore: "k1".to_owned(),

@@ -91,8 +91,8 @@ pub struct LinkStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct ShareStatus {
-    /// Shares held.
-    pub held: u64,
+
+
     /// Envelopes kept for members that have not confirmed their share.
     pub open_envelopes: u64,
     /// The first of those.

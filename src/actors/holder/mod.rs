@@ -16,6 +16,9 @@ use super::parts::Parts;
 use super::wire::{Abstention, Answer, Call, Forwarded};
 use crate::problem::Problem;
 
+pub(crate) use contribute::key_name;
+pub(crate) use endorse::{sign as sign_statement, statement as statement_of, time_statement};
+pub(crate) use generate::ceremony_id;
 pub use generate::{Sealed, session_of};
 
 /// Answers one call of `from`, whose identity TLS has proven.

@@ -1,0 +1,155 @@
+//! Asking holders: as many as the quorum needs beside this node, in turn, one more for each that is silent, behind
+//! or lying, at most three quorums. What comes back was judged by the holder that gave it.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+
+use super::Work;
+use super::change::no_quorum;
+use crate::actors::wire::{Answer, Call};
+use crate::identifier::LocalId;
+use crate::keystore::KeyRecord;
+use crate::problem::Problem;
+
+/// Silence after which another holder is asked as well.
+const IMPATIENCE: Duration = Duration::from_millis(400);
+/// Longest wait for one holder.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Attempts that one holder accepts of one operation.
+const MAX_ATTEMPTS: u8 = 4;
+
+/// The key that is used.
+pub(super) struct Target {
+    pub(super) keystore: LocalId,
+    pub(super) key: LocalId,
+    pub(super) record: Box<KeyRecord>,
+}
+
+/// Holders that were asked, and what is left to ask.
+pub(super) struct Holders {
+    left: Vec<u64>,
+    attempt: u8,
+    refusals: Vec<Problem>,
+    /// Those that lied or did not answer: not asked again for this request.
+    excluded: BTreeSet<u64>,
+    tolerated: usize,
+}
+
+impl Holders {
+    /// The members with a live link, beginning with another one each time.
+    pub(super) fn new(work: &Work) -> Self {
+        let parts = &work.parts;
+        let members = &parts.membership.members;
+        let mut left: Vec<u64> = members
+            .iter()
+            .map(|member| member.node)
+            .filter(|node| *node != parts.node && parts.network.connected(*node))
+            .collect();
+        if !left.is_empty() {
+            let offset = usize::try_from(work.operation.counter).unwrap_or(0) % left.len();
+            left.rotate_left(offset);
+        }
+        let tolerated = members.len() - parts.membership.quorum();
+        Self { left, attempt: 0, refusals: Vec::new(), excluded: BTreeSet::new(), tolerated }
+    }
+
+    /// Never asks this node again for this request.
+    pub(super) fn exclude(&mut self, node: u64) {
+        self.excluded.insert(node);
+        self.left.retain(|other| *other != node);
+    }
+
+    /// Gathers contributions of `count` holders. `ask` makes the question for a node and an attempt, with what the
+    /// asker needs to understand the answer; each question is made afresh.
+    pub(super) async fn gather<T, F>(
+        &mut self,
+        work: &Work,
+        count: usize,
+        ask: impl Fn(u64, u8) -> F,
+    ) -> Result<Vec<(u64, T, Answer)>, Problem>
+    where
+        F: Future<Output = Result<(T, Call), Problem>>,
+    {
+        let mut gathered = Vec::new();
+        let mut asked = FuturesUnordered::new();
+        loop {
+            while gathered.len() + asked.len() < count {
+                let Some(node) = self.next() else { break };
+                asked.push(send(work, node, ask(node, self.next_attempt())));
+            }
+            if asked.is_empty() {
+                return Err(self.failure());
+            }
+            let next = match tokio::time::timeout(IMPATIENCE, asked.next()).await {
+                Ok(next) => next,
+                Err(_) => {
+                    if let Some(node) = self.next() {
+                        asked.push(send(work, node, ask(node, self.next_attempt())));
+                        continue;
+                    }
+                    asked.next().await
+                }
+            };
+            match next {
+                Some((node, Ok((context, answer)))) => match answer {
+                    Answer::Refused(problem) => {
+                        self.refusals.push(*problem);
+                        if self.refusals.len() > self.tolerated {
+                            return Err(self.failure());
+                        }
+                    }
+                    Answer::Abstained(reason) => tracing::debug!(node, %reason, "a holder abstained"),
+                    Answer::Misfit(reason) => tracing::warn!(node, reason, "a holder did not understand"),
+                    answer => {
+                        gathered.push((node, context, answer));
+                        if gathered.len() == count {
+                            return Ok(gathered);
+                        }
+                    }
+                },
+                Some((node, Err(error))) => tracing::debug!(node, error, "a holder did not answer"),
+                None => {}
+            }
+            if work.left().is_zero() {
+                return Err(self.failure());
+            }
+        }
+    }
+
+    fn next(&mut self) -> Option<u64> {
+        if self.left.is_empty() { None } else { Some(self.left.remove(0)) }
+    }
+
+    fn next_attempt(&mut self) -> u8 {
+        self.attempt = (self.attempt + 1).min(MAX_ATTEMPTS);
+        self.attempt
+    }
+
+    fn failure(&mut self) -> Problem {
+        // More holders than may be wrong have refused: that is the answer. Fewer say nothing yet.
+        if self.refusals.len() > self.tolerated {
+            if let Some(problem) = self.refusals.pop() {
+                return problem;
+            }
+        }
+        no_quorum("use this key")
+    }
+}
+
+/// Asks one holder what `question` makes.
+async fn send<T>(
+    work: &Work,
+    node: u64,
+    question: impl Future<Output = Result<(T, Call), Problem>>,
+) -> (u64, Result<(T, Answer), String>) {
+    let (context, call) = match question.await {
+        Ok(question) => question,
+        Err(problem) => return (node, Err(problem.message)),
+    };
+    let answer = work.parts.ask(node, &call, PATIENCE.min(work.left())).await;
+    (node, answer.map(|answer| (context, answer)).map_err(|error| error.to_string()))
+}

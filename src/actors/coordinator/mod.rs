@@ -1,0 +1,214 @@
+//! What this node does with a request that reached it: reads, changes and uses. The coordinator is trusted with
+//! nothing: every contribution and endorsement that it gathers was judged by the node that gave it.
+
+mod change;
+mod derive;
+mod gather;
+mod generate;
+mod read;
+mod sign;
+pub mod upkeep;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use conclave_consensus::{GroupId, ProposeError};
+
+use super::decide::{Asked, Declined, Purpose, Weighed, group_of, weigh};
+use super::examined::Examined;
+use super::parts::Parts;
+use super::views::GROUP_ZERO;
+use super::wire::{Abstention, Forwarded};
+use crate::identifier::OperationId;
+use crate::keystore::{KeystoreRecord, query};
+use crate::operation::judge::{Intent, Using};
+use crate::operation::route::{Named, Route};
+use crate::problem::Problem;
+use crate::reply::Reply;
+
+pub use read::describe_key;
+
+/// The node that the client reached owns the answer for this long; the client gives up at 10 s.
+const DEADLINE: Duration = Duration::from_secs(8);
+/// Longest wait for a leader before a refusal that cannot be confirmed is a 503.
+const CONFIRMATION: Duration = Duration::from_secs(3);
+
+/// A client's request under way.
+#[derive(Clone)]
+pub struct Work {
+    /// The node's parts.
+    pub parts: Arc<Parts>,
+    /// The request.
+    pub request: Arc<Examined>,
+    /// Its name.
+    pub operation: OperationId,
+    /// Client addresses for the allow list.
+    pub addresses: Arc<[IpAddr]>,
+    /// When the client must have an answer.
+    pub deadline: Instant,
+}
+
+impl Work {
+    /// New work for a request that has just been authenticated.
+    pub fn new(parts: &Arc<Parts>, request: Arc<Examined>, addresses: Arc<[IpAddr]>) -> Self {
+        let operation = parts.next_operation();
+        Self { parts: parts.clone(), request, operation, addresses, deadline: Instant::now() + DEADLINE }
+    }
+
+    /// Serves it.
+    ///
+    /// # Errors
+    /// What the client is told instead.
+    pub async fn serve(self) -> Result<Reply, Problem> {
+        if let Some(named) = self.request.route.keystore().cloned() {
+            self.check_address(&named).await?;
+        }
+        match &self.request.route {
+            Route::GetMeter(_) | Route::ListKeystores(_) | Route::GetKeystore(_) => read::show(&self).await,
+            Route::GenerateKey(_) => generate::key(&self).await,
+            Route::UseKey(..) => self.use_key().await,
+            _ => change::apply(&self).await,
+        }
+    }
+
+    async fn use_key(&self) -> Result<Reply, Problem> {
+        let weighed = self.weigh(Purpose::Contribute).await?;
+        let Intent::Use { keystore, key, record, using } = weighed.judgement.intent.clone() else {
+            return Err(Problem::malformed("This request uses no key."));
+        };
+        let target = gather::Target { keystore, key, record };
+        match using {
+            Using::Sign(message) => sign::sign(self, weighed, &target, message).await,
+            Using::DeriveSecret(u) => derive::derive(self, weighed, &target, u).await,
+        }
+    }
+
+    /// This node's own judgement. A refusal is confirmed before it is believed: a ReadIndex for the groups that it
+    /// rests on, then another look.
+    async fn weigh(&self, purpose: Purpose) -> Result<Weighed, Problem> {
+        let asked = || Asked {
+            purpose,
+            operation: self.operation,
+            attempt: 1,
+            coordinator: self.parts.node,
+            needs: Vec::new(),
+            participants: vec![self.parts.node],
+        };
+        match weigh(&self.parts, &self.request, asked()).await {
+            Ok(weighed) => Ok(weighed),
+            Err(Declined::Refused(problem)) if rests_on_state(&problem) => {
+                self.confirm().await?;
+                // The same attempt is judged again: for the replay rule it is the one that was just seen.
+                let mut again = asked();
+                again.attempt = 2;
+                weigh(&self.parts, &self.request, again).await.map_err(problem_of)
+            }
+            Err(declined) => Err(problem_of(declined)),
+        }
+    }
+
+    /// Applies everything that was acknowledged before now in the groups that the request rests on.
+    ///
+    /// # Errors
+    /// 503 without a leader for 3 s.
+    async fn confirm(&self) -> Result<(), Problem> {
+        let group = group_of(&self.parts, &self.request, &self.operation);
+        let rests_on_meter = matches!(self.request.route, Route::CreateKeystore);
+        let groups = [Some(group), rests_on_meter.then_some(GROUP_ZERO)];
+        for group in groups.into_iter().flatten() {
+            confirm_group(&self.parts, group).await?;
+        }
+        Ok(())
+    }
+
+    fn forwarded(&self, attempt: u8, group: GroupId, participants: Vec<u64>) -> Forwarded {
+        let mut needs = vec![(group.0, self.parts.consensus.applied_index(group))];
+        if matches!(self.request.route, Route::CreateKeystore | Route::CreateMeter) {
+            needs.push((GROUP_ZERO.0, self.parts.consensus.applied_index(GROUP_ZERO)));
+        }
+        let request = self.request.encoded.clone();
+        Forwarded { operation: self.operation, attempt, request, needs, participants }
+    }
+
+    fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// The IP allow list is the one rule that holders cannot check: this node reached the client.
+    async fn check_address(&self, named: &Named) -> Result<(), Problem> {
+        let Some(id) = named.id else { return Ok(()) };
+        let group = self.parts.group_of(&id);
+        let stored = || -> Result<Option<KeystoreRecord>, Problem> {
+            let view = self.parts.consensus.view(group).map_err(|_| busy())?;
+            query::keystore(&view, &id).map_err(|_| busy())
+        };
+        let admits = |record: &Option<KeystoreRecord>| record.as_ref().is_none_or(|record| admits(record, &self.addresses));
+        if admits(&stored()?) {
+            return Ok(());
+        }
+        confirm_group(&self.parts, group).await?;
+        if admits(&stored()?) { Ok(()) } else { Err(address_denied()) }
+    }
+}
+
+/// Whether a keystore's allow list has one of these addresses.
+pub(crate) fn admits(record: &KeystoreRecord, addresses: &[IpAddr]) -> bool {
+    let Some(list) = &record.config.ip_allow_list else { return true };
+    let blocks: Vec<ipnet::IpNet> = list.iter().filter_map(|block| block.parse().ok()).collect();
+    addresses.iter().any(|address| {
+        let address = address.to_canonical();
+        blocks.iter().any(|block| block.contains(&address))
+    })
+}
+
+pub(crate) fn address_denied() -> Problem {
+    Problem::denied("Permission denied. Source IP is not allowed.")
+}
+
+/// One ReadIndex.
+///
+/// # Errors
+/// 503 without a leader for 3 s.
+pub(crate) async fn confirm_group(parts: &Parts, group: GroupId) -> Result<(), Problem> {
+    let deadline = Instant::now() + CONFIRMATION;
+    match parts.consensus.read_index(group, deadline).await {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Problem::unavailable("The cluster has no leader for this keystore at the moment; try again.")),
+    }
+}
+
+/// 503: this node has no room.
+pub fn busy_node() -> Problem {
+    busy()
+}
+
+pub(crate) fn busy() -> Problem {
+    Problem::unavailable("This node is overloaded or not ready; try again, or another node.")
+}
+
+/// Whether more of the replicated state could turn this refusal into a grant.
+fn rests_on_state(problem: &Problem) -> bool {
+    match problem.status {
+        403 | 404 => true,
+        409 => problem.name == "InvalidStateError",
+        _ => false,
+    }
+}
+
+fn problem_of(declined: Declined) -> Problem {
+    match declined {
+        Declined::Refused(problem) => *problem,
+        Declined::Repeat => Problem::replayed(),
+        Declined::Abstained(Abstention::Busy) => busy(),
+        Declined::Abstained(abstention) => Problem::unavailable(format!("This node cannot decide now ({abstention}); try another node.")),
+    }
+}
+
+fn propose_problem(error: ProposeError) -> Problem {
+    match error {
+        ProposeError::Busy(_) => busy(),
+        ProposeError::TooLong => Problem::new(413, "QuotaExceededError", "Content is too large."),
+        _ => Problem::unavailable("The change could not be committed in time; its outcome is unknown. Look before you repeat it."),
+    }
+}

@@ -1,0 +1,157 @@
+//! The actor of one keystore on this node: everything that happens to the keystore here goes through its mailbox,
+//! the client's requests and other nodes' questions alike. It keeps what is under way in an explicit map, refuses
+//! beyond its bounds, and ends when it has been idle; it holds nothing that the replicated state could not rebuild.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+use tokio::sync::oneshot;
+
+use super::coordinator::{Work, describe_key};
+use super::examined::Examined;
+use super::holder;
+use super::parts::Parts;
+use super::wire::{Abstention, Answer, Call};
+use crate::identifier::LocalId;
+use crate::operation::route::Named;
+use crate::problem::Problem;
+use crate::reply::Reply;
+
+/// Messages that wait for the actor.
+const MAILBOX: usize = 1_024;
+/// Requests and questions under way in one keystore.
+const IN_FLIGHT: usize = 1_024;
+/// Idle time after which the actor ends.
+const PASSIVATION: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_secs(20);
+
+/// What a keystore's actor is asked; the answer goes to the sender inside.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub enum Ask {
+    /// A client's request.
+    Serve {
+        /// Authenticated.
+        request: Arc<Examined>,
+        /// For the allow list.
+        addresses: Arc<[IpAddr]>,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Result<Reply, Problem>>,
+    },
+    /// A client reads a key's description.
+    Describe {
+        /// The keystore as named in the path.
+        keystore: Named,
+        /// The key as named in the path.
+        key: Named,
+        /// For the allow list.
+        addresses: Arc<[IpAddr]>,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Result<Reply, Problem>>,
+    },
+    /// Another node's question.
+    Hold {
+        /// Its TLS identity.
+        from: u64,
+        /// The question.
+        call: Box<Call>,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Answer>,
+    },
+    /// A panic, to see that it costs this keystore a moment and no other anything.
+    #[cfg(test)]
+    Panic,
+}
+
+/// What is under way.
+enum UnderWay {
+    Client,
+    Peer,
+}
+
+/// The actor.
+pub struct KeystoreActor {
+    id: LocalId,
+    parts: Arc<Parts>,
+    under_way: HashMap<u64, UnderWay>,
+    next: u64,
+    last: Instant,
+}
+
+impl KeystoreActor {
+    /// Not started yet.
+    pub fn new(id: LocalId, parts: Arc<Parts>) -> Self {
+        Self { id, parts, under_way: HashMap::new(), next: 0, last: Instant::now() }
+    }
+
+    /// Runs `work` beside other work; its entry in the map goes when it ends.
+    fn run(&mut self, kind: UnderWay, work: Pin<Box<dyn Future<Output = ()>>>, context: &mut Context<Self>) {
+        let ticket = self.next;
+        self.next += 1;
+        self.under_way.insert(ticket, kind);
+        let ended = work.into_actor(self).map(move |(), actor, _| {
+            actor.under_way.remove(&ticket);
+            actor.last = Instant::now();
+        });
+        context.spawn(ended);
+    }
+}
+
+impl Actor for KeystoreActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        context.set_mailbox_capacity(MAILBOX);
+        context.run_interval(LOOK, |actor, context| {
+            if actor.under_way.is_empty() && actor.last.elapsed() >= PASSIVATION {
+                tracing::debug!(keystore = %actor.id, "passivated");
+                context.stop();
+            }
+        });
+    }
+}
+
+impl Handler<Ask> for KeystoreActor {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask, context: &mut Self::Context) {
+        self.last = Instant::now();
+        let full = self.under_way.len() >= IN_FLIGHT;
+        let parts = self.parts.clone();
+        match ask {
+            // A caller that has gone needs no answer: every send below may fail.
+            Ask::Serve { answer, .. } | Ask::Describe { answer, .. } if full => {
+                let problem = Problem::new(429, "QuotaExceededError", "Too many requests for this keystore.");
+                let _ = answer.send(Err(Problem { retry_after: Some(1), ..problem }));
+            }
+            Ask::Hold { answer, .. } if full => {
+                let _ = answer.send(Answer::Abstained(Abstention::Busy));
+            }
+            Ask::Serve { request, addresses, answer } => {
+                let work = async move {
+                    let _ = answer.send(Work::new(&parts, request, addresses).serve().await);
+                };
+                self.run(UnderWay::Client, Box::pin(work), context);
+            }
+            Ask::Describe { keystore, key, addresses, answer } => {
+                let work = async move {
+                    let _ = answer.send(describe_key(&parts, &keystore, &key, &addresses).await);
+                };
+                self.run(UnderWay::Client, Box::pin(work), context);
+            }
+            Ask::Hold { from, call, answer } => {
+                let work = async move {
+                    let _ = answer.send(holder::answer(&parts, from, *call).await);
+                };
+                self.run(UnderWay::Peer, Box::pin(work), context);
+            }
+            #[cfg(test)]
+            Ask::Panic => panic!("on purpose"),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Finds the actor of a keystore, makes it when there is none, and makes it anew when it has ended or panicked.
+//! Requests that concern no keystore are served here directly.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix::prelude::*;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::coordinator::{Work, busy_node};
+use super::examined::Examined;
+use super::holder;
+use super::keystore::{Ask, KeystoreActor};
+use super::parts::Parts;
+use super::wire::{Abstention, Answer, Call};
+use crate::authorization::RawRequest;
+use crate::identifier::LocalId;
+use crate::operation::route::Route;
+use crate::problem::Problem;
+use crate::reply::Reply;
+
+/// Actors beyond this many make room for new ones by being forgotten: those that are busy end when they are done.
+const MAX_ACTORS: usize = 50_000;
+
+/// All keystore actors of this node.
+pub struct Registry {
+    parts: Arc<Parts>,
+    actors: Mutex<HashMap<LocalId, Addr<KeystoreActor>>>,
+    arbiters: Vec<ArbiterHandle>,
+}
+
+impl Registry {
+    /// A registry whose actors live on `arbiters`, which must not be empty.
+    pub fn new(parts: Arc<Parts>, arbiters: Vec<ArbiterHandle>) -> Self {
+        Self { parts, actors: Mutex::new(HashMap::new()), arbiters }
+    }
+
+    /// Actors that live.
+    pub fn len(&self) -> usize {
+        self.actors.lock().values().filter(|actor| actor.connected()).count()
+    }
+
+    /// Whether none lives.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Serves a client's request.
+    ///
+    /// # Errors
+    /// What the client is told instead.
+    pub async fn serve(&self, request: RawRequest, addresses: Vec<IpAddr>) -> Result<Reply, Problem> {
+        let began = Instant::now();
+        let served = self.serve_now(request, addresses).await;
+        self.parts.metrics.seconds.observe(began.elapsed().as_secs_f64());
+        match &served {
+            Ok(_) => self.parts.metrics.served.inc(),
+            Err(_) => self.parts.metrics.refused.inc(),
+        };
+        served
+    }
+
+    async fn serve_now(&self, request: RawRequest, addresses: Vec<IpAddr>) -> Result<Reply, Problem> {
+        let addresses: Arc<[IpAddr]> = addresses.into();
+        if let Some(Route::GetKey(keystore, key)) = Route::parse(&request.method, &request.target) {
+            let (answer, answered) = oneshot::channel();
+            let Some(id) = keystore.id else {
+                return super::coordinator::describe_key(&self.parts, &keystore, &key, &addresses).await;
+            };
+            self.tell(id, Ask::Describe { keystore, key, addresses, answer })?;
+            return answered.await.unwrap_or_else(|_| Err(busy_node()));
+        }
+        let now = self.parts.now().map_err(|error| Problem::unavailable(error.to_string()))?;
+        let examine = {
+            let parts = self.parts.clone();
+            move || Examined::of_client(&request, &parts.rules, now)
+        };
+        let request = Arc::new(self.parts.pool.run(examine).await.map_err(|_| busy_node())??);
+        match request.route.keystore().and_then(|named| named.id) {
+            Some(id) => {
+                let (answer, answered) = oneshot::channel();
+                self.tell(id, Ask::Serve { request, addresses, answer })?;
+                answered.await.unwrap_or_else(|_| Err(busy_node()))
+            }
+            None => Work::new(&self.parts, request, addresses).serve().await,
+        }
+    }
+
+    /// Answers another node's question.
+    pub async fn hold(&self, from: u64, call: Call) -> Answer {
+        let keystore = call.forwarded().and_then(|forwarded| {
+            let request = RawRequest::decode(&forwarded.request).ok()?;
+            Route::parse(&request.method, &request.target)?.keystore()?.id
+        });
+        let Some(id) = keystore else { return holder::answer(&self.parts, from, call).await };
+        let (answer, answered) = oneshot::channel();
+        if self.tell(id, Ask::Hold { from, call: Box::new(call), answer }).is_err() {
+            return Answer::Abstained(Abstention::Busy);
+        }
+        answered.await.unwrap_or(Answer::Abstained(Abstention::Busy))
+    }
+
+    /// A peer's connection ended: what was drawn for it dies with it.
+    pub fn disconnected(&self, peer: u64) {
+        self.parts.nonces.lock().disconnected(peer);
+    }
+
+    /// Puts a message into a keystore's mailbox: never waits, never beyond its bound.
+    fn tell(&self, id: LocalId, ask: Ask) -> Result<(), Problem> {
+        match self.actor(id).try_send(ask) {
+            Ok(()) => Ok(()),
+            Err(SendError::Full(_)) => Err(busy_node()),
+            Err(SendError::Closed(ask)) => {
+                // It ended between look-up and message: idle, or by a panic. The next one knows as much.
+                self.actors.lock().remove(&id);
+                self.actor(id).try_send(ask).map_err(|_| busy_node())
+            }
+        }
+    }
+
+    fn actor(&self, id: LocalId) -> Addr<KeystoreActor> {
+        let mut actors = self.actors.lock();
+        if let Some(actor) = actors.get(&id).filter(|actor| actor.connected()) {
+            return actor.clone();
+        }
+        if actors.len() >= MAX_ACTORS {
+            actors.retain(|_, actor| actor.connected());
+        }
+        if actors.len() >= MAX_ACTORS {
+            actors.clear();
+        }
+        let arbiter = &self.arbiters[usize::from(id.0[0]) % self.arbiters.len()];
+        let parts = self.parts.clone();
+        let actor = KeystoreActor::start_in_arbiter(arbiter, move |_| KeystoreActor::new(id, parts));
+        actors.insert(id, actor.clone());
+        actor
+    }
+}
