@@ -96,7 +96,14 @@ mod tests {
         let text = id.to_string();
         assert!(text.starts_with("z1"), "{text}");
         assert_eq!(LocalId::parse(&text), Some(id));
-        for other in [&text[1..], &format!("{text}1"), &format!("z1{}", &text[1..]), "z", "", "../x"] {
+        for other in [
+            &text[1..],
+            &format!("{text}1"),
+            &format!("z1{}", &text[1..]),
+            "z",
+            "",
+            "../x",
+        ] {
             assert_eq!(LocalId::parse(other), None, "{other}");
         }
     }

@@ -68,8 +68,13 @@ pub enum NodeError {
     },
 }
 
-fn start<E: Into<Box<dyn std::error::Error + Send + Sync>>>(part: &'static str) -> impl FnOnce(E) -> NodeError {
-    move |source| NodeError::Start { part, source: source.into() }
+fn start<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+    part: &'static str,
+) -> impl FnOnce(E) -> NodeError {
+    move |source| NodeError::Start {
+        part,
+        source: source.into(),
+    }
 }
 
 /// The one-use permission to create the Raft groups, written by `init` and `dev`.
@@ -84,7 +89,13 @@ pub fn bootstrap(material: &NodeMaterial<'_>) -> Result<(), HookError> {
 }
 
 fn nodes_of(material: &NodeMaterial<'_>) -> Vec<u64> {
-    material.genesis.body().members.iter().map(|member| member.node).collect()
+    material
+        .genesis
+        .body()
+        .members
+        .iter()
+        .map(|member| member.node)
+        .collect()
 }
 
 fn raft_settings(config: &Config, nodes: &[u64]) -> RaftSettings {
@@ -107,7 +118,10 @@ pub fn run(config: Config, exit_with_stdin: bool) -> Result<ExitCode, NodeError>
     let _ = rustls::crypto::ring::default_provider().install_default();
     let system = actix::System::with_tokio_rt(|| {
         // The runtime of transport, consensus callers and upkeep; HTTP workers and arbiters have their own.
-        #[allow(clippy::expect_used, reason = "without threads there is no node and nobody to tell but the process")]
+        #[allow(
+            clippy::expect_used,
+            reason = "without threads there is no node and nobody to tell but the process"
+        )]
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -214,7 +228,14 @@ impl Node {
             },
             ..ReplaySettings::default()
         };
-        let mut replays = ReplayGuard::new(replay_settings, fingerprints, Moment { mono_ms: 0, wall_ms: wall });
+        let mut replays = ReplayGuard::new(
+            replay_settings,
+            fingerprints,
+            Moment {
+                mono_ms: 0,
+                wall_ms: wall,
+            },
+        );
         let signing_key = material.identity.signing_key().clone();
         let (audit, replays) = {
             let (folder, settings) = (config.data_dir.join("audit"), audit_settings(config));
@@ -232,11 +253,18 @@ impl Node {
 
         let shares = {
             let key = conclave_shares::NodeKey::new(Box::new(*node_key.expose()));
-            let (folder, epochs) = (config.data_dir.join("shares"), config.data_dir.join("epochs.sealed"));
+            let (folder, epochs) = (
+                config.data_dir.join("shares"),
+                config.data_dir.join("epochs.sealed"),
+            );
             let (cluster, node) = (config.cluster.0, config.node);
-            let opened =
-                tokio::task::spawn_blocking(move || ShareStore::open(&folder, &epochs, key, cluster, node, OsRng));
-            opened.await.map_err(start("the share store"))?.map_err(start("the share store"))?
+            let opened = tokio::task::spawn_blocking(move || {
+                ShareStore::open(&folder, &epochs, key, cluster, node, OsRng)
+            });
+            opened
+                .await
+                .map_err(start("the share store"))?
+                .map_err(start("the share store"))?
         };
 
         let nodes: Vec<u64> = membership.members.iter().map(|member| member.node).collect();
@@ -245,9 +273,14 @@ impl Node {
         let raft = raft_settings(config, &nodes);
         let folder = config.data_dir.join("raft");
         let as_application: Arc<dyn Application> = application.clone();
-        let consensus = Consensus::open(raft, &folder, as_application, lanes.clone()).map_err(start("consensus"))?;
+        let consensus =
+            Consensus::open(raft, &folder, as_application, lanes.clone()).map_err(start("consensus"))?;
 
-        let doors = Arc::new(Doors { consensus: consensus.clone(), registry: Mutex::new(None), wake: Arc::default() });
+        let doors = Arc::new(Doors {
+            consensus: consensus.clone(),
+            registry: Mutex::new(None),
+            wake: Arc::default(),
+        });
         let transport = Transport::start(transport_settings(config, &material, boot), doors.clone());
         let network: Arc<dyn Network> = Arc::new(transport.await.map_err(start("the links to other nodes"))?);
         lanes.connect(network.clone());
@@ -301,12 +334,23 @@ impl Node {
 
 fn membership(config: &Config, material: &Started) -> Result<Membership, NodeError> {
     let members = material.members.iter().map(|peer| {
-        let verifying_key = VerifyingKey::from_bytes(&peer.identity).map_err(start("the genesis statement"))?;
+        let verifying_key =
+            VerifyingKey::from_bytes(&peer.identity).map_err(start("the genesis statement"))?;
         let index = u16::try_from(peer.node).map_err(start("the genesis statement"))?;
         let (address, envelope_key) = (peer.address.clone(), peer.envelope);
-        Ok(Member { node: peer.node, index, address, verifying_key, envelope_key })
+        Ok(Member {
+            node: peer.node,
+            index,
+            address,
+            verifying_key,
+            envelope_key,
+        })
     });
-    Ok(Membership { cluster: config.cluster.0, index: 1, members: members.collect::<Result<_, NodeError>>()? })
+    Ok(Membership {
+        cluster: config.cluster.0,
+        index: 1,
+        members: members.collect::<Result<_, NodeError>>()?,
+    })
 }
 
 fn rules(config: &Config) -> Rules {
@@ -324,7 +368,11 @@ fn rules(config: &Config) -> Rules {
 
 /// Clients expect a service's DID with a meter: the operator's, who answers for the cluster.
 fn service_id(config: &Config) -> String {
-    let operator = config.operators.keys.first().and_then(|key| VerifyingKey::from_bytes(&key.0).ok());
+    let operator = config
+        .operators
+        .keys
+        .first()
+        .and_then(|key| VerifyingKey::from_bytes(&key.0).ok());
     operator.map(|key| DidKey::of(&key).did).unwrap_or_default()
 }
 
@@ -351,7 +399,11 @@ fn transport_settings(config: &Config, material: &Started, boot: [u8; 16]) -> co
         private_key: material.identity.peer_private_key().into(),
         roots: material.peer_roots.clone(),
         peers: peers
-            .map(|peer| Peer { node: peer.node, address: peer.address.clone(), public_key: peer.identity })
+            .map(|peer| Peer {
+                node: peer.node,
+                address: peer.address.clone(),
+                public_key: peer.identity,
+            })
             .collect(),
         bounds: conclave_transport::Bounds::default(),
     }
@@ -404,7 +456,9 @@ impl Handler for Doors {
     ) -> BoxFuture<'static, Result<Bytes, Refused>> {
         let registry = self.registry.lock().clone();
         Box::pin(async move {
-            let Some(registry) = registry else { return Err(Refused::Busy) };
+            let Some(registry) = registry else {
+                return Err(Refused::Busy);
+            };
             let answer = match Call::decode(&payload) {
                 Some(call) => {
                     // Spawned: a contribution that has begun is finished, whatever becomes of the connection.

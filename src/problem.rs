@@ -27,7 +27,14 @@ impl Problem {
     /// A problem without details or cause.
     pub fn new(status: u16, name: &str, message: impl Into<String>) -> Self {
         let (name, message) = (name.to_owned(), message.into());
-        Self { status, name, message, details: String::new(), cause: None, retry_after: None }
+        Self {
+            status,
+            name,
+            message,
+            details: String::new(),
+            cause: None,
+            retry_after: None,
+        }
     }
 
     /// 400: the request cannot be read or is ambiguous.

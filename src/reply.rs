@@ -16,12 +16,20 @@ pub struct Reply {
 impl Reply {
     /// 200 with a body.
     pub fn ok(body: Value) -> Self {
-        Self { status: 200, location: None, body: Some(body) }
+        Self {
+            status: 200,
+            location: None,
+            body: Some(body),
+        }
     }
 
     /// 204.
     pub fn no_content() -> Self {
-        Self { status: 204, location: None, body: None }
+        Self {
+            status: 204,
+            location: None,
+            body: None,
+        }
     }
 
     /// With a `Location`.

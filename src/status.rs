@@ -8,10 +8,12 @@ use crate::actors::parts::Parts;
 use crate::actors::registry::Registry;
 use crate::audit::Health;
 use crate::config::Config;
-use crate::telemetry::metrics::{Kind, Sample};
-use crate::telemetry::status::{GroupStatus, LinkStatus, MAX_OPEN_LISTED, NodeState, NodeStatus, OpenEnvelope, ShareStatus};
-use crate::telemetry::{self, NotReady};
 use crate::identifier::LocalId;
+use crate::telemetry::metrics::{Kind, Sample};
+use crate::telemetry::status::{
+    GroupStatus, LinkStatus, MAX_OPEN_LISTED, NodeState, NodeStatus, OpenEnvelope, ShareStatus,
+};
+use crate::telemetry::{self, NotReady};
 
 /// Made before the node is unsealed; knows more once it is.
 pub struct StatusSource {
@@ -30,7 +32,10 @@ impl StatusSource {
             public_url: config.public_url.to_string(),
             ..NodeStatus::default()
         };
-        Self { base, parts: RwLock::new(None) }
+        Self {
+            base,
+            parts: RwLock::new(None),
+        }
     }
 
     /// The node is open.
@@ -70,18 +75,48 @@ impl StatusSource {
             let parts = parts.clone();
             move || vec![Sample::plain(read(&parts))]
         };
-        metrics.sample("audit_records", "Audit records written", Kind::Counter, of(|p| p.audit.counters().records));
-        metrics.sample("audit_syncs", "Syncs of the audit record", Kind::Counter, of(|p| p.audit.counters().syncs));
-        metrics.sample("crypto_waiting", "Jobs waiting for the crypto pool", Kind::Gauge, of(|p| p.pool.waiting() as u64));
+        metrics.sample(
+            "audit_records",
+            "Audit records written",
+            Kind::Counter,
+            of(|p| p.audit.counters().records),
+        );
+        metrics.sample(
+            "audit_syncs",
+            "Syncs of the audit record",
+            Kind::Counter,
+            of(|p| p.audit.counters().syncs),
+        );
+        metrics.sample(
+            "crypto_waiting",
+            "Jobs waiting for the crypto pool",
+            Kind::Gauge,
+            of(|p| p.pool.waiting() as u64),
+        );
         let groups = parts.clone();
-        metrics.sample("raft_applied_index", "Applied index by group", Kind::Gauge, move || {
-            let status = groups.consensus.status();
-            status.iter().map(|group| Sample::labelled("group", group.group.0, group.applied)).collect()
-        });
+        metrics.sample(
+            "raft_applied_index",
+            "Applied index by group",
+            Kind::Gauge,
+            move || {
+                let status = groups.consensus.status();
+                status
+                    .iter()
+                    .map(|group| Sample::labelled("group", group.group.0, group.applied))
+                    .collect()
+            },
+        );
         let actors = Arc::downgrade(registry);
-        metrics.sample("keystore_actors", "Active keystore actors", Kind::Gauge, move || {
-            vec![Sample::plain(actors.upgrade().map_or(0, |registry| registry.len() as u64))]
-        });
+        metrics.sample(
+            "keystore_actors",
+            "Active keystore actors",
+            Kind::Gauge,
+            move || {
+                vec![Sample::plain(
+                    actors.upgrade().map_or(0, |registry| registry.len() as u64),
+                )]
+            },
+        );
     }
 }
 
@@ -90,28 +125,54 @@ fn ready(parts: &Parts) -> Result<(), NotReady> {
     match parts.audit.health() {
         Health::Ok => {}
         Health::DiskLow { free_percent } => {
-            let reason = format!("{free_percent} % of the disk are free: uses of keys are refused, reads go on");
-            return Err(NotReady::new(reason, "free disk space; nothing has to be repaired"));
+            let reason =
+                format!("{free_percent} % of the disk are free: uses of keys are refused, reads go on");
+            return Err(NotReady::new(
+                reason,
+                "free disk space; nothing has to be repaired",
+            ));
         }
         Health::Failed => {
-            return Err(NotReady::new("the audit record could not be written", "look at the disk, then restart the node"));
+            return Err(NotReady::new(
+                "the audit record could not be written",
+                "look at the disk, then restart the node",
+            ));
         }
     }
     if let Err(error) = parts.now() {
         return Err(NotReady::new(error.to_string(), "set the system clock right"));
     }
-    let others = parts.membership.members.iter().filter(|member| member.node != parts.node);
-    let linked = 1 + others.filter(|member| parts.network.connected(member.node)).count();
+    let others = parts
+        .membership
+        .members
+        .iter()
+        .filter(|member| member.node != parts.node);
+    let linked = 1 + others
+        .filter(|member| parts.network.connected(member.node))
+        .count();
     if linked < parts.membership.quorum() {
-        let reason = format!("linked with {linked} of {} members, a quorum is {}", parts.membership.members.len(), parts.membership.quorum());
-        return Err(NotReady::new(reason, "start the other nodes, or look at the network between them"));
+        let reason = format!(
+            "linked with {linked} of {} members, a quorum is {}",
+            parts.membership.members.len(),
+            parts.membership.quorum()
+        );
+        return Err(NotReady::new(
+            reason,
+            "start the other nodes, or look at the network between them",
+        ));
     }
     for status in parts.consensus.status() {
         if status.leader.is_none() {
-            return Err(NotReady::new(format!("{} has no leader", status.group), "wait for an election; a majority of the nodes must be up"));
+            return Err(NotReady::new(
+                format!("{} has no leader", status.group),
+                "wait for an election; a majority of the nodes must be up",
+            ));
         }
         if let Err(abstain) = parts.consensus.freshness().may_contribute(status.group) {
-            return Err(NotReady::new(abstain.to_string(), "wait until the node has caught up"));
+            return Err(NotReady::new(
+                abstain.to_string(),
+                "wait until the node has caught up",
+            ));
         }
     }
     Ok(())
@@ -119,7 +180,12 @@ fn ready(parts: &Parts) -> Result<(), NotReady> {
 
 fn describe(status: &mut NodeStatus, parts: &Parts) {
     status.state = NodeState::Serving;
-    let holders: Vec<u64> = parts.membership.members.iter().map(|member| member.node).collect();
+    let holders: Vec<u64> = parts
+        .membership
+        .members
+        .iter()
+        .map(|member| member.node)
+        .collect();
     let groups = parts.consensus.status();
     status.groups = groups
         .into_iter()
@@ -135,7 +201,11 @@ fn describe(status: &mut NodeStatus, parts: &Parts) {
             committed: group.committed,
             applied: group.applied,
             voters: group.voters,
-            holders: if group.group.0 == 0 { Vec::new() } else { holders.clone() },
+            holders: if group.group.0 == 0 {
+                Vec::new()
+            } else {
+                holders.clone()
+            },
         })
         .collect();
     status.links = parts
@@ -152,7 +222,11 @@ fn describe(status: &mut NodeStatus, parts: &Parts) {
     let mut open = Vec::new();
     for member in &parts.membership.members {
         let left = MAX_OPEN_LISTED.saturating_sub(open.len());
-        for envelope in parts.shares.envelopes_for(member.index, None, left).unwrap_or_default() {
+        for envelope in parts
+            .shares
+            .envelopes_for(member.index, None, left)
+            .unwrap_or_default()
+        {
             open.push(OpenEnvelope {
                 keystore: LocalId(envelope.id.keystore).to_string(),
                 key: LocalId(envelope.id.key).to_string(),
@@ -160,5 +234,8 @@ fn describe(status: &mut NodeStatus, parts: &Parts) {
             });
         }
     }
-    status.shares = ShareStatus { open_envelopes: parts.shares.open_envelopes(), open };
+    status.shares = ShareStatus {
+        open_envelopes: parts.shares.open_envelopes(),
+        open,
+    };
 }

@@ -23,7 +23,12 @@ pub struct Answers {
 impl Answers {
     /// Remembers an answer.
     pub fn keep(&mut self, attempt: Attempt, answer: Answer, now: Instant) {
-        while self.order.front().is_some_and(|(at, _)| now.duration_since(*at) > LIFE) || self.order.len() >= MAX {
+        while self
+            .order
+            .front()
+            .is_some_and(|(at, _)| now.duration_since(*at) > LIFE)
+            || self.order.len() >= MAX
+        {
             if let Some((_, old)) = self.order.pop_front() {
                 self.answers.remove(&old);
             }

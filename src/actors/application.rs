@@ -24,7 +24,10 @@ pub struct KeystoreApplication {
 impl KeystoreApplication {
     /// With the members whose endorsements count.
     pub fn new(membership: Arc<Membership>) -> Self {
-        Self { membership, listener: Mutex::new(None) }
+        Self {
+            membership,
+            listener: Mutex::new(None),
+        }
     }
 
     /// Whom to tell of applied entries, from now on.
@@ -42,7 +45,9 @@ impl ReadState for Transaction<'_, '_> {
     }
 
     fn scan(&self, prefix: &[u8], limit: usize) -> Result<Vec<Pair>, StateError> {
-        self.0.scan(prefix, None, limit).map_err(|error| StateError(error.to_string()))
+        self.0
+            .scan(prefix, None, limit)
+            .map_err(|error| StateError(error.to_string()))
     }
 }
 
@@ -92,7 +97,9 @@ impl Application for KeystoreApplication {
     }
 
     fn applied(&self, group: GroupId, _index: u64, entry: &[u8], result: &[u8]) {
-        let Some(listener) = self.listener.lock().clone() else { return };
+        let Some(listener) = self.listener.lock().clone() else {
+            return;
+        };
         if let (Ok(entry), Ok(outcome)) = (Entry::decode(entry), postcard::from_bytes(result)) {
             listener(group, &entry, &outcome);
         }

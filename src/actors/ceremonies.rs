@@ -44,7 +44,16 @@ impl Ceremony {
         participant: Participant,
     ) -> Self {
         let named = (name, expires);
-        Self { coordinator, operation, beginning, weighed, request, named, participant, begun: Instant::now() }
+        Self {
+            coordinator,
+            operation,
+            beginning,
+            weighed,
+            request,
+            named,
+            participant,
+            begun: Instant::now(),
+        }
     }
 }
 
@@ -78,7 +87,10 @@ impl Ceremonies {
 
     /// Takes one out for a round; it is put back after it, or is over.
     pub fn take(&mut self, id: &Id, coordinator: u64) -> Option<Ceremony> {
-        let ours = self.under_way.get(id).is_some_and(|ceremony| ceremony.coordinator == coordinator);
+        let ours = self
+            .under_way
+            .get(id)
+            .is_some_and(|ceremony| ceremony.coordinator == coordinator);
         ours.then(|| self.under_way.remove(id)).flatten()
     }
 
@@ -92,7 +104,13 @@ impl Ceremonies {
     /// It is over, well or not.
     pub fn over(&mut self, id: Id, finished: bool) {
         self.under_way.remove(&id);
-        self.past.insert(id, (if finished { Past::Finished } else { Past::Failed }, Instant::now()));
+        self.past.insert(
+            id,
+            (
+                if finished { Past::Finished } else { Past::Failed },
+                Instant::now(),
+            ),
+        );
     }
 
     /// Whether this node itself refused or failed the ceremony.
@@ -101,10 +119,10 @@ impl Ceremonies {
     }
 
     fn sweep(&mut self) {
-        self.under_way.retain(|_, ceremony| ceremony.begun.elapsed() < LIFE);
+        self.under_way
+            .retain(|_, ceremony| ceremony.begun.elapsed() < LIFE);
         if self.past.len() > 4 * MAX {
             self.past.retain(|_, (_, at)| at.elapsed() < 3 * LIFE);
         }
     }
 }
-

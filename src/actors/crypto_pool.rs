@@ -54,20 +54,35 @@ impl CryptoPool {
     /// # Errors
     /// If a thread cannot be started.
     pub fn start(threads: usize, capacity: usize) -> std::io::Result<Self> {
-        let queue = Mutex::new(Queue { jobs: VecDeque::new(), closed: false });
-        let shared = Arc::new(Shared { queue, wake: Condvar::new(), capacity });
+        let queue = Mutex::new(Queue {
+            jobs: VecDeque::new(),
+            closed: false,
+        });
+        let shared = Arc::new(Shared {
+            queue,
+            wake: Condvar::new(),
+            capacity,
+        });
         for number in 0..threads.max(1) {
             let shared = shared.clone();
-            thread::Builder::new().name(format!("crypto-{number}")).spawn(move || work(&shared))?;
+            thread::Builder::new()
+                .name(format!("crypto-{number}"))
+                .spawn(move || work(&shared))?;
         }
-        Ok(Self { _closer: Arc::new(Closer(shared.clone())), shared })
+        Ok(Self {
+            _closer: Arc::new(Closer(shared.clone())),
+            shared,
+        })
     }
 
     /// Runs `job` on a thread of the pool.
     ///
     /// # Errors
     /// [`Overloaded`] when the queue is full, when the job waited for a second, or when it panicked.
-    pub async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Result<T, Overloaded> {
+    pub async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Overloaded> {
         let (sender, receiver) = oneshot::channel();
         let job: Job = Box::new(move || {
             // The caller may have gone; then nobody wants the result.

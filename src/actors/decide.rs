@@ -133,7 +133,16 @@ pub async fn weigh(parts: &Arc<Parts>, request: &Arc<Examined>, asked: Asked) ->
     match judge(parts, request, views, asked.operation, now).await? {
         Ok(judgement) => {
             let (parts, request) = (parts.clone(), request.clone());
-            Ok(Weighed { parts, request, asked, judgement, group, applied, now, at: Instant::now() })
+            Ok(Weighed {
+                parts,
+                request,
+                asked,
+                judgement,
+                group,
+                applied,
+                now,
+                at: Instant::now(),
+            })
         }
         Err(problem) => {
             record_refusal(parts, request, &asked, now, group, &problem);
@@ -159,13 +168,20 @@ impl Weighed {
 
     async fn append(&self) -> Result<(), Abstention> {
         let (kind, asked) = (self.kind(), &self.asked);
-        let mut entry = self.request.record(kind, self.now, asked.operation, asked.attempt);
+        let mut entry = self
+            .request
+            .record(kind, self.now, asked.operation, asked.attempt);
         entry.group = self.group.0;
         entry.applied = self.applied;
         entry.participants = asked.participants.clone();
         entry.verdict = "ok".into();
         match &self.judgement.intent {
-            Intent::Use { keystore, key, record, using } => {
+            Intent::Use {
+                keystore,
+                key,
+                record,
+                using,
+            } => {
                 entry.keystore = keystore.0;
                 entry.key = Some(key.0);
                 entry.epoch = record.epoch;
@@ -221,7 +237,11 @@ fn sight(parts: &Parts, request: &Examined, asked: &Asked, now: u64) -> Result<(
         operation: asked.operation,
         coordinator: asked.coordinator,
         attempt: asked.attempt,
-        kind: if authenticated.action == "deriveSecret" { ReplayKind::Secret } else { ReplayKind::Plain },
+        kind: if authenticated.action == "deriveSecret" {
+            ReplayKind::Secret
+        } else {
+            ReplayKind::Plain
+        },
         created: authenticated.created,
         expires: authenticated.expires,
     };
@@ -243,27 +263,47 @@ async fn settled(
     asked: &Asked,
     now: u64,
 ) -> Result<Views, Abstention> {
-    parts.consensus.freshness().may_contribute(group).map_err(|_| Abstention::Fenced)?;
+    parts
+        .consensus
+        .freshness()
+        .may_contribute(group)
+        .map_err(|_| Abstention::Fenced)?;
     let deadline = Instant::now() + PATIENCE;
     for (number, index) in asked.needs.iter().take(4) {
         let needed = GroupId(*number);
         if number >= &parts.groups {
             return Err(Abstention::Behind);
         }
-        parts.consensus.wait_applied(needed, *index, deadline).await.map_err(|_| Abstention::Behind)?;
+        parts
+            .consensus
+            .wait_applied(needed, *index, deadline)
+            .await
+            .map_err(|_| Abstention::Behind)?;
     }
     let own = match request.route.keystore().and_then(|named| named.id) {
         Some(keystore) => {
-            parts.consensus.freshness().settled(group, Parts::scope_of(&keystore), deadline).await
+            parts
+                .consensus
+                .freshness()
+                .settled(group, Parts::scope_of(&keystore), deadline)
+                .await
         }
         None => {
             let view = parts.consensus.view(group).map_err(|_| Abstention::Behind)?;
-            return Ok(Views { zero: zero(parts)?, own: view, denials: None });
+            return Ok(Views {
+                zero: zero(parts)?,
+                own: view,
+                denials: None,
+            });
         }
     };
     let own = own.map_err(|_| Abstention::Behind)?;
     let denials = (asked.purpose == Purpose::Contribute).then(|| (parts.clone(), now));
-    Ok(Views { zero: zero(parts)?, own, denials })
+    Ok(Views {
+        zero: zero(parts)?,
+        own,
+        denials,
+    })
 }
 
 fn zero(parts: &Parts) -> Result<View, Abstention> {
@@ -319,13 +359,23 @@ fn record_refusal(
     problem: &Problem,
 ) {
     parts.metrics.refusals.inc();
-    let Some(count) = parts.refusals.lock().refused(now) else { return };
+    let Some(count) = parts.refusals.lock().refused(now) else {
+        return;
+    };
     let mut entry = request.record(Kind::Refused, now, asked.operation, asked.attempt);
     entry.group = group.0;
-    entry.keystore = request.route.keystore().and_then(|named| named.id).map_or([0; 16], |id| id.0);
+    entry.keystore = request
+        .route
+        .keystore()
+        .and_then(|named| named.id)
+        .map_or([0; 16], |id| id.0);
     entry.count = count;
     let reason = problem.cause.as_ref().map_or(&problem.name, |cause| &cause.name);
-    entry.verdict = format!("{} {reason}", problem.status).chars().filter(char::is_ascii).take(64).collect();
+    entry.verdict = format!("{} {reason}", problem.status)
+        .chars()
+        .filter(char::is_ascii)
+        .take(64)
+        .collect();
     if let Err(error) = parts.audit.append_unsynced(entry) {
         tracing::warn!(%error, "a refusal could not be recorded");
     }

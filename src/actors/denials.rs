@@ -34,15 +34,31 @@ impl Denials {
     /// `until` the time (ms) after which the request is dead.
     pub fn endorsed(&mut self, operation: OperationId, command: &Command, version: u64, until: u64) {
         let (keystore, denial) = match command {
-            Command::Revoke { keystore, capability, delegator, .. } => {
-                (*keystore, Denial::Link { capability: capability.clone(), delegator: delegator.clone() })
-            }
-            Command::UpdateKeystore { id, config } => {
-                (*id, Denial::Controllers { kept: config.controllers.clone(), version })
-            }
+            Command::Revoke {
+                keystore,
+                capability,
+                delegator,
+                ..
+            } => (
+                *keystore,
+                Denial::Link {
+                    capability: capability.clone(),
+                    delegator: delegator.clone(),
+                },
+            ),
+            Command::UpdateKeystore { id, config } => (
+                *id,
+                Denial::Controllers {
+                    kept: config.controllers.clone(),
+                    version,
+                },
+            ),
             _ => return,
         };
-        self.by_keystore.entry(keystore).or_default().insert(operation, Provisional { denial, until });
+        self.by_keystore
+            .entry(keystore)
+            .or_default()
+            .insert(operation, Provisional { denial, until });
     }
 
     /// The entry of this operation was applied, whatever became of it: the state says the rest.
@@ -65,11 +81,13 @@ impl Denials {
     /// Takes out of a keystore's record the controllers whose removal is endorsed.
     pub fn restrict(&self, keystore: &LocalId, record: &mut KeystoreRecord, now: u64) {
         for denial in self.live(keystore, now) {
-            if let Denial::Controllers { kept, version } = denial {
-                if *version >= record.version {
-                    record.config.controllers.retain(|controller| kept.contains(controller));
+            if let Denial::Controllers { kept, version } = denial
+                && *version >= record.version {
+                    record
+                        .config
+                        .controllers
+                        .retain(|controller| kept.contains(controller));
                 }
-            }
         }
     }
 
@@ -87,8 +105,14 @@ impl Denials {
     }
 
     fn live(&self, keystore: &LocalId, now: u64) -> impl Iterator<Item = &Denial> {
-        let denials = self.by_keystore.get(keystore).into_iter().flat_map(HashMap::values);
-        denials.filter(move |provisional| provisional.until >= now).map(|provisional| &provisional.denial)
+        let denials = self
+            .by_keystore
+            .get(keystore)
+            .into_iter()
+            .flat_map(HashMap::values);
+        denials
+            .filter(move |provisional| provisional.until >= now)
+            .map(|provisional| &provisional.denial)
     }
 }
 
@@ -100,7 +124,11 @@ mod tests {
     const KS: LocalId = LocalId([1; 16]);
 
     fn operation(counter: u64) -> OperationId {
-        OperationId { node: 1, boot: 1, counter }
+        OperationId {
+            node: 1,
+            boot: 1,
+            counter,
+        }
     }
 
     fn record(controllers: &[&str], version: u64) -> KeystoreRecord {
@@ -112,7 +140,11 @@ mod tests {
             kms_module: "m".into(),
             ip_allow_list: None,
         };
-        KeystoreRecord { config, version, created: 0 }
+        KeystoreRecord {
+            config,
+            version,
+            created: 0,
+        }
     }
 
     #[test]
@@ -127,7 +159,10 @@ mod tests {
         };
         denials.endorsed(operation(1), &revoke, 1, 100);
         assert!(denials.denies_link(&KS, "urn:c", "did:a", 100));
-        assert!(!denials.denies_link(&KS, "urn:c", "did:b", 100), "the same id by another delegator is not hit");
+        assert!(
+            !denials.denies_link(&KS, "urn:c", "did:b", 100),
+            "the same id by another delegator is not hit"
+        );
         assert!(!denials.denies_link(&KS, "urn:c", "did:a", 101));
         denials.decided(&KS, &operation(1));
         assert!(!denials.denies_link(&KS, "urn:c", "did:a", 100));
@@ -136,13 +171,20 @@ mod tests {
     #[test]
     fn an_endorsed_removal_denies_the_controller_until_the_version_has_passed() {
         let mut denials = Denials::default();
-        let update = Command::UpdateKeystore { id: KS, config: record(&["did:b"], 2).config };
+        let update = Command::UpdateKeystore {
+            id: KS,
+            config: record(&["did:b"], 2).config,
+        };
         denials.endorsed(operation(1), &update, 1, 100);
         let mut before = record(&["did:a", "did:b"], 1);
         denials.restrict(&KS, &mut before, 50);
         assert_eq!(before.config.controllers, ["did:b"]);
         let mut after = record(&["did:a"], 2);
         denials.restrict(&KS, &mut after, 50);
-        assert_eq!(after.config.controllers, ["did:a"], "what came later is not denied");
+        assert_eq!(
+            after.config.controllers,
+            ["did:a"],
+            "what came later is not denied"
+        );
     }
 }

@@ -1,8 +1,8 @@
 //! A request whose signature holds, with everything that later steps ask of it, made once.
 
-use crate::authorization::{Authenticated, Invoked, RawRequest, Refusal, authenticate};
-use crate::identifier::OperationId;
 use crate::audit::{Entry, Evidence, Kind, Signature};
+use crate::authorization::{Authenticated, Invoked, RawRequest, authenticate};
+use crate::identifier::OperationId;
 use crate::operation::judge::Rules;
 use crate::operation::route::Route;
 use crate::problem::Problem;
@@ -36,7 +36,9 @@ impl Examined {
     pub fn of_node(encoded: Vec<u8>, rules: &Rules, now: u64) -> Result<Self, Problem> {
         let request = RawRequest::decode(&encoded).map_err(|error| Problem::malformed(error.to_string()))?;
         if request.signed_part()? != request {
-            return Err(Problem::malformed("A forwarded request carries what its client did not sign."));
+            return Err(Problem::malformed(
+                "A forwarded request carries what its client did not sign.",
+            ));
         }
         Self::examine(&request, encoded, rules, now)
     }
@@ -46,12 +48,20 @@ impl Examined {
             .ok_or_else(|| Problem::new(404, "NotFoundError", "There is no such route."))?;
         let authenticated = authenticate(request, &rules.policy, now)?;
         let hash = request.hash();
-        Ok(Self { encoded, hash, authenticated, route })
+        Ok(Self {
+            encoded,
+            hash,
+            authenticated,
+            route,
+        })
     }
 
     /// When the request is dead whatever the skew, ms.
     pub fn dead_after(&self) -> u64 {
-        self.authenticated.expires.saturating_add(300).saturating_mul(1_000)
+        self.authenticated
+            .expires
+            .saturating_add(300)
+            .saturating_mul(1_000)
     }
 
     /// Whether judging it computes (a chain of delegations) rather than only compares.

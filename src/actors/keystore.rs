@@ -86,7 +86,13 @@ pub struct KeystoreActor {
 impl KeystoreActor {
     /// Not started yet.
     pub fn new(id: LocalId, parts: Arc<Parts>) -> Self {
-        Self { id, parts, under_way: HashMap::new(), next: 0, last: Instant::now() }
+        Self {
+            id,
+            parts,
+            under_way: HashMap::new(),
+            next: 0,
+            last: Instant::now(),
+        }
     }
 
     /// Runs `work` beside other work; its entry in the map goes when it ends.
@@ -127,18 +133,30 @@ impl Handler<Ask> for KeystoreActor {
             // A caller that has gone needs no answer: every send below may fail.
             Ask::Serve { answer, .. } | Ask::Describe { answer, .. } if full => {
                 let problem = Problem::new(429, "QuotaExceededError", "Too many requests for this keystore.");
-                let _ = answer.send(Err(Problem { retry_after: Some(1), ..problem }));
+                let _ = answer.send(Err(Problem {
+                    retry_after: Some(1),
+                    ..problem
+                }));
             }
             Ask::Hold { answer, .. } if full => {
                 let _ = answer.send(Answer::Abstained(Abstention::Busy));
             }
-            Ask::Serve { request, addresses, answer } => {
+            Ask::Serve {
+                request,
+                addresses,
+                answer,
+            } => {
                 let work = async move {
                     let _ = answer.send(Work::new(&parts, request, addresses).serve().await);
                 };
                 self.run(UnderWay::Client, Box::pin(work), context);
             }
-            Ask::Describe { keystore, key, addresses, answer } => {
+            Ask::Describe {
+                keystore,
+                key,
+                addresses,
+                answer,
+            } => {
                 let work = async move {
                     let _ = answer.send(describe_key(&parts, &keystore, &key, &addresses).await);
                 };

@@ -56,16 +56,44 @@ impl Metrics {
         };
         let all = metrics.clone();
         registry.register(|registry| {
-            registry.register("requests_served", "Client requests answered with success", all.served);
-            registry.register("requests_refused", "Client requests refused or failed", all.refused);
-            registry.register("holder_refusals", "Signed requests this node refused as a holder", all.refusals);
+            registry.register(
+                "requests_served",
+                "Client requests answered with success",
+                all.served,
+            );
+            registry.register(
+                "requests_refused",
+                "Client requests refused or failed",
+                all.refused,
+            );
+            registry.register(
+                "holder_refusals",
+                "Signed requests this node refused as a holder",
+                all.refusals,
+            );
             registry.register("replays", "Requests refused as replays", all.replays);
-            registry.register("foreign_operations", "Questions under another node's operation", all.foreign_operations);
+            registry.register(
+                "foreign_operations",
+                "Questions under another node's operation",
+                all.foreign_operations,
+            );
             registry.register("misfits", "Frames that did not fit, by sender", all.misfits);
             registry.register("liars", "Proven lies in ceremonies, by node", all.liars);
-            registry.register("keys_generated", "Keys generated through this node", all.generated);
-            registry.register("shares_delivered", "Shares that arrived by envelope", all.delivered);
-            registry.register("request_seconds", "Time from a client's request to its answer", all.seconds);
+            registry.register(
+                "keys_generated",
+                "Keys generated through this node",
+                all.generated,
+            );
+            registry.register(
+                "shares_delivered",
+                "Shares that arrived by envelope",
+                all.delivered,
+            );
+            registry.register(
+                "request_seconds",
+                "Time from a client's request to its answer",
+                all.seconds,
+            );
         });
         metrics
     }

@@ -126,18 +126,27 @@ impl Parts {
 
     /// Both clocks.
     pub fn moment(&self, wall_ms: u64) -> Moment {
-        Moment { mono_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX), wall_ms }
+        Moment {
+            mono_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            wall_ms,
+        }
     }
 
     /// A name for a request that reached this node.
     pub fn next_operation(&self) -> OperationId {
         let counter = self.operations.fetch_add(1, Ordering::Relaxed) + 1;
-        OperationId { node: self.node, boot: self.boot_number(), counter }
+        OperationId {
+            node: self.node,
+            boot: self.boot_number(),
+            counter,
+        }
     }
 
     /// The boot nonce as operation ids carry it: its first 8 bytes.
     pub fn boot_number(&self) -> u64 {
-        self.boot[..8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+        self.boot[..8]
+            .iter()
+            .fold(0, |number, byte| number << 8 | u64::from(*byte))
     }
 
     /// The group of a keystore: 1 to G-1.
@@ -167,19 +176,29 @@ impl Parts {
     ///
     /// # Errors
     /// [`OpenError`].
-    pub fn open_key(&self, keystore: &LocalId, key: &LocalId, record: &KeyRecord) -> Result<Arc<OpenKey>, OpenError> {
+    pub fn open_key(
+        &self,
+        keystore: &LocalId,
+        key: &LocalId,
+        record: &KeyRecord,
+    ) -> Result<Arc<OpenKey>, OpenError> {
         let id = Self::share_id(keystore, key, record);
         if let Some(open) = self.open_keys.lock().get(&id) {
             return Ok(open.clone());
         }
         let sealed = self.shares.get(&id)?.ok_or(OpenError::NoShare)?;
         let share = KeyShare::from_bytes(sealed.expose()).map_err(|_| OpenError::Unfit)?;
-        let commitment: Commitment = postcard::from_bytes(&record.commitment).map_err(|_| OpenError::Unfit)?;
+        let commitment: Commitment =
+            postcard::from_bytes(&record.commitment).map_err(|_| OpenError::Unfit)?;
         if !commitment.holds(&share) {
             return Err(OpenError::Unfit);
         }
         let context = VerifyingContext::new(&commitment).ok();
-        let open = Arc::new(OpenKey { share, commitment, context });
+        let open = Arc::new(OpenKey {
+            share,
+            commitment,
+            context,
+        });
         let mut keys = self.open_keys.lock();
         if keys.len() >= MAX_OPEN_KEYS {
             keys.clear();
@@ -192,12 +211,19 @@ impl Parts {
     ///
     /// # Errors
     /// When there is no answer.
-    pub async fn ask(self: &Arc<Self>, node: u64, call: &Call, timeout: Duration) -> Result<Answer, CallError> {
+    pub async fn ask(
+        self: &Arc<Self>,
+        node: u64,
+        call: &Call,
+        timeout: Duration,
+    ) -> Result<Answer, CallError> {
         if node == self.node {
             return Ok(Box::pin(super::holder::answer(self, node, call.clone())).await);
         }
         match self.network.call(node, call.encode().into(), timeout).await {
-            Ok(bytes) => Ok(Answer::decode(&bytes).unwrap_or(Answer::Misfit("an answer that cannot be read".into()))),
+            Ok(bytes) => {
+                Ok(Answer::decode(&bytes).unwrap_or(Answer::Misfit("an answer that cannot be read".into())))
+            }
             Err(CallError::Busy) => Ok(Answer::Abstained(Abstention::Busy)),
             Err(error) => Err(error),
         }

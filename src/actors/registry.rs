@@ -35,12 +35,20 @@ pub struct Registry {
 impl Registry {
     /// A registry whose actors live on `arbiters`, which must not be empty.
     pub fn new(parts: Arc<Parts>, arbiters: Vec<ArbiterHandle>) -> Self {
-        Self { parts, actors: Mutex::new(HashMap::new()), arbiters }
+        Self {
+            parts,
+            actors: Mutex::new(HashMap::new()),
+            arbiters,
+        }
     }
 
     /// Actors that live.
     pub fn len(&self) -> usize {
-        self.actors.lock().values().filter(|actor| actor.connected()).count()
+        self.actors
+            .lock()
+            .values()
+            .filter(|actor| actor.connected())
+            .count()
     }
 
     /// Whether none lives.
@@ -70,10 +78,21 @@ impl Registry {
             let Some(id) = keystore.id else {
                 return super::coordinator::describe_key(&self.parts, &keystore, &key, &addresses).await;
             };
-            self.tell(id, Ask::Describe { keystore, key, addresses, answer })?;
+            self.tell(
+                id,
+                Ask::Describe {
+                    keystore,
+                    key,
+                    addresses,
+                    answer,
+                },
+            )?;
             return answered.await.unwrap_or_else(|_| Err(busy_node()));
         }
-        let now = self.parts.now().map_err(|error| Problem::unavailable(error.to_string()))?;
+        let now = self
+            .parts
+            .now()
+            .map_err(|error| Problem::unavailable(error.to_string()))?;
         let examine = {
             let parts = self.parts.clone();
             move || Examined::of_client(&request, &parts.rules, now)
@@ -82,7 +101,14 @@ impl Registry {
         match request.route.keystore().and_then(|named| named.id) {
             Some(id) => {
                 let (answer, answered) = oneshot::channel();
-                self.tell(id, Ask::Serve { request, addresses, answer })?;
+                self.tell(
+                    id,
+                    Ask::Serve {
+                        request,
+                        addresses,
+                        answer,
+                    },
+                )?;
                 answered.await.unwrap_or_else(|_| Err(busy_node()))
             }
             None => Work::new(&self.parts, request, addresses).serve().await,
@@ -95,9 +121,21 @@ impl Registry {
             let request = RawRequest::decode(&forwarded.request).ok()?;
             Route::parse(&request.method, &request.target)?.keystore()?.id
         });
-        let Some(id) = keystore else { return holder::answer(&self.parts, from, call).await };
+        let Some(id) = keystore else {
+            return holder::answer(&self.parts, from, call).await;
+        };
         let (answer, answered) = oneshot::channel();
-        if self.tell(id, Ask::Hold { from, call: Box::new(call), answer }).is_err() {
+        if self
+            .tell(
+                id,
+                Ask::Hold {
+                    from,
+                    call: Box::new(call),
+                    answer,
+                },
+            )
+            .is_err()
+        {
             return Answer::Abstained(Abstention::Busy);
         }
         answered.await.unwrap_or(Answer::Abstained(Abstention::Busy))

@@ -53,11 +53,14 @@ impl Facts for Views {
     }
 
     fn revoked(&self, keystore: &LocalId, capability: &str, delegator: &str) -> Result<bool, StateError> {
-        if let Some((parts, now)) = &self.denials {
-            if parts.denials.lock().denies_link(keystore, capability, delegator, *now) {
+        if let Some((parts, now)) = &self.denials
+            && parts
+                .denials
+                .lock()
+                .denies_link(keystore, capability, delegator, *now)
+            {
                 return Ok(true);
             }
-        }
         query::revoked(&self.own, keystore, capability, delegator)
     }
 }

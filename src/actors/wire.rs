@@ -160,7 +160,10 @@ impl Answer {
 
     /// Decodes; nothing may follow.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        postcard::take_from_bytes(bytes).ok().filter(|(_, rest)| rest.is_empty()).map(|(answer, _)| answer)
+        postcard::take_from_bytes(bytes)
+            .ok()
+            .filter(|(_, rest)| rest.is_empty())
+            .map(|(answer, _)| answer)
     }
 }
 
@@ -172,7 +175,10 @@ impl Call {
 
     /// Decodes; nothing may follow.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        postcard::take_from_bytes(bytes).ok().filter(|(_, rest)| rest.is_empty()).map(|(call, _)| call)
+        postcard::take_from_bytes(bytes)
+            .ok()
+            .filter(|(_, rest)| rest.is_empty())
+            .map(|(call, _)| call)
     }
 
     /// The client's request in it, if it carries one.

@@ -45,11 +45,16 @@ impl AuditCommand {
             }
         };
         match verify(&folder, key.as_ref()) {
-            Ok(report) if json => println!("{}", json!({ "ok": true, "records": report.records,
-                "segments": report.segments, "heads_verified": report.heads_verified })),
+            Ok(report) if json => println!(
+                "{}",
+                json!({ "ok": true, "records": report.records,
+                "segments": report.segments, "heads_verified": report.heads_verified })
+            ),
             Ok(report) => {
-                println!("{} records in {} segments, {} signed heads: the chain holds", report.records,
-                    report.segments, report.heads_verified);
+                println!(
+                    "{} records in {} segments, {} signed heads: the chain holds",
+                    report.records, report.segments, report.heads_verified
+                );
                 for (kind, count) in report.by_kind {
                     println!("  {kind}: {count}");
                 }

@@ -37,7 +37,9 @@ pub fn run(arguments: &ServerArguments) -> Result<ExitCode, NodeError> {
     if !arguments.check {
         return node::run(config, arguments.exit_with_stdin);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     match runtime.block_on(check(&config, rustls_pki_types::UnixTime::now())) {
         Ok(report) => {
             for passed in &report.passed {

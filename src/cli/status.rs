@@ -130,16 +130,9 @@ fn render(answers: &[Answered]) -> String {
         text.push_str(&format!("cluster {cluster}  {url}\n"));
     }
     let mut nodes = vec![
-        [
-            "node",
-            "state",
-            "ready",
-            "links up",
-            "open envelopes",
-            "admin",
-        ]
-        .map(str::to_owned)
-        .to_vec(),
+        ["node", "state", "ready", "links up", "open envelopes", "admin"]
+            .map(str::to_owned)
+            .to_vec(),
     ];
     for answer in answers {
         nodes.push(match &answer.status {

@@ -51,11 +51,10 @@ pub fn apply(
         Err(reason) => return Ok(Outcome::Refused(Rejection::NotEndorsed(reason.to_owned()))),
     };
     // Looked up only once the signatures hold: a stranger must not learn or use another operation's outcome.
-    if !matches!(statement.command, Command::Time) {
-        if let Some(outcome) = state.record::<Outcome>(&by_operation)? {
+    if !matches!(statement.command, Command::Time)
+        && let Some(outcome) = state.record::<Outcome>(&by_operation)? {
             return Ok(outcome);
         }
-    }
     let life = match statement.command {
         Command::GenerateKey(_) => CEREMONY_LIFE,
         _ => ENDORSEMENT_LIFE,
@@ -102,7 +101,9 @@ fn endorsed(entry: &Entry, group: u32, members: &Membership) -> Result<Times, &'
     }
     let mut seen = Vec::new();
     for endorsement in &entry.endorsements {
-        let member = members.member(endorsement.node).ok_or("an endorser is no member")?;
+        let member = members
+            .member(endorsement.node)
+            .ok_or("an endorser is no member")?;
         if seen.contains(&endorsement.node) {
             return Err("two endorsements of one member");
         }
@@ -122,8 +123,18 @@ fn endorsed(entry: &Entry, group: u32, members: &Membership) -> Result<Times, &'
             return Err("fewer participants than a quorum");
         }
     }
-    let smallest = entry.endorsements.iter().map(|endorsement| endorsement.time).min().unwrap_or(0);
-    let largest = entry.endorsements.iter().map(|endorsement| endorsement.time).max().unwrap_or(0);
+    let smallest = entry
+        .endorsements
+        .iter()
+        .map(|endorsement| endorsement.time)
+        .min()
+        .unwrap_or(0);
+    let largest = entry
+        .endorsements
+        .iter()
+        .map(|endorsement| endorsement.time)
+        .max()
+        .unwrap_or(0);
     if largest - smallest > TIME_SPREAD {
         return Err("the endorsers' clocks are too far apart");
     }
@@ -156,39 +167,62 @@ fn change(
         None => None,
     };
     let version = stored.as_ref().map_or(0, |record| record.version);
-    let creates = matches!(statement.command, Command::CreateKeystore { .. } | Command::CreateMeter { .. });
+    let creates = matches!(
+        statement.command,
+        Command::CreateKeystore { .. } | Command::CreateMeter { .. }
+    );
     if creates && version > 0 {
         return Ok(Err(Rejection::Exists));
     }
     if version != statement.state_version {
         return Ok(Err(Rejection::VersionPassed));
     }
-    if creates || matches!(statement.command, Command::GenerateKey(_)) {
-        if !first_or_twin(statement, time, state)? {
+    if (creates || matches!(statement.command, Command::GenerateKey(_)))
+        && !first_or_twin(statement, time, state)? {
             return Ok(Err(Rejection::Replayed));
         }
-    }
     match &statement.command {
         Command::Time => Ok(Ok(Reply::Time)),
-        Command::CreateMeter { id, controller, product } => {
+        Command::CreateMeter {
+            id,
+            controller,
+            product,
+        } => {
             if query::meter(state, id)?.is_some() {
                 return Ok(Err(Rejection::Exists));
             }
-            let meter = Meter { controller: controller.clone(), product: product.clone(), sequence: 0 };
+            let meter = Meter {
+                controller: controller.clone(),
+                product: product.clone(),
+                sequence: 0,
+            };
             state.put_record(&layout::meter(id), &meter)?;
             Ok(Ok(Reply::Meter(*id)))
         }
         Command::CreateKeystore { id, config } => {
             index_controllers(id, &[], &config.controllers, state)?;
-            let record = KeystoreRecord { config: config.clone(), version: 1, created: time };
+            let record = KeystoreRecord {
+                config: config.clone(),
+                version: 1,
+                created: time,
+            };
             state.put_record(&layout::keystore(id), &record)?;
             Ok(Ok(Reply::Keystore(*id)))
         }
         Command::UpdateKeystore { id, config } => update(id, config, stored, state),
         Command::GenerateKey(generated) => generate(generated, stored.is_some(), time, members, state),
-        Command::Revoke { keystore, capability, delegator, expires, revoker } => {
+        Command::Revoke {
+            keystore,
+            capability,
+            delegator,
+            expires,
+            revoker,
+        } => {
             let key = layout::revocation(keystore, capability, delegator);
-            let record = RevocationRecord { expires: *expires, revoker: revoker.clone() };
+            let record = RevocationRecord {
+                expires: *expires,
+                revoker: revoker.clone(),
+            };
             revoke(keystore, &key, record, state)
         }
     }
@@ -200,11 +234,15 @@ fn first_or_twin(statement: &Statement, time: u64, state: &mut impl WriteState) 
     let repeat = match state.record::<Repeat>(&key)? {
         None => {
             state.put(&layout::expiry(statement.expires + NAME_MEMORY, &key), &[])?;
-            Repeat { first: time, count: 1 }
+            Repeat {
+                first: time,
+                count: 1,
+            }
         }
-        Some(seen) if time <= seen.first + TWIN_WINDOW && seen.count < MAX_TWINS => {
-            Repeat { first: seen.first, count: seen.count + 1 }
-        }
+        Some(seen) if time <= seen.first + TWIN_WINDOW && seen.count < MAX_TWINS => Repeat {
+            first: seen.first,
+            count: seen.count + 1,
+        },
         Some(_) => return Ok(false),
     };
     state.put_record(&key, &repeat)?;
@@ -217,7 +255,9 @@ fn update(
     stored: Option<KeystoreRecord>,
     state: &mut impl WriteState,
 ) -> Result<Changed, StateError> {
-    let Some(stored) = stored else { return Ok(Err(Rejection::Missing)) };
+    let Some(stored) = stored else {
+        return Ok(Err(Rejection::Missing));
+    };
     let follows = config.sequence == stored.config.sequence + 1
         && config.kms_module == stored.config.kms_module
         && config.meter == stored.config.meter;
@@ -225,8 +265,11 @@ fn update(
         return Ok(Err(Rejection::Sequence));
     }
     index_controllers(id, &stored.config.controllers, &config.controllers, state)?;
-    let record =
-        KeystoreRecord { config: config.clone(), version: stored.version + 1, created: stored.created };
+    let record = KeystoreRecord {
+        config: config.clone(),
+        version: stored.version + 1,
+        created: stored.created,
+    };
     state.put_record(&layout::keystore(id), &record)?;
     Ok(Ok(Reply::Keystore(*id)))
 }
@@ -309,7 +352,9 @@ fn index_controllers(
 /// Deletes a bounded number of records whose time has passed.
 fn sweep(time: u64, state: &mut impl WriteState) -> Result<(), StateError> {
     for (index, _) in state.scan(layout::EXPIRY, SWEEP)? {
-        let Some((expiry, target)) = layout::parse_expiry(&index) else { continue };
+        let Some((expiry, target)) = layout::parse_expiry(&index) else {
+            continue;
+        };
         if expiry > time {
             break;
         }
@@ -323,9 +368,16 @@ fn sweep(time: u64, state: &mut impl WriteState) -> Result<(), StateError> {
 }
 
 fn forget_revoker(revocation: &[u8], state: &mut impl WriteState) -> Result<(), StateError> {
-    let Some(record) = state.record::<RevocationRecord>(revocation)? else { return Ok(()) };
-    let keystore = revocation.get(1..17).and_then(|id| id.try_into().ok()).map(LocalId);
-    let (Some(revoker), Some(keystore)) = (record.revoker, keystore) else { return Ok(()) };
+    let Some(record) = state.record::<RevocationRecord>(revocation)? else {
+        return Ok(());
+    };
+    let keystore = revocation
+        .get(1..17)
+        .and_then(|id| id.try_into().ok())
+        .map(LocalId);
+    let (Some(revoker), Some(keystore)) = (record.revoker, keystore) else {
+        return Ok(());
+    };
     let counter = layout::revoker(&keystore, &revoker);
     match state.record::<u32>(&counter)?.unwrap_or(0) {
         0 | 1 => state.delete(&counter),

@@ -30,7 +30,10 @@ impl KeystoreConfig {
     pub fn to_json(&self, public_url: &str, id: &LocalId) -> Value {
         let mut json = Map::new();
         json.insert("id".into(), format!("{public_url}/kms/keystores/{id}").into());
-        json.insert("meterId".into(), format!("{public_url}/meters/{}", self.meter).into());
+        json.insert(
+            "meterId".into(),
+            format!("{public_url}/meters/{}", self.meter).into(),
+        );
         json.insert("sequence".into(), self.sequence.into());
         json.insert("controller".into(), self.controller_json());
         json.insert("kmsModule".into(), self.kms_module.clone().into());

@@ -84,13 +84,19 @@ impl Statement {
     /// Endorses it at `time` (ms).
     pub fn endorse(&self, node: u64, key: &SigningKey, time: u64) -> Endorsement {
         let signature = key.sign(&self.signed_bytes(time)).to_bytes().to_vec();
-        Endorsement { node, time, signature }
+        Endorsement {
+            node,
+            time,
+            signature,
+        }
     }
 
     /// Whether `endorsement` is `key`'s signature over this statement.
     pub fn is_endorsed(&self, endorsement: &Endorsement, key: &VerifyingKey) -> bool {
-        Signature::from_slice(&endorsement.signature)
-            .is_ok_and(|signature| key.verify_strict(&self.signed_bytes(endorsement.time), &signature).is_ok())
+        Signature::from_slice(&endorsement.signature).is_ok_and(|signature| {
+            key.verify_strict(&self.signed_bytes(endorsement.time), &signature)
+                .is_ok()
+        })
     }
 }
 
@@ -105,7 +111,11 @@ impl Entry {
         match bytes.split_first() {
             Some((&VERSION, rest)) if bytes.len() <= MAX_ENTRY => {
                 let (entry, rest) = postcard::take_from_bytes(rest).map_err(|_| EntryError::Malformed)?;
-                if rest.is_empty() { Ok(entry) } else { Err(EntryError::Malformed) }
+                if rest.is_empty() {
+                    Ok(entry)
+                } else {
+                    Err(EntryError::Malformed)
+                }
             }
             Some((&version, _)) if version != VERSION => Err(EntryError::UnknownVersion(version)),
             _ => Err(EntryError::Malformed),

@@ -69,6 +69,9 @@ pub enum Rejection {
 impl Rejection {
     /// Whether collecting fresh endorsements may succeed.
     pub fn is_stale(&self) -> bool {
-        matches!(self, Self::Stale | Self::VersionPassed | Self::ConfigurationChanged)
+        matches!(
+            self,
+            Self::Stale | Self::VersionPassed | Self::ConfigurationChanged
+        )
     }
 }

@@ -11,7 +11,11 @@ pub fn keystore(state: &impl ReadState, id: &LocalId) -> Result<Option<KeystoreR
 }
 
 /// A key's record.
-pub fn key(state: &impl ReadState, keystore: &LocalId, id: &LocalId) -> Result<Option<KeyRecord>, StateError> {
+pub fn key(
+    state: &impl ReadState,
+    keystore: &LocalId,
+    id: &LocalId,
+) -> Result<Option<KeyRecord>, StateError> {
     state.record(&layout::of_key(keystore, id))
 }
 

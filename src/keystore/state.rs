@@ -60,8 +60,13 @@ impl ReadState for BTreeMap<Vec<u8>, Vec<u8>> {
     }
 
     fn scan(&self, prefix: &[u8], limit: usize) -> Result<Vec<Pair>, StateError> {
-        let pairs = self.range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(prefix));
-        Ok(pairs.take(limit).map(|(key, value)| (key.clone(), value.clone())).collect())
+        let pairs = self
+            .range(prefix.to_vec()..)
+            .take_while(|(key, _)| key.starts_with(prefix));
+        Ok(pairs
+            .take(limit)
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect())
     }
 }
 

@@ -77,17 +77,23 @@ fn schema_error(message: &str) -> Problem {
 }
 
 fn object(body: &Value) -> Result<&Map<String, Value>, Problem> {
-    body.as_object().ok_or_else(|| schema_error("The body must be a JSON object."))
+    body.as_object()
+        .ok_or_else(|| schema_error("The body must be a JSON object."))
 }
 
 fn text<'a>(object: &'a Map<String, Value>, member: &str) -> Result<&'a str, Problem> {
-    let value = object.get(member).and_then(Value::as_str).filter(|text| text.len() <= MAX_TEXT);
+    let value = object
+        .get(member)
+        .and_then(Value::as_str)
+        .filter(|text| text.len() <= MAX_TEXT);
     value.ok_or_else(|| schema_error(&format!("\"{member}\" must be a string.")))
 }
 
 fn only(object: &Map<String, Value>, allowed: &[&str]) -> Result<(), Problem> {
     match object.keys().find(|member| !allowed.contains(&member.as_str())) {
-        Some(member) => Err(schema_error(&format!("\"{member}\" is not a member of this operation."))),
+        Some(member) => Err(schema_error(&format!(
+            "\"{member}\" is not a member of this operation."
+        ))),
         None => Ok(()),
     }
 }
@@ -99,7 +105,10 @@ pub fn meter(body: &Value) -> Result<NewMeter, Problem> {
     let product = members.get("product").and_then(Value::as_object);
     let product = product.ok_or_else(|| schema_error("\"product\" must be an object with an \"id\"."))?;
     only(product, &["id"])?;
-    Ok(NewMeter { controller: text(members, "controller")?.to_owned(), product: text(product, "id")?.to_owned() })
+    Ok(NewMeter {
+        controller: text(members, "controller")?.to_owned(),
+        product: text(product, "id")?.to_owned(),
+    })
 }
 
 /// Parses the configuration of a new keystore.
@@ -112,12 +121,23 @@ pub fn new_keystore(body: &Value) -> Result<KeystoreBody, Problem> {
 /// Parses the next configuration of a keystore.
 pub fn keystore_update(body: &Value) -> Result<KeystoreBody, Problem> {
     let mut validation = Validation::new("updateKeystoreConfigBody", body);
-    validation.only(&["controller", "id", "ipAllowList", "kmsModule", "meterId", "sequence"]);
+    validation.only(&[
+        "controller",
+        "id",
+        "ipAllowList",
+        "kmsModule",
+        "meterId",
+        "sequence",
+    ]);
     validation.required("id");
     keystore(validation, false, body)
 }
 
-fn keystore(mut validation: Validation<'_>, meter_required: bool, body: &Value) -> Result<KeystoreBody, Problem> {
+fn keystore(
+    mut validation: Validation<'_>,
+    meter_required: bool,
+    body: &Value,
+) -> Result<KeystoreBody, Problem> {
     let mut controllers = Vec::new();
     let mut single_controller = false;
     match validation.required("controller") {
@@ -127,14 +147,23 @@ fn keystore(mut validation: Validation<'_>, meter_required: bool, body: &Value) 
         }
         Some(value @ Value::Array(list)) => {
             for item in list.iter().take(MAX_CONTROLLERS + 1) {
-                match item.as_str().filter(|did| is_text(did) && !controllers.iter().any(|seen| seen == did)) {
+                match item
+                    .as_str()
+                    .filter(|did| is_text(did) && !controllers.iter().any(|seen| seen == did))
+                {
                     Some(did) => controllers.push(did.to_owned()),
                     None => validation.wrong_type(".controller", "a list of distinct strings", item),
                 }
             }
             if list.is_empty() || list.len() > MAX_CONTROLLERS {
                 let message = format!("should have 1 to {MAX_CONTROLLERS} items");
-                validation.error(".controller", "#/properties/controller", message, Value::Null, value);
+                validation.error(
+                    ".controller",
+                    "#/properties/controller",
+                    message,
+                    Value::Null,
+                    value,
+                );
             }
         }
         Some(value) => validation.wrong_type(".controller", "string", value),
@@ -158,14 +187,32 @@ fn keystore(mut validation: Validation<'_>, meter_required: bool, body: &Value) 
         }
         None => None,
     };
-    let (meter, kms_module, id) = (optional_text("meterId"), optional_text("kmsModule"), optional_text("id"));
+    let (meter, kms_module, id) = (
+        optional_text("meterId"),
+        optional_text("kmsModule"),
+        optional_text("id"),
+    );
     if let Some(module) = kms_module.as_deref().filter(|name| !is_module_name(name)) {
         let value = Value::String(module.to_owned());
-        validation.error(".kmsModule", "#/properties/kmsModule", "should be a plain name", Value::Null, &value);
+        validation.error(
+            ".kmsModule",
+            "#/properties/kmsModule",
+            "should be a plain name",
+            Value::Null,
+            &value,
+        );
     }
     let ip_allow_list = validation.ip_allow_list();
     validation.finish()?;
-    Ok(KeystoreBody { controllers, single_controller, sequence, meter, kms_module, ip_allow_list, id })
+    Ok(KeystoreBody {
+        controllers,
+        single_controller,
+        sequence,
+        meter,
+        kms_module,
+        ip_allow_list,
+        id,
+    })
 }
 
 fn is_text(text: &str) -> bool {
@@ -174,7 +221,11 @@ fn is_text(text: &str) -> bool {
 
 /// A module is named, never addressed: a path in it would be somebody's attempt to reach a file.
 fn is_module_name(name: &str) -> bool {
-    name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) && !name.contains("..")
+    name.len() <= 64
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        && !name.contains("..")
 }
 
 impl KeystoreBody {
@@ -197,41 +248,69 @@ pub fn new_key(body: &Value) -> Result<NewKey, Problem> {
     only(members, &["@context", "type", "invocationTarget"])?;
     match members.get("@context") {
         None => {}
-        Some(Value::Array(list)) if matches!(&list[..], [Value::String(first), Value::String(_)] if first == WEBKMS_CONTEXT) => {}
-        Some(_) => return Err(schema_error("\"@context\" is not that of a GenerateKeyOperation.")),
+        Some(Value::Array(list)) if matches!(&list[..], [Value::String(first), Value::String(_)] if first == WEBKMS_CONTEXT) =>
+            {}
+        Some(_) => {
+            return Err(schema_error(
+                "\"@context\" is not that of a GenerateKeyOperation.",
+            ));
+        }
     }
     if text(members, "type")? != "GenerateKeyOperation" {
         return Err(schema_error("\"type\" must be \"GenerateKeyOperation\"."));
     }
     let target = members.get("invocationTarget").and_then(Value::as_object);
     let target = target.ok_or_else(|| schema_error("\"invocationTarget\" must be an object."))?;
-    only(target, &["type", "maxCapabilityChainLength", "publicAlias", "publicAliasTemplate"])?;
+    only(
+        target,
+        &[
+            "type",
+            "maxCapabilityChainLength",
+            "publicAlias",
+            "publicAliasTemplate",
+        ],
+    )?;
     let name = text(target, "type")?;
     let alias = match (target.get("publicAlias"), target.get("publicAliasTemplate")) {
         (None, None) => None,
         (Some(_), None) => Some(Alias::Fixed(alias_text(text(target, "publicAlias")?)?)),
         (None, Some(_)) => Some(Alias::Template(alias_text(text(target, "publicAliasTemplate")?)?)),
         (Some(_), Some(_)) => {
-            return Err(schema_error("Only one of \"publicAlias\" and \"publicAliasTemplate\" may be given."));
+            return Err(schema_error(
+                "Only one of \"publicAlias\" and \"publicAliasTemplate\" may be given.",
+            ));
         }
     };
     let max_chain_length = match target.get("maxCapabilityChainLength") {
         None => None,
         Some(value) => {
             let length = value.as_u64().filter(|length| (1..=10).contains(length));
-            let length = length.ok_or_else(|| schema_error("\"maxCapabilityChainLength\" must be 1 to 10."))?;
+            let length =
+                length.ok_or_else(|| schema_error("\"maxCapabilityChainLength\" must be 1 to 10."))?;
             u32::try_from(length).ok()
         }
     };
-    Ok(NewKey { key_type: KeyType::parse(name).ok_or_else(|| name.to_owned()), alias, max_chain_length })
+    Ok(NewKey {
+        key_type: KeyType::parse(name).ok_or_else(|| name.to_owned()),
+        alias,
+        max_chain_length,
+    })
 }
 
 fn alias_text(text: &str) -> Result<String, Problem> {
     let clean = text.len() <= 1_024
         && !text.is_empty()
-        && text.chars().all(|c| !c.is_control() && !c.is_whitespace() && c != '\\')
-        && !text.split(['/', '?', '#']).any(|segment| segment == "." || segment == "..");
-    if clean { Ok(text.to_owned()) } else { Err(schema_error("The alias is not an absolute identifier.")) }
+        && text
+            .chars()
+            .all(|c| !c.is_control() && !c.is_whitespace() && c != '\\')
+        && !text
+            .split(['/', '?', '#'])
+            .any(|segment| segment == "." || segment == "..");
+    if clean {
+        Ok(text.to_owned())
+    } else {
+        Err(schema_error("The alias is not an absolute identifier."))
+    }
 }
 
 /// Parses an operation on the key at `key_url`.
@@ -240,10 +319,17 @@ pub fn key_operation(body: &Value, key_url: &str) -> Result<KeyOperation, Proble
     match members.get("@context") {
         None => {}
         Some(Value::String(context)) if context == WEBKMS_CONTEXT => {}
-        Some(_) => return Err(schema_error("\"@context\" must be \"https://w3id.org/webkms/v1\".")),
+        Some(_) => {
+            return Err(schema_error(
+                "\"@context\" must be \"https://w3id.org/webkms/v1\".",
+            ));
+        }
     }
     let with = |names: &[&str]| -> Result<(), Problem> {
-        only(members, &[&["@context", "type", "invocationTarget"], names].concat())?;
+        only(
+            members,
+            &[&["@context", "type", "invocationTarget"], names].concat(),
+        )?;
         for name in names {
             if !members.contains_key(*name) {
                 return Err(schema_error(&format!("\"{name}\" is missing.")));
@@ -279,7 +365,9 @@ pub fn key_operation(body: &Value, key_url: &str) -> Result<KeyOperation, Proble
         _ => return Err(schema_error("The operation's \"type\" is not known.")),
     };
     if text(members, "invocationTarget")? != key_url {
-        return Err(Problem::malformed("\"invocationTarget\" does not match the request URL."));
+        return Err(Problem::malformed(
+            "\"invocationTarget\" does not match the request URL.",
+        ));
     }
     Ok(operation)
 }

@@ -44,10 +44,22 @@ pub fn describe(url: &str, record: &KeyRecord, config: &KeystoreConfig) -> Resul
 /// # Errors
 /// 403 with the reason in its cause.
 pub fn check_alias(terms: &super::judge::NewKeyTerms) -> Result<(), Problem> {
-    let Some(Alias::Template(template)) = &terms.alias else { return Ok(()) };
+    let Some(Alias::Template(template)) = &terms.alias else {
+        return Ok(());
+    };
     let (member, value) = public_key(terms.key_type, &[0xff; 32]);
-    let sample = [("id", "https://example/"), ("controller", "did:key:example"), (member, &value)];
-    expand(template, &sample.map(|(name, value)| (name.to_owned(), Value::from(value))).into_iter().collect())?;
+    let sample = [
+        ("id", "https://example/"),
+        ("controller", "did:key:example"),
+        (member, &value),
+    ];
+    expand(
+        template,
+        &sample
+            .map(|(name, value)| (name.to_owned(), Value::from(value)))
+            .into_iter()
+            .collect(),
+    )?;
     Ok(())
 }
 
@@ -66,7 +78,8 @@ pub fn multibase(multicodec: [u8; 2], key: &[u8; 32]) -> String {
 
 /// Expands an RFC 6570 template over the description's own members.
 fn expand(template: &str, description: &Map<String, Value>) -> Result<String, Problem> {
-    let invalid = || Problem::not_authorized("SyntaxError", "The \"publicAliasTemplate\" cannot be expanded.");
+    let invalid =
+        || Problem::not_authorized("SyntaxError", "The \"publicAliasTemplate\" cannot be expanded.");
     let template = UriTemplateStr::new(template).map_err(|_| invalid())?;
     let mut context = SimpleContext::new();
     for (name, value) in description {
@@ -74,8 +87,15 @@ fn expand(template: &str, description: &Map<String, Value>) -> Result<String, Pr
             context.insert(name.as_str(), text);
         }
     }
-    let id = template.expand::<UriSpec, _>(&context).map_err(|_| invalid())?.to_string();
-    if id.is_empty() || id.len() > MAX_ALIAS { Err(invalid()) } else { Ok(id) }
+    let id = template
+        .expand::<UriSpec, _>(&context)
+        .map_err(|_| invalid())?
+        .to_string();
+    if id.is_empty() || id.len() > MAX_ALIAS {
+        Err(invalid())
+    } else {
+        Ok(id)
+    }
 }
 
 #[cfg(test)]
@@ -113,6 +133,9 @@ mod tests {
         assert!(key.starts_with("z6Mk"));
         assert_eq!(description["id"], format!("did:key:{key}#{key}"));
         let members: Vec<_> = description.as_object().unwrap().keys().collect();
-        assert_eq!(members, ["@context", "id", "type", "controller", "publicKeyMultibase"]);
+        assert_eq!(
+            members,
+            ["@context", "id", "type", "controller", "publicKeyMultibase"]
+        );
     }
 }

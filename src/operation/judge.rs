@@ -12,7 +12,8 @@ use serde_json::json;
 use super::body::{self, KeyOperation, PeerKey};
 use super::route::{Named, Route};
 use crate::authorization::{
-    Authenticated, Authorized, ChainCache, Expectation, ExpectedRoot, Policy, Refusal, authorize, verify_delegation,
+    Authenticated, Authorized, ChainCache, Expectation, ExpectedRoot, Policy, Refusal, authorize,
+    verify_delegation,
 };
 use crate::identifier::{LocalId, OperationId};
 use crate::keystore::apply::REVOCATION_MEMORY;
@@ -173,13 +174,19 @@ impl<F: Facts> Case<'_, F> {
             Route::GetKeystore(named) => {
                 let (id, stored) = self.stored(named)?;
                 let authorized = self.by_keystore(&id, &stored, "read", OTHER_TTL)?;
-                Ok(judgement(Intent::ShowKeystore(id, Box::new(stored)), authorized, 0))
+                Ok(judgement(
+                    Intent::ShowKeystore(id, Box::new(stored)),
+                    authorized,
+                    0,
+                ))
             }
             Route::UpdateKeystore(named) => self.update_keystore(named),
             Route::GenerateKey(named) => self.generate_key(named),
             Route::UseKey(named, key) => self.use_key(named, key),
             Route::Revoke(named) => self.revoke(named),
-            Route::GetKey(..) => Err(Problem::malformed("A key description is read without authorization.").into()),
+            Route::GetKey(..) => {
+                Err(Problem::malformed("A key description is read without authorization.").into())
+            }
         }
     }
 
@@ -192,7 +199,10 @@ impl<F: Facts> Case<'_, F> {
     }
 
     fn body(&self) -> Result<&serde_json::Value, Problem> {
-        self.request.body_json.as_ref().ok_or_else(|| Problem::malformed("The request must have a JSON body."))
+        self.request
+            .body_json
+            .as_ref()
+            .ok_or_else(|| Problem::malformed("The request must have a JSON body."))
     }
 
     fn authorize(
@@ -205,10 +215,13 @@ impl<F: Facts> Case<'_, F> {
         let failed = RefCell::new(None);
         let revoked = |capability: &str, delegator: &str| match keystore {
             None => false,
-            Some(id) => self.facts.revoked(id, capability, delegator).unwrap_or_else(|error| {
-                failed.replace(Some(error));
-                true
-            }),
+            Some(id) => self
+                .facts
+                .revoked(id, capability, delegator)
+                .unwrap_or_else(|error| {
+                    failed.replace(Some(error));
+                    true
+                }),
         };
         let expectation = Expectation {
             roots,
@@ -228,20 +241,29 @@ impl<F: Facts> Case<'_, F> {
     fn create_meter(&self) -> Result<Judgement, NotAllowed> {
         let new = body::meter(self.body()?)?;
         // Where anyone may, the signer is the root's controller: its signature is all that counts.
-        let admins = self.rules.meter_admins.clone().unwrap_or_else(|| vec![self.request.signer.clone()]);
+        let admins = self
+            .rules
+            .meter_admins
+            .clone()
+            .unwrap_or_else(|| vec![self.request.signer.clone()]);
         let root = ExpectedRoot::new(self.url("/meters"), admins);
         let authorized = self.authorize(&[root], "write", OTHER_TTL, None)?;
         if !crate::authorization::did_key::is_controller(&new.controller) {
             return Err(Problem::malformed("A meter's controller must be an Ed25519 did:key.").into());
         }
         let id = LocalId::derive(&self.rules.cluster, &self.operation, 0);
-        let command = Command::CreateMeter { id, controller: new.controller, product: new.product };
+        let command = Command::CreateMeter {
+            id,
+            controller: new.controller,
+            product: new.product,
+        };
         Ok(judgement(Intent::Change(command), authorized, 0))
     }
 
     fn get_meter(&self, named: &Named) -> Result<Judgement, NotAllowed> {
         let url = self.url(&format!("/meters/{}", named.text));
-        let absent = || Problem::new(404, "NotFoundError", "Meter not found.").with_details(json!({ "meter": url }));
+        let absent =
+            || Problem::new(404, "NotFoundError", "Meter not found.").with_details(json!({ "meter": url }));
         let id = named.id.ok_or_else(absent)?;
         let meter = self.facts.meter(&id)?.ok_or_else(absent)?;
         let root = ExpectedRoot::new(url.clone(), vec![meter.controller.clone()]);
@@ -251,8 +273,17 @@ impl<F: Facts> Case<'_, F> {
 
     /// The meter that a body names, which must be one of ours.
     fn meter_of(&self, url: &str) -> Result<(LocalId, Meter), NotAllowed> {
-        let unknown = || Problem::denied("Permission denied.").caused_by(Problem::new(403, "NotFoundError", "Meter not found."));
-        let id = url.strip_prefix(&self.url("/meters/")).and_then(LocalId::parse).ok_or_else(unknown)?;
+        let unknown = || {
+            Problem::denied("Permission denied.").caused_by(Problem::new(
+                403,
+                "NotFoundError",
+                "Meter not found.",
+            ))
+        };
+        let id = url
+            .strip_prefix(&self.url("/meters/"))
+            .and_then(LocalId::parse)
+            .ok_or_else(unknown)?;
         let meter = self.facts.meter(&id)?.ok_or_else(unknown)?;
         Ok((id, meter))
     }
@@ -266,16 +297,26 @@ impl<F: Facts> Case<'_, F> {
             return Err(Problem::malformed("Keystore config sequence must be \"0\".").into());
         }
         controllers_are_dids(&new.controllers)?;
-        let module = new.kms_module.clone().unwrap_or_else(|| DEFAULT_MODULE.to_owned());
+        let module = new
+            .kms_module
+            .clone()
+            .unwrap_or_else(|| DEFAULT_MODULE.to_owned());
         let id = LocalId::derive(&self.rules.cluster, &self.operation, 0);
-        let command = Command::CreateKeystore { id, config: new.into_config(meter_id, module) };
+        let command = Command::CreateKeystore {
+            id,
+            config: new.into_config(meter_id, module),
+        };
         Ok(judgement(Intent::Change(command), authorized, 0))
     }
 
     fn list_keystores(&self, query: &str) -> Result<Judgement, NotAllowed> {
-        let controller = query.strip_prefix("controller=").filter(|value| !value.contains('&')).and_then(decode_component);
+        let controller = query
+            .strip_prefix("controller=")
+            .filter(|value| !value.contains('&'))
+            .and_then(decode_component);
         let Some(controller) = controller else {
-            let message = "A validation error occurred in the 'Service Object Configuration Query' validator.";
+            let message =
+                "A validation error occurred in the 'Service Object Configuration Query' validator.";
             return Err(Problem::new(400, "ValidationError", message).into());
         };
         let root = ExpectedRoot::new(self.url("/kms/keystores"), vec![controller.clone()]);
@@ -307,19 +348,33 @@ impl<F: Facts> Case<'_, F> {
         let authorized = self.by_keystore(&id, &stored, "write", OTHER_TTL)?;
         let (url, given) = (self.keystore_url(&id), new.id.clone().unwrap_or_default());
         if url != given {
-            let problem = Problem::new(400, "URLMismatchError", "Configuration \"id\" does not match request URL.");
+            let problem = Problem::new(
+                400,
+                "URLMismatchError",
+                "Configuration \"id\" does not match request URL.",
+            );
             let details = json!({ "requestUrl": url, "configId": given, "expected": url, "actual": given });
             return Err(problem.with_details(details).into());
         }
-        if new.meter.as_ref().is_some_and(|meter| *meter != self.url(&format!("/meters/{}", stored.config.meter))) {
+        if new
+            .meter
+            .as_ref()
+            .is_some_and(|meter| *meter != self.url(&format!("/meters/{}", stored.config.meter)))
+        {
             return Err(Problem::malformed("A keystore's \"meterId\" cannot be changed.").into());
         }
         controllers_are_dids(&new.controllers)?;
-        let module = new.kms_module.clone().unwrap_or_else(|| stored.config.kms_module.clone());
+        let module = new
+            .kms_module
+            .clone()
+            .unwrap_or_else(|| stored.config.kms_module.clone());
         if new.sequence != stored.config.sequence + 1 || module != stored.config.kms_module {
             return Err(sequence_mismatch(&url, new.sequence).into());
         }
-        let command = Command::UpdateKeystore { id, config: new.into_config(stored.config.meter, module) };
+        let command = Command::UpdateKeystore {
+            id,
+            config: new.into_config(stored.config.meter, module),
+        };
         Ok(judgement(Intent::Change(command), authorized, stored.version))
     }
 
@@ -349,47 +404,78 @@ impl<F: Facts> Case<'_, F> {
         if let KeyOperation::NotSupported(_) = operation {
             return Err(Problem::not_authorized("NotSupportedError", "KMS operation not supported.").into());
         }
-        let absent = || Problem::new(403, "NotAllowedError", "Authorization error.").caused_by(Problem::key_not_found(&key_url));
+        let absent = || {
+            Problem::new(403, "NotAllowedError", "Authorization error.")
+                .caused_by(Problem::key_not_found(&key_url))
+        };
         let id = key.id.ok_or_else(absent)?;
         let record = self.facts.key(&keystore, &id)?.ok_or_else(absent)?;
         if let Some(longest) = record.max_chain_length {
             authorized.limit_chain(longest as usize).map_err(Problem::from)?;
         }
         let using = using(operation, record.key_type)?;
-        let intent = Intent::Use { keystore, key: id, record: Box::new(record), using };
+        let intent = Intent::Use {
+            keystore,
+            key: id,
+            record: Box::new(record),
+            using,
+        };
         Ok(judgement(intent, authorized, stored.version))
     }
 
     fn revoke(&self, named: &Named) -> Result<Judgement, NotAllowed> {
         let capability = self.body()?;
         let (keystore, stored) = self.stored(named)?;
-        let id = capability.get("id").and_then(|id| id.as_str()).unwrap_or_default();
+        let id = capability
+            .get("id")
+            .and_then(|id| id.as_str())
+            .unwrap_or_default();
         if capability.get("parentCapability").is_none() || id.is_empty() {
             let message = "A validation error occurred in the 'delegatedZcap' validator.";
             return Err(Problem::new(400, "ValidationError", message).into());
         }
-        let path_id = self.request.request_target.rsplit('/').next().and_then(decode_component);
+        let path_id = self
+            .request
+            .request_target
+            .rsplit('/')
+            .next()
+            .and_then(decode_component);
         if path_id.as_deref() != Some(id) {
             return Err(Problem::malformed("The capability's \"id\" does not match the request URL.").into());
         }
         let root = ExpectedRoot::new(self.keystore_url(&keystore), stored.config.controllers.clone());
         let failed = RefCell::new(None);
         let revoked = |capability: &str, delegator: &str| {
-            self.facts.revoked(&keystore, capability, delegator).unwrap_or_else(|error| {
-                failed.replace(Some(error));
-                true
-            })
+            self.facts
+                .revoked(&keystore, capability, delegator)
+                .unwrap_or_else(|error| {
+                    failed.replace(Some(error));
+                    true
+                })
         };
         let rules = self.rules;
         let roots = std::slice::from_ref(&root);
-        let delegation = verify_delegation(capability, roots, &revoked, &rules.policy, &rules.chains, self.now);
+        let delegation = verify_delegation(
+            capability,
+            roots,
+            &revoked,
+            &rules.policy,
+            &rules.chains,
+            self.now,
+        );
         if let Some(error) = failed.take() {
             return Err(error.into());
         }
         let delegation = delegation.map_err(Problem::from)?;
-        let tail = delegation.chain.last().ok_or_else(|| Problem::from(Refusal::RootByValue))?;
+        let tail = delegation
+            .chain
+            .last()
+            .ok_or_else(|| Problem::from(Refusal::RootByValue))?;
         // Every controller in the chain may revoke at the revocation's own root; the keystore's root serves too.
-        let own_root = ExpectedRoot::new(self.url(&self.request.request_target), delegation.controllers.clone());
+        let own_root = ExpectedRoot::new(
+            self.url(&self.request.request_target),
+            delegation.controllers.clone(),
+        );
         let authorized = self.authorize(&[root, own_root], "write", OTHER_TTL, Some(&keystore))?;
         let by_controller = stored.config.controllers.iter().any(|controller| {
             *controller == authorized.invoker || controller.split('#').next() == Some(&authorized.invoker)
@@ -406,8 +492,16 @@ impl<F: Facts> Case<'_, F> {
 }
 
 fn judgement(intent: Intent, authorized: Authorized, state_version: u64) -> Judgement {
-    let chain = authorized.chain.into_iter().map(|link| (link.id, link.delegator)).collect();
-    Judgement { intent, chain, state_version }
+    let chain = authorized
+        .chain
+        .into_iter()
+        .map(|link| (link.id, link.delegator))
+        .collect();
+    Judgement {
+        intent,
+        chain,
+        state_version,
+    }
 }
 
 /// 409: the sequence or the module does not follow the stored configuration.
@@ -418,20 +512,30 @@ pub fn sequence_mismatch(url: &str, sequence: u64) -> Problem {
 }
 
 fn controllers_are_dids(controllers: &[String]) -> Result<(), Problem> {
-    match controllers.iter().find(|controller| !crate::authorization::did_key::is_controller(controller)) {
-        Some(_) => Err(Problem::malformed("A keystore's controllers must be Ed25519 did:keys.")),
+    match controllers
+        .iter()
+        .find(|controller| !crate::authorization::did_key::is_controller(controller))
+    {
+        Some(_) => Err(Problem::malformed(
+            "A keystore's controllers must be Ed25519 did:keys.",
+        )),
         None => Ok(()),
     }
 }
 
 fn using(operation: KeyOperation, key_type: KeyType) -> Result<Using, Problem> {
     let unsupported = |action: &str| {
-        let message = format!("Unsupported operation \"{action}\" for key type \"{}\".", key_type.name());
+        let message = format!(
+            "Unsupported operation \"{action}\" for key type \"{}\".",
+            key_type.name()
+        );
         Problem::not_authorized("Error", message)
     };
     match (operation, key_type.purpose()) {
         (KeyOperation::Sign(message), Purpose::Sign) => Ok(Using::Sign(message)),
-        (KeyOperation::DeriveSecret(peer), Purpose::DeriveSecret) => peer_u(&peer, key_type).map(Using::DeriveSecret),
+        (KeyOperation::DeriveSecret(peer), Purpose::DeriveSecret) => {
+            peer_u(&peer, key_type).map(Using::DeriveSecret)
+        }
         (operation, _) => Err(unsupported(operation.action())),
     }
 }
@@ -449,9 +553,14 @@ fn peer_u(peer: &PeerKey, key_type: KeyType) -> Result<[u8; 32], Problem> {
     let header = key_type.multicodec();
     let key = bytes.as_deref().and_then(|bytes| bytes.strip_prefix(&header));
     let key = key.and_then(|key| <[u8; 32]>::try_from(key).ok());
-    let key = key.ok_or_else(|| Problem::not_authorized("Error", "Multibase value does not have expected header."))?;
+    let key = key
+        .ok_or_else(|| Problem::not_authorized("Error", "Multibase value does not have expected header."))?;
     if peer.key_type != key_type.description_type() {
-        let given = if peer.key_type == "Multikey" { KeyType::MultikeyX25519.name() } else { &peer.key_type };
+        let given = if peer.key_type == "Multikey" {
+            KeyType::MultikeyX25519.name()
+        } else {
+            &peer.key_type
+        };
         let message = format!(
             "The given public key type \"{given}\" does not match the key agreement key's type \"{}\".",
             key_type.name()

@@ -39,7 +39,10 @@ pub enum Route {
 
 impl Named {
     fn new(text: &str) -> Self {
-        Self { text: text.to_owned(), id: LocalId::parse(text) }
+        Self {
+            text: text.to_owned(),
+            id: LocalId::parse(text),
+        }
     }
 }
 
@@ -111,8 +114,12 @@ mod tests {
     fn routes_are_exact() {
         let ks = "z1A6zRzwpJTtjzWqchPunwkcH";
         let parse = |method: &str, target: &str| Route::parse(method, target);
-        assert!(matches!(parse("GET", &format!("/kms/keystores/{ks}")), Some(Route::GetKeystore(n)) if n.id.is_some()));
-        assert!(matches!(parse("HEAD", &format!("/kms/keystores/{ks}/keys/x")), Some(Route::GetKey(_, n)) if n.id.is_none()));
+        assert!(
+            matches!(parse("GET", &format!("/kms/keystores/{ks}")), Some(Route::GetKeystore(n)) if n.id.is_some())
+        );
+        assert!(
+            matches!(parse("HEAD", &format!("/kms/keystores/{ks}/keys/x")), Some(Route::GetKey(_, n)) if n.id.is_none())
+        );
         for (method, target) in [
             ("GET", "/kms/keystores/"),
             ("GET", "//kms/keystores"),

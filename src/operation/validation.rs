@@ -17,11 +17,22 @@ pub struct Validation<'a> {
 impl<'a> Validation<'a> {
     /// For the validator of this name and the body that it looks at.
     pub fn new(validator: &'static str, instance: &'a Value) -> Self {
-        Self { validator, instance, errors: Vec::new() }
+        Self {
+            validator,
+            instance,
+            errors: Vec::new(),
+        }
     }
 
     /// Records an error at `path` (ajv's, "" for the body itself).
-    pub fn error(&mut self, path: &str, rule: &str, message: impl Into<String>, params: Value, value: &Value) {
+    pub fn error(
+        &mut self,
+        path: &str,
+        rule: &str,
+        message: impl Into<String>,
+        params: Value,
+        value: &Value,
+    ) {
         self.errors.push(json!({
             "name": "ValidationError",
             "message": message.into(),
@@ -43,7 +54,13 @@ impl<'a> Validation<'a> {
         let value = self.instance.get(member);
         if value.is_none() {
             let message = format!("should have required property '{member}'");
-            self.error("", "#/required", message, json!({ "missingProperty": member }), self.instance);
+            self.error(
+                "",
+                "#/required",
+                message,
+                json!({ "missingProperty": member }),
+                self.instance,
+            );
         }
         value
     }
@@ -51,19 +68,37 @@ impl<'a> Validation<'a> {
     /// Refuses members outside `allowed`.
     pub fn only(&mut self, allowed: &[&str]) {
         let Some(object) = self.instance.as_object() else {
-            return self.error("", "#/type", "should be object", json!({ "type": "object" }), self.instance);
+            return self.error(
+                "",
+                "#/type",
+                "should be object",
+                json!({ "type": "object" }),
+                self.instance,
+            );
         };
         for member in object.keys().filter(|member| !allowed.contains(&member.as_str())) {
             let params = json!({ "additionalProperty": member });
             let rule = "#/additionalProperties";
-            self.error("", rule, "should NOT have additional properties", params, self.instance);
+            self.error(
+                "",
+                rule,
+                "should NOT have additional properties",
+                params,
+                self.instance,
+            );
         }
     }
 
     /// Records that `value` at `path` is not of type `expected`.
     pub fn wrong_type(&mut self, path: &str, expected: &str, value: &Value) {
         let rule = format!("#/properties/{}/type", path.trim_start_matches('.'));
-        self.error(path, &rule, format!("should be {expected}"), json!({ "type": expected }), value);
+        self.error(
+            path,
+            &rule,
+            format!("should be {expected}"),
+            json!({ "type": expected }),
+            value,
+        );
     }
 
     /// The `ipAllowList` member: none, or one or more CIDR blocks.
@@ -104,7 +139,10 @@ impl<'a> Validation<'a> {
         if self.errors.is_empty() {
             return Ok(());
         }
-        let message = format!("A validation error occurred in the '{}' validator.", self.validator);
+        let message = format!(
+            "A validation error occurred in the '{}' validator.",
+            self.validator
+        );
         let problem = Problem::new(400, "ValidationError", message);
         Err(problem.with_details(json!({ "errors": self.errors })))
     }
@@ -125,7 +163,15 @@ mod tests {
 
     #[test]
     fn blocks_that_allow_everybody_or_hide_an_address_are_refused() {
-        for bad in ["0.0.0.0/0", "::/0", "::ffff:10.0.0.1/120", "10.0.0.1", "10.0.0.1/33", "nope", "01.2.3.4/8"] {
+        for bad in [
+            "0.0.0.0/0",
+            "::/0",
+            "::ffff:10.0.0.1/120",
+            "10.0.0.1",
+            "10.0.0.1/33",
+            "nope",
+            "01.2.3.4/8",
+        ] {
             assert!(!is_cidr(bad), "{bad}");
         }
         for good in ["127.0.0.1/32", "10.0.0.0/8", "2001:db8::/32"] {
@@ -140,9 +186,17 @@ mod tests {
         validation.ip_allow_list();
         let problem = validation.finish().unwrap_err();
         let body = problem.body();
-        assert_eq!(body["message"], "A validation error occurred in the 'postKeystoreBody' validator.");
+        assert_eq!(
+            body["message"],
+            "A validation error occurred in the 'postKeystoreBody' validator."
+        );
         let error = &body["details"]["errors"][0];
-        assert!(error["message"].as_str().unwrap().starts_with("should match pattern"));
+        assert!(
+            error["message"]
+                .as_str()
+                .unwrap()
+                .starts_with("should match pattern")
+        );
         assert_eq!(error["details"]["path"], ".ipAllowList[0]");
     }
 }

@@ -91,8 +91,6 @@ pub struct LinkStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct ShareStatus {
-
-
     /// Envelopes kept for members that have not confirmed their share.
     pub open_envelopes: u64,
     /// The first of those.

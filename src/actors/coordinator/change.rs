@@ -83,8 +83,15 @@ async fn commit(
         return Err(problem.unwrap_or_else(|| no_quorum("endorse this change")));
     }
     let denies = statement.command.restricts();
-    let entry = Entry { statement: Arc::unwrap_or_clone(statement), request, endorsements };
-    let proposed = parts.consensus.propose(group, entry.encode(), work.deadline).await;
+    let entry = Entry {
+        statement: Arc::unwrap_or_clone(statement),
+        request,
+        endorsements,
+    };
+    let proposed = parts
+        .consensus
+        .propose(group, entry.encode(), work.deadline)
+        .await;
     if denies {
         // A denial binds every member with a live link before it is acknowledged.
         let all = async { while asked.next().await.is_some() {} };
@@ -107,7 +114,8 @@ async fn endorse(
         match parts.ask(node, call, ENDORSEMENT).await {
             Ok(Answer::Endorsed(endorsement)) => {
                 let member = parts.membership.member(node).ok_or(None)?;
-                let valid = endorsement.node == node && statement.is_endorsed(&endorsement, &member.verifying_key);
+                let valid =
+                    endorsement.node == node && statement.is_endorsed(&endorsement, &member.verifying_key);
                 return if valid { Ok(endorsement) } else { Err(None) };
             }
             Ok(Answer::Refused(problem)) => return Err(Some(problem)),
@@ -137,22 +145,28 @@ fn keystore_url(parts: &Parts, command: &Command) -> String {
 pub(super) fn rejected(work: &Work, statement: &Statement, rejection: &Rejection) -> Problem {
     let url = keystore_url(&work.parts, &statement.command);
     match rejection {
-        Rejection::ChainRevoked => {
-            Problem::not_authorized("Error", "One or more capabilities in the chain have been revoked.")
-        }
+        Rejection::ChainRevoked => Problem::not_authorized(
+            "Error",
+            "One or more capabilities in the chain have been revoked.",
+        ),
         Rejection::Replayed => Problem::replayed(),
         Rejection::Exists => Problem::new(409, "DuplicateError", "Duplicate identifier."),
         Rejection::Missing => Problem::keystore_not_found(&url),
         Rejection::Sequence | Rejection::VersionPassed => match &statement.command {
             Command::UpdateKeystore { config, .. } => sequence_mismatch(&url, config.sequence),
-            _ => Problem::new(409, "InvalidStateError", "The keystore changed meanwhile; try again."),
+            _ => Problem::new(
+                409,
+                "InvalidStateError",
+                "The keystore changed meanwhile; try again.",
+            ),
         },
         Rejection::AlreadyRevoked => {
             Problem::not_authorized("DataError", "The provided capability delegation is invalid.")
         }
-        Rejection::TooManyRevocations => {
-            Problem::not_authorized("QuotaExceededError", "This revoker has too many live revocations here.")
-        }
+        Rejection::TooManyRevocations => Problem::not_authorized(
+            "QuotaExceededError",
+            "This revoker has too many live revocations here.",
+        ),
         Rejection::Stale | Rejection::ConfigurationChanged => busy(),
         Rejection::NotEndorsed(reason) => {
             tracing::error!(reason, "our own entry was not accepted as endorsed");
@@ -169,7 +183,9 @@ fn reply(work: &Work, applied: &Applied) -> Result<Reply, Problem> {
             let view = parts.consensus.view(GroupId(0)).map_err(|_| busy())?;
             let meter = query::meter(&view, id).map_err(|_| busy())?.ok_or_else(busy)?;
             let body = json!({ "meter": super::read::meter_json(parts, id, &meter, true) });
-            Ok(Reply::ok(body).with_status(201).located(format!("{public_url}/meters/{id}")))
+            Ok(Reply::ok(body)
+                .with_status(201)
+                .located(format!("{public_url}/meters/{id}")))
         }
         Applied::Keystore(id) => {
             let view = parts.consensus.view(parts.group_of(id)).map_err(|_| busy())?;
@@ -192,15 +208,26 @@ pub(super) async fn pass_time(parts: &Arc<Parts>, group: GroupId) -> Result<(), 
     let statement = crate::actors::holder::time_statement(parts, group.0, operation);
     let now = parts.now().map_err(|_| busy())?;
     let mut endorsements = vec![statement.endorse(parts.node, &parts.signing_key, now)];
-    let call = Call::EndorseTime { group: group.0, operation };
+    let call = Call::EndorseTime {
+        group: group.0,
+        operation,
+    };
     let nodes: Vec<u64> = others(parts).collect();
     let answers = nodes.iter().map(|node| endorse(parts, *node, &call, &statement));
     endorsements.extend(futures::future::join_all(answers).await.into_iter().flatten());
     if endorsements.len() < parts.membership.quorum() {
         return Err(no_quorum("endorse the time"));
     }
-    let entry = Entry { statement, request: Vec::new(), endorsements };
+    let entry = Entry {
+        statement,
+        request: Vec::new(),
+        endorsements,
+    };
     let deadline = Instant::now() + Duration::from_secs(5);
-    parts.consensus.propose(group, entry.encode(), deadline).await.map_err(propose_problem)?;
+    parts
+        .consensus
+        .propose(group, entry.encode(), deadline)
+        .await
+        .map_err(propose_problem)?;
     Ok(())
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use conclave_threshold::diffie_hellman::{self, Context};
 use conclave_threshold::Commitment;
+use conclave_threshold::diffie_hellman::{self, Context};
 use rand::rngs::OsRng;
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -23,9 +23,17 @@ use crate::reply::Reply;
 const TRIES: usize = 3;
 
 /// The secret shared with the holder of `u`.
-pub(super) async fn derive(work: &Work, weighed: Weighed, target: &Target, u: [u8; 32]) -> Result<Reply, Problem> {
+pub(super) async fn derive(
+    work: &Work,
+    weighed: Weighed,
+    target: &Target,
+    u: [u8; 32],
+) -> Result<Reply, Problem> {
     if let Err(refused) = diffie_hellman::lift(u) {
-        return Err(Problem::not_authorized("DataError", format!("The given public key is not acceptable: {refused}.")));
+        return Err(Problem::not_authorized(
+            "DataError",
+            format!("The given public key is not acceptable: {refused}."),
+        ));
     }
     let parts = &work.parts;
     let group = parts.group_of(&target.keystore);
@@ -40,13 +48,21 @@ pub(super) async fn derive(work: &Work, weighed: Weighed, target: &Target, u: [u
             let forwarded = work.forwarded(attempt, group, participants);
             async move { Ok(((), Call::Derive(forwarded))) }
         };
-        let (gathered, recorded) =
-            futures::join!(holders.gather::<(), _>(work, needed, ask), on_record(&mut weighed, &mut decided));
+        let (gathered, recorded) = futures::join!(
+            holders.gather::<(), _>(work, needed, ask),
+            on_record(&mut weighed, &mut decided)
+        );
         recorded?;
         let mut partials = BTreeMap::new();
         for (node, (), answer) in gathered? {
-            let index = parts.membership.member(node).map(|member| member.index).ok_or_else(busy)?;
-            let Answer::Derived(partial) = answer else { continue };
+            let index = parts
+                .membership
+                .member(node)
+                .map(|member| member.index)
+                .ok_or_else(busy)?;
+            let Answer::Derived(partial) = answer else {
+                continue;
+            };
             partials.insert(index, Zeroizing::new(partial));
         }
         let combine = {
@@ -54,7 +70,11 @@ pub(super) async fn derive(work: &Work, weighed: Weighed, target: &Target, u: [u
             let (cluster, key) = (parts.membership.cluster, key_name(&target.keystore, &target.key));
             move || -> Result<Result<Zeroizing<[u8; 32]>, Vec<u16>>, Problem> {
                 let commitment: Commitment = postcard::from_bytes(&record.commitment).map_err(|_| busy())?;
-                let context = Context { cluster: &cluster, operation: &operation, key: &key };
+                let context = Context {
+                    cluster: &cluster,
+                    operation: &operation,
+                    key: &key,
+                };
                 let peer = diffie_hellman::lift(u).map_err(|_| busy())?;
                 if let Some(own) = own {
                     let mine = diffie_hellman::partial(&own.share, &commitment, &context, &peer, &mut OsRng);
@@ -65,7 +85,11 @@ pub(super) async fn derive(work: &Work, weighed: Weighed, target: &Target, u: [u
             }
         };
         match parts.pool.run(combine).await.map_err(|_| busy())?? {
-            Ok(secret) => return Ok(Reply::ok(json!({ "secret": URL_SAFE_NO_PAD.encode(&secret[..]) }))),
+            Ok(secret) => {
+                return Ok(Reply::ok(
+                    json!({ "secret": URL_SAFE_NO_PAD.encode(&secret[..]) }),
+                ));
+            }
             Err(liars) => name(parts, &mut holders, &liars),
         }
     }

@@ -54,7 +54,13 @@ impl Holders {
             left.rotate_left(offset);
         }
         let tolerated = members.len() - parts.membership.quorum();
-        Self { left, attempt: 0, refusals: Vec::new(), excluded: BTreeSet::new(), tolerated }
+        Self {
+            left,
+            attempt: 0,
+            refusals: Vec::new(),
+            excluded: BTreeSet::new(),
+            tolerated,
+        }
     }
 
     /// Never asks this node again for this request.
@@ -121,7 +127,11 @@ impl Holders {
     }
 
     fn next(&mut self) -> Option<u64> {
-        if self.left.is_empty() { None } else { Some(self.left.remove(0)) }
+        if self.left.is_empty() {
+            None
+        } else {
+            Some(self.left.remove(0))
+        }
     }
 
     fn next_attempt(&mut self) -> u8 {
@@ -131,11 +141,10 @@ impl Holders {
 
     fn failure(&mut self) -> Problem {
         // More holders than may be wrong have refused: that is the answer. Fewer say nothing yet.
-        if self.refusals.len() > self.tolerated {
-            if let Some(problem) = self.refusals.pop() {
+        if self.refusals.len() > self.tolerated
+            && let Some(problem) = self.refusals.pop() {
                 return problem;
             }
-        }
         no_quorum("use this key")
     }
 }
@@ -151,5 +160,10 @@ async fn send<T>(
         Err(problem) => return (node, Err(problem.message)),
     };
     let answer = work.parts.ask(node, &call, PATIENCE.min(work.left())).await;
-    (node, answer.map(|answer| (context, answer)).map_err(|error| error.to_string()))
+    (
+        node,
+        answer
+            .map(|answer| (context, answer))
+            .map_err(|error| error.to_string()),
+    )
 }

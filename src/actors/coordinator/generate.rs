@@ -42,25 +42,40 @@ pub(super) async fn key(work: &Work) -> Result<Reply, Problem> {
         let Intent::Generate(terms) = weighed.judgement.intent.clone() else {
             return Err(Problem::malformed("This request generates no key."));
         };
-        let there = |node: &u64| {
-            !left_out.contains(node) && (*node == parts.node || parts.network.connected(*node))
-        };
+        let there =
+            |node: &u64| !left_out.contains(node) && (*node == parts.node || parts.network.connected(*node));
         let nodes: Vec<u64> = members.iter().map(|member| member.node).filter(there).collect();
         if nodes.len() < parts.membership.quorum() {
             return Err(no_quorum("take part in generating a key"));
         }
-        let ceremony = Ceremony { work, attempt, group: weighed.group, terms: &terms };
+        let ceremony = Ceremony {
+            work,
+            attempt,
+            group: weighed.group,
+            terms: &terms,
+        };
         let (statement, endorsements) = match ceremony.run(&nodes).await? {
             Ok(done) => done,
             Err(Fallen::Refused(problem)) => return Err(problem),
             Err(Fallen::Without(fallen)) => {
-                tracing::warn!(?fallen, attempt, "a generation starts again without those that fell out");
+                tracing::warn!(
+                    ?fallen,
+                    attempt,
+                    "a generation starts again without those that fell out"
+                );
                 left_out.extend(fallen);
                 continue;
             }
         };
-        let entry = Entry { statement, request: work.request.encoded.clone(), endorsements };
-        let applied = parts.consensus.propose(weighed.group, entry.encode(), work.deadline).await;
+        let entry = Entry {
+            statement,
+            request: work.request.encoded.clone(),
+            endorsements,
+        };
+        let applied = parts
+            .consensus
+            .propose(weighed.group, entry.encode(), work.deadline)
+            .await;
         let outcome = postcard::from_bytes(&applied.map_err(propose_problem)?.result).map_err(|_| busy())?;
         match outcome {
             Outcome::Applied(_) => {
@@ -76,9 +91,16 @@ pub(super) async fn key(work: &Work) -> Result<Reply, Problem> {
 
 fn describe_new(work: &Work, keystore: &LocalId, key: &LocalId) -> Result<Reply, Problem> {
     let parts = &work.parts;
-    let view = parts.consensus.view(parts.group_of(keystore)).map_err(|_| busy())?;
-    let stored = query::keystore(&view, keystore).map_err(|_| busy())?.ok_or_else(busy)?;
-    let record = query::key(&view, keystore, key).map_err(|_| busy())?.ok_or_else(busy)?;
+    let view = parts
+        .consensus
+        .view(parts.group_of(keystore))
+        .map_err(|_| busy())?;
+    let stored = query::keystore(&view, keystore)
+        .map_err(|_| busy())?
+        .ok_or_else(busy)?;
+    let record = query::key(&view, keystore, key)
+        .map_err(|_| busy())?
+        .ok_or_else(busy)?;
     let url = key_url(&parts.rules.public_url, keystore, key);
     let description = describe(&url, &record, &stored.config)?;
     Ok(Reply::ok(json!({ "keyId": url, "keyDescription": description })).located(url))
@@ -100,7 +122,11 @@ impl Ceremony<'_> {
         let mut participants = Vec::new();
         let mut unknown = Vec::new();
         for node in nodes {
-            let boot = if *node == parts.node { Some(parts.boot) } else { parts.network.boot_of(*node) };
+            let boot = if *node == parts.node {
+                Some(parts.boot)
+            } else {
+                parts.network.boot_of(*node)
+            };
             match boot {
                 Some(boot) => participants.push((*node, boot)),
                 None => unknown.push(*node),
@@ -110,7 +136,11 @@ impl Ceremony<'_> {
             return Ok(Err(Fallen::Without(unknown)));
         }
         let start = parts.now().map_err(|_| busy())?;
-        let beginning = Beginning { start, participants, configuration: parts.membership.index };
+        let beginning = Beginning {
+            start,
+            participants,
+            configuration: parts.membership.index,
+        };
         let forwarded = self.work.forwarded(self.attempt, self.group, nodes.to_vec());
         let id = ceremony_id(parts, &forwarded, self.terms, &beginning, &self.work.request.hash);
 
@@ -140,11 +170,7 @@ impl Ceremony<'_> {
     }
 
     /// Asks everybody; all must answer.
-    async fn round(
-        &self,
-        nodes: &[u64],
-        call: impl Fn(u64) -> Call,
-    ) -> Result<Vec<(u64, Answer)>, Fallen> {
+    async fn round(&self, nodes: &[u64], call: impl Fn(u64) -> Call) -> Result<Vec<(u64, Answer)>, Fallen> {
         let parts = &self.work.parts;
         let patience = ROUND.min(self.work.left());
         let asked = nodes.iter().map(|node| {
@@ -181,21 +207,29 @@ impl Ceremony<'_> {
             Answer::Generated(statement, _) if *node == parts.node => Some(statement.as_ref().clone()),
             _ => None,
         });
-        let Some(own) = own else { return Err(Fallen::Refused(busy())) };
+        let Some(own) = own else {
+            return Err(Fallen::Refused(busy()));
+        };
         let ours = matches!(&own.command, Command::GenerateKey(generated) if generated.key == self.terms.key);
         let (mut endorsements, mut fallen) = (Vec::new(), Vec::new());
         for (node, answer) in answers {
             let member = parts.membership.member(node);
             match (answer, member) {
                 (Answer::Generated(_, endorsement), Some(member))
-                    if ours && endorsement.node == node && own.is_endorsed(&endorsement, &member.verifying_key) =>
+                    if ours
+                        && endorsement.node == node
+                        && own.is_endorsed(&endorsement, &member.verifying_key) =>
                 {
                     endorsements.push(endorsement);
                 }
                 _ => fallen.push(node),
             }
         }
-        if fallen.is_empty() { Ok((own, endorsements)) } else { Err(Fallen::Without(fallen)) }
+        if fallen.is_empty() {
+            Ok((own, endorsements))
+        } else {
+            Err(Fallen::Without(fallen))
+        }
     }
 }
 

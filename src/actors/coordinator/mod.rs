@@ -53,7 +53,13 @@ impl Work {
     /// New work for a request that has just been authenticated.
     pub fn new(parts: &Arc<Parts>, request: Arc<Examined>, addresses: Arc<[IpAddr]>) -> Self {
         let operation = parts.next_operation();
-        Self { parts: parts.clone(), request, operation, addresses, deadline: Instant::now() + DEADLINE }
+        Self {
+            parts: parts.clone(),
+            request,
+            operation,
+            addresses,
+            deadline: Instant::now() + DEADLINE,
+        }
     }
 
     /// Serves it.
@@ -74,10 +80,20 @@ impl Work {
 
     async fn use_key(&self) -> Result<Reply, Problem> {
         let weighed = self.weigh(Purpose::Contribute).await?;
-        let Intent::Use { keystore, key, record, using } = weighed.judgement.intent.clone() else {
+        let Intent::Use {
+            keystore,
+            key,
+            record,
+            using,
+        } = weighed.judgement.intent.clone()
+        else {
             return Err(Problem::malformed("This request uses no key."));
         };
-        let target = gather::Target { keystore, key, record };
+        let target = gather::Target {
+            keystore,
+            key,
+            record,
+        };
         match using {
             Using::Sign(message) => sign::sign(self, weighed, &target, message).await,
             Using::DeriveSecret(u) => derive::derive(self, weighed, &target, u).await,
@@ -128,7 +144,13 @@ impl Work {
             needs.push((GROUP_ZERO.0, self.parts.consensus.applied_index(GROUP_ZERO)));
         }
         let request = self.request.encoded.clone();
-        Forwarded { operation: self.operation, attempt, request, needs, participants }
+        Forwarded {
+            operation: self.operation,
+            attempt,
+            request,
+            needs,
+            participants,
+        }
     }
 
     fn left(&self) -> Duration {
@@ -143,18 +165,28 @@ impl Work {
             let view = self.parts.consensus.view(group).map_err(|_| busy())?;
             query::keystore(&view, &id).map_err(|_| busy())
         };
-        let admits = |record: &Option<KeystoreRecord>| record.as_ref().is_none_or(|record| admits(record, &self.addresses));
+        let admits = |record: &Option<KeystoreRecord>| {
+            record
+                .as_ref()
+                .is_none_or(|record| admits(record, &self.addresses))
+        };
         if admits(&stored()?) {
             return Ok(());
         }
         confirm_group(&self.parts, group).await?;
-        if admits(&stored()?) { Ok(()) } else { Err(address_denied()) }
+        if admits(&stored()?) {
+            Ok(())
+        } else {
+            Err(address_denied())
+        }
     }
 }
 
 /// Whether a keystore's allow list has one of these addresses.
 pub(crate) fn admits(record: &KeystoreRecord, addresses: &[IpAddr]) -> bool {
-    let Some(list) = &record.config.ip_allow_list else { return true };
+    let Some(list) = &record.config.ip_allow_list else {
+        return true;
+    };
     let blocks: Vec<ipnet::IpNet> = list.iter().filter_map(|block| block.parse().ok()).collect();
     addresses.iter().any(|address| {
         let address = address.to_canonical();
@@ -174,7 +206,9 @@ pub(crate) async fn confirm_group(parts: &Parts, group: GroupId) -> Result<(), P
     let deadline = Instant::now() + CONFIRMATION;
     match parts.consensus.read_index(group, deadline).await {
         Ok(_) => Ok(()),
-        Err(_) => Err(Problem::unavailable("The cluster has no leader for this keystore at the moment; try again.")),
+        Err(_) => Err(Problem::unavailable(
+            "The cluster has no leader for this keystore at the moment; try again.",
+        )),
     }
 }
 
@@ -201,7 +235,9 @@ fn problem_of(declined: Declined) -> Problem {
         Declined::Refused(problem) => *problem,
         Declined::Repeat => Problem::replayed(),
         Declined::Abstained(Abstention::Busy) => busy(),
-        Declined::Abstained(abstention) => Problem::unavailable(format!("This node cannot decide now ({abstention}); try another node.")),
+        Declined::Abstained(abstention) => Problem::unavailable(format!(
+            "This node cannot decide now ({abstention}); try another node."
+        )),
     }
 }
 
@@ -209,6 +245,8 @@ fn propose_problem(error: ProposeError) -> Problem {
     match error {
         ProposeError::Busy(_) => busy(),
         ProposeError::TooLong => Problem::new(413, "QuotaExceededError", "Content is too large."),
-        _ => Problem::unavailable("The change could not be committed in time; its outcome is unknown. Look before you repeat it."),
+        _ => Problem::unavailable(
+            "The change could not be committed in time; its outcome is unknown. Look before you repeat it.",
+        ),
     }
 }

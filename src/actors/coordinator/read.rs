@@ -28,12 +28,20 @@ pub(super) async fn show(work: &Work) -> Result<Reply, Problem> {
     let now = parts.now().map_err(|_| busy())?;
     let group = crate::actors::decide::group_of(parts, &work.request, &work.operation);
     let view = |group| parts.consensus.view(group).map_err(|_| busy());
-    let views = Views { zero: view(GROUP_ZERO)?, own: view(group)?, denials: None };
-    let judgement = judge(parts, &work.request, views, work.operation, now).await.map_err(|_| busy())??;
+    let views = Views {
+        zero: view(GROUP_ZERO)?,
+        own: view(group)?,
+        denials: None,
+    };
+    let judgement = judge(parts, &work.request, views, work.operation, now)
+        .await
+        .map_err(|_| busy())??;
     let public_url = &parts.rules.public_url;
     match judgement.intent {
         Intent::ShowKeystore(id, record) => Ok(Reply::ok(record.config.to_json(public_url, &id))),
-        Intent::ShowMeter(id, meter) => Ok(Reply::ok(json!({ "meter": meter_json(parts, &id, &meter, false) }))),
+        Intent::ShowMeter(id, meter) => Ok(Reply::ok(
+            json!({ "meter": meter_json(parts, &id, &meter, false) }),
+        )),
         Intent::ListKeystores(controller) => list(work, &controller).await,
         _ => Err(Problem::malformed("This request shows nothing.")),
     }
@@ -53,8 +61,10 @@ async fn list(work: &Work, controller: &str) -> Result<Reply, Problem> {
     if found.iter().any(|(_, record)| !admits(record, &work.addresses)) {
         return Err(address_denied());
     }
-    let results: Vec<Value> =
-        found.iter().map(|(id, record)| record.config.to_json(&parts.rules.public_url, id)).collect();
+    let results: Vec<Value> = found
+        .iter()
+        .map(|(id, record)| record.config.to_json(&parts.rules.public_url, id))
+        .collect();
     Ok(Reply::ok(json!({ "results": results })))
 }
 
@@ -81,9 +91,14 @@ pub async fn describe_key(
     key: &Named,
     addresses: &[IpAddr],
 ) -> Result<Reply, Problem> {
-    let url = format!("{}/kms/keystores/{}/keys/{}", parts.rules.public_url, keystore.text, key.text);
+    let url = format!(
+        "{}/kms/keystores/{}/keys/{}",
+        parts.rules.public_url, keystore.text, key.text
+    );
     let keystore_url = format!("{}/kms/keystores/{}", parts.rules.public_url, keystore.text);
-    let Some(keystore_id) = keystore.id else { return Err(Problem::keystore_not_found(&keystore_url)) };
+    let Some(keystore_id) = keystore.id else {
+        return Err(Problem::keystore_not_found(&keystore_url));
+    };
     let group = parts.group_of(&keystore_id);
     let mut last = Problem::key_not_found(&url);
     for confirmed in [false, true] {
@@ -100,7 +115,9 @@ pub async fn describe_key(
             continue;
         }
         let record = match key.id {
-            Some(key_id) => query::key(&view, &keystore_id, &key_id).map_err(|_| busy())?.map(|key| (key_id, key)),
+            Some(key_id) => query::key(&view, &keystore_id, &key_id)
+                .map_err(|_| busy())?
+                .map(|key| (key_id, key)),
             None => None,
         };
         match record {

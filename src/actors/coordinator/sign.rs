@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use conclave_threshold::frost::{self, CommitmentList, NonceCommitments, Nonces, VerifyingContext};
 use conclave_threshold::Commitment;
+use conclave_threshold::frost::{self, CommitmentList, NonceCommitments, Nonces, VerifyingContext};
 use rand::rngs::OsRng;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -27,7 +27,12 @@ const TRIES: usize = 3;
 const SECOND_ROUND: Duration = Duration::from_millis(1_500);
 
 /// Signs `message`.
-pub(super) async fn sign(work: &Work, weighed: Weighed, target: &Target, message: Vec<u8>) -> Result<Reply, Problem> {
+pub(super) async fn sign(
+    work: &Work,
+    weighed: Weighed,
+    target: &Target,
+    message: Vec<u8>,
+) -> Result<Reply, Problem> {
     let message: Arc<[u8]> = message.into();
     let quorum = work.parts.membership.quorum();
     let own = open(work, target).await;
@@ -37,9 +42,29 @@ pub(super) async fn sign(work: &Work, weighed: Weighed, target: &Target, message
     for _ in 0..TRIES {
         let attempt = match &own {
             Some(own) if quorum == 2 => {
-                one_round(work, &mut weighed, &mut decided, own, target, &message, &mut holders).await
+                one_round(
+                    work,
+                    &mut weighed,
+                    &mut decided,
+                    own,
+                    target,
+                    &message,
+                    &mut holders,
+                )
+                .await
             }
-            own => two_rounds(work, &mut weighed, &mut decided, own.as_ref(), target, &message, &mut holders).await,
+            own => {
+                two_rounds(
+                    work,
+                    &mut weighed,
+                    &mut decided,
+                    own.as_ref(),
+                    target,
+                    &message,
+                    &mut holders,
+                )
+                .await
+            }
         };
         match attempt? {
             Ok(signature) => {
@@ -77,8 +102,15 @@ pub(super) async fn open(work: &Work, target: &Target) -> Option<Arc<OpenKey>> {
 pub(super) fn name(parts: &Parts, holders: &mut Holders, liars: &[u16]) {
     for index in liars {
         if let Some(member) = parts.membership.by_index(*index) {
-            parts.metrics.liars.get_or_create(&OfNode { node: member.node }).inc();
-            tracing::error!(node = member.node, "a holder's contribution is wrong: it is left out");
+            parts
+                .metrics
+                .liars
+                .get_or_create(&OfNode { node: member.node })
+                .inc();
+            tracing::error!(
+                node = member.node,
+                "a holder's contribution is wrong: it is left out"
+            );
             holders.exclude(member.node);
         }
     }
@@ -92,7 +124,9 @@ pub(super) async fn on_record<'a>(
     if let Some(weighed) = weighed.take() {
         let recorded = weighed.record().await.map_err(|abstention| match abstention {
             Abstention::Busy => busy(),
-            other => Problem::unavailable(format!("This node cannot contribute now ({other}); try another node.")),
+            other => Problem::unavailable(format!(
+                "This node cannot contribute now ({other}); try another node."
+            )),
         })?;
         *decided = Some(recorded);
     }
@@ -126,25 +160,41 @@ async fn one_round(
                 let drawn = frost::commit(&own.share, &frame, &mut OsRng);
                 drawn.map(|(nonces, public)| ((nonces, public), Call::Cosign(forwarded, encode(&public))))
             };
-            parts.pool.run(drawn).await.map_err(|_| busy())?.map_err(|_| busy())
+            parts
+                .pool
+                .run(drawn)
+                .await
+                .map_err(|_| busy())?
+                .map_err(|_| busy())
         }
     };
-    let (gathered, recorded) =
-        futures::join!(holders.gather::<(Nonces, NonceCommitments), _>(work, 1, ask), on_record(weighed, decided));
+    let (gathered, recorded) = futures::join!(
+        holders.gather::<(Nonces, NonceCommitments), _>(work, 1, ask),
+        on_record(weighed, decided)
+    );
     recorded?;
     let Some((node, (nonces, public), Answer::Cosigned(theirs, share))) = gathered?.pop() else {
         return Err(busy());
     };
-    let index = parts.membership.member(node).map(|member| member.index).ok_or_else(busy)?;
+    let index = parts
+        .membership
+        .member(node)
+        .map(|member| member.index)
+        .ok_or_else(busy)?;
     let (own, message) = (own.clone(), message.clone());
     let finish = move || -> Signed {
         let lied = || Err(vec![index]);
-        let (Ok(theirs), Ok(share)) = (postcard::from_bytes(&theirs), <[u8; 32]>::try_from(&share[..])) else {
+        let (Ok(theirs), Ok(share)) = (postcard::from_bytes(&theirs), <[u8; 32]>::try_from(&share[..]))
+        else {
             return lied();
         };
-        let Some(context) = &own.context else { return Err(Vec::new()) };
+        let Some(context) = &own.context else {
+            return Err(Vec::new());
+        };
         let list = CommitmentList::from([(own.share.index(), public), (index, theirs)]);
-        let Ok(mine) = frost::sign(nonces, &own.share, context, &message, &list) else { return lied() };
+        let Ok(mine) = frost::sign(nonces, &own.share, context, &message, &list) else {
+            return lied();
+        };
         let shares = BTreeMap::from([(own.share.index(), mine), (index, share)]);
         frost::aggregate(context, &message, &list, &shares).map_err(|culprits| culprits.members)
     };
@@ -177,15 +227,24 @@ async fn two_rounds(
         let forwarded = work.forwarded(attempt, group, vec![node]);
         async move { Ok((attempt, Call::Commit(forwarded))) }
     };
-    let (gathered, recorded) = futures::join!(holders.gather::<u8, _>(work, needed, ask), on_record(weighed, decided));
+    let (gathered, recorded) = futures::join!(
+        holders.gather::<u8, _>(work, needed, ask),
+        on_record(weighed, decided)
+    );
     recorded?;
     let gathered = gathered?;
 
     let mut list: BTreeMap<u16, Vec<u8>> = BTreeMap::new();
     let mut signers = Vec::new();
     for (node, attempt, answer) in gathered {
-        let index = parts.membership.member(node).map(|member| member.index).ok_or_else(busy)?;
-        let Answer::Committed(commitments) = answer else { return Ok(Err(vec![index])) };
+        let index = parts
+            .membership
+            .member(node)
+            .map(|member| member.index)
+            .ok_or_else(busy)?;
+        let Answer::Committed(commitments) = answer else {
+            return Ok(Err(vec![index]));
+        };
         list.insert(index, commitments);
         signers.push((node, index, attempt));
     }
@@ -198,7 +257,12 @@ async fn two_rounds(
     }
     let shares = signers.iter().map(|(node, index, attempt)| {
         let call = Call::SignShare(work.operation, *attempt, list.clone());
-        async move { (*index, parts.ask(*node, &call, SECOND_ROUND.min(work.left())).await) }
+        async move {
+            (
+                *index,
+                parts.ask(*node, &call, SECOND_ROUND.min(work.left())).await,
+            )
+        }
     });
     let mut shared = BTreeMap::new();
     for (index, answer) in futures::future::join_all(shares).await {
@@ -215,8 +279,12 @@ async fn two_rounds(
     let finish = move || -> Result<Signed, Problem> {
         let commitment: Commitment = postcard::from_bytes(&record.commitment).map_err(|_| busy())?;
         let context = VerifyingContext::new(&commitment).map_err(|_| busy())?;
-        let decoded = list.iter().map(|(index, bytes)| postcard::from_bytes(bytes).map(|public| (*index, public)));
-        let Ok(list) = decoded.collect::<Result<CommitmentList, _>>() else { return Ok(Err(Vec::new())) };
+        let decoded = list
+            .iter()
+            .map(|(index, bytes)| postcard::from_bytes(bytes).map(|public| (*index, public)));
+        let Ok(list) = decoded.collect::<Result<CommitmentList, _>>() else {
+            return Ok(Err(Vec::new()));
+        };
         if let Some((own, nonces)) = mine {
             let Ok(share) = frost::sign(nonces, &own.share, &context, &message, &list) else {
                 return Ok(Err(Vec::new()));

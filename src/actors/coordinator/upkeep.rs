@@ -40,7 +40,8 @@ pub async fn deliveries(parts: Arc<Parts>, wake: Arc<Notify>) {
 async fn fetch(parts: &Arc<Parts>, peer: u64) {
     let mut after = None;
     loop {
-        let Ok(Answer::Envelopes(page)) = parts.ask(peer, &Call::Envelopes(after.clone()), PATIENCE).await else {
+        let Ok(Answer::Envelopes(page)) = parts.ask(peer, &Call::Envelopes(after.clone()), PATIENCE).await
+        else {
             return;
         };
         let Some((last, _)) = page.last() else { return };
@@ -49,7 +50,9 @@ async fn fetch(parts: &Arc<Parts>, peer: u64) {
             match take(parts, &name, bytes).await {
                 Ok(true) => confirm(parts, &name).await,
                 Ok(false) => {}
-                Err(reason) => tracing::warn!(peer, key = %name.key, reason, "an envelope could not be opened"),
+                Err(reason) => {
+                    tracing::warn!(peer, key = %name.key, reason, "an envelope could not be opened")
+                }
             }
         }
     }
@@ -57,17 +60,28 @@ async fn fetch(parts: &Arc<Parts>, peer: u64) {
 
 /// Opens an envelope and stores the share; `false` while the key is not live in our state.
 async fn take(parts: &Arc<Parts>, name: &ShareName, bytes: Vec<u8>) -> Result<bool, String> {
-    let view = parts.consensus.view(parts.group_of(&name.keystore)).map_err(|error| error.to_string())?;
+    let view = parts
+        .consensus
+        .view(parts.group_of(&name.keystore))
+        .map_err(|error| error.to_string())?;
     let record = query::key(&view, &name.keystore, &name.key).map_err(|error| error.to_string())?;
-    let Some(record) = record.filter(|record| record.session == name.session) else { return Ok(false) };
+    let Some(record) = record.filter(|record| record.session == name.session) else {
+        return Ok(false);
+    };
     let (parts, name) = (parts.clone(), name.clone());
     let stored = tokio::task::spawn_blocking(move || -> Result<bool, String> {
         let id = Parts::share_id(&name.keystore, &name.key, &record);
-        if parts.shares.get(&id).map_err(|error| error.to_string())?.is_some() {
+        if parts
+            .shares
+            .get(&id)
+            .map_err(|error| error.to_string())?
+            .is_some()
+        {
             return Ok(true);
         }
         let sealed: Sealed = postcard::from_bytes(&bytes).map_err(|error| error.to_string())?;
-        let commitment: Commitment = postcard::from_bytes(&record.commitment).map_err(|error| error.to_string())?;
+        let commitment: Commitment =
+            postcard::from_bytes(&record.commitment).map_err(|error| error.to_string())?;
         let takes_part = |index: u16| !record.away.contains(&index);
         let nodes: Vec<u64> = parts
             .membership
@@ -78,11 +92,24 @@ async fn take(parts: &Arc<Parts>, name: &ShareName, bytes: Vec<u8>) -> Result<bo
             .collect();
         let key = (record.key_type, record.epoch, key_name(&name.keystore, &name.key));
         let session = session_of(&parts.membership, key, record.session, &nodes).ok_or("no session")?;
-        let me = parts.membership.member(parts.node).map_or(0, |member| member.index);
+        let me = parts
+            .membership
+            .member(parts.node)
+            .map_or(0, |member| member.index);
         let (packages, envelopes) = (&sealed.packages, &sealed.envelopes);
-        let share = envelope::open(&session, me, &parts.envelope_key, &commitment, packages, envelopes)
-            .map_err(|fault| fault.reason.to_string())?;
-        parts.shares.put(&id, &share.to_sealed_bytes(), &[], record.created).map_err(|error| error.to_string())?;
+        let share = envelope::open(
+            &session,
+            me,
+            &parts.envelope_key,
+            &commitment,
+            packages,
+            envelopes,
+        )
+        .map_err(|fault| fault.reason.to_string())?;
+        parts
+            .shares
+            .put(&id, &share.to_sealed_bytes(), &[], record.created)
+            .map_err(|error| error.to_string())?;
         parts.metrics.delivered.inc();
         Ok(true)
     });
@@ -91,9 +118,16 @@ async fn take(parts: &Arc<Parts>, name: &ShareName, bytes: Vec<u8>) -> Result<bo
 
 /// Tells everybody that may keep an envelope of ours that it can go.
 async fn confirm(parts: &Arc<Parts>, name: &ShareName) {
-    for member in parts.membership.members.iter().filter(|member| member.node != parts.node) {
+    for member in parts
+        .membership
+        .members
+        .iter()
+        .filter(|member| member.node != parts.node)
+    {
         if parts.network.connected(member.node) {
-            let _ = parts.ask(member.node, &Call::Confirm(name.clone()), PATIENCE).await;
+            let _ = parts
+                .ask(member.node, &Call::Confirm(name.clone()), PATIENCE)
+                .await;
         }
     }
 }
@@ -125,21 +159,31 @@ async fn idle_groups(parts: &Arc<Parts>, now: u64) {
         if status.leader != Some(parts.node) {
             continue;
         }
-        let last = parts.consensus.view(status.group).ok().and_then(|view| query::last_time(&view).ok());
-        if last.is_some_and(|last| last > 0 && last + IDLE < now) {
-            if let Err(problem) = pass_time(parts, status.group).await {
+        let last = parts
+            .consensus
+            .view(status.group)
+            .ok()
+            .and_then(|view| query::last_time(&view).ok());
+        if last.is_some_and(|last| last > 0 && last + IDLE < now)
+            && let Err(problem) = pass_time(parts, status.group).await {
                 tracing::debug!(group = %status.group, reason = problem.message, "no entry of time");
             }
-        }
     }
 }
 
 /// A share is live when the replicated state names its ceremony. One that no key names is an orphan once the
 /// group's applied time is past the ceremony's life: then no entry can name it any more.
 fn settle(parts: &Parts) -> Result<(), String> {
-    let latest = (1..parts.groups).filter_map(|group| applied_time(parts, GroupId(group))).max().unwrap_or(0);
+    let latest = (1..parts.groups)
+        .filter_map(|group| applied_time(parts, GroupId(group)))
+        .max()
+        .unwrap_or(0);
     let before = latest.saturating_sub(CEREMONY_LIFE);
-    for session in parts.shares.unsettled(before, 256).map_err(|error| error.to_string())? {
+    for session in parts
+        .shares
+        .unsettled(before, 256)
+        .map_err(|error| error.to_string())?
+    {
         let ShareId { keystore, key, .. } = &session.id;
         let (keystore, key) = (LocalId(*keystore), LocalId(*key));
         let group = parts.group_of(&keystore);
@@ -148,7 +192,10 @@ fn settle(parts: &Parts) -> Result<(), String> {
         if record.is_some_and(|record| record.session == session.id.session) {
             parts.shares.settle(&session).map_err(|error| error.to_string())?;
         } else if applied_time(parts, group).is_some_and(|time| time > session.started_ms + CEREMONY_LIFE) {
-            parts.shares.remove_session(&session.id).map_err(|error| error.to_string())?;
+            parts
+                .shares
+                .remove_session(&session.id)
+                .map_err(|error| error.to_string())?;
         }
     }
     Ok(())

@@ -22,7 +22,9 @@ use crate::operation::judge::{Intent, Using};
 
 /// Answers the first (with a quorum of two: the only) question about a use.
 pub(super) async fn to_use(parts: &Arc<Parts>, from: u64, call: Call) -> Answer {
-    let Some(forwarded) = call.forwarded() else { return Answer::Misfit("no request".into()) };
+    let Some(forwarded) = call.forwarded() else {
+        return Answer::Misfit("no request".into());
+    };
     let attempt = (forwarded.operation, forwarded.attempt);
     let request = match examine(parts, forwarded).await {
         Ok(request) => request,
@@ -41,7 +43,11 @@ pub(super) async fn to_use(parts: &Arc<Parts>, from: u64, call: Call) -> Answer 
         let parts = parts.clone();
         move || contribute(&parts, from, &call, decided, &frame)
     };
-    let answer = parts.pool.run(work).await.unwrap_or(Answer::Abstained(Abstention::Busy));
+    let answer = parts
+        .pool
+        .run(work)
+        .await
+        .unwrap_or(Answer::Abstained(Abstention::Busy));
     parts.answers.lock().keep(attempt, answer.clone(), Instant::now());
     answer
 }
@@ -51,7 +57,12 @@ fn contribute(parts: &Parts, from: u64, call: &Call, decided: Decided, frame: &[
         return Answer::Abstained(Abstention::Busy);
     }
     let (keystore, key, record, using) = match &decided.judgement.intent {
-        Intent::Use { keystore, key, record, using } => (*keystore, *key, record.clone(), using.clone()),
+        Intent::Use {
+            keystore,
+            key,
+            record,
+            using,
+        } => (*keystore, *key, record.clone(), using.clone()),
         _ => return Answer::Misfit("a contribution to what uses no key".into()),
     };
     let open = match open(parts, &keystore, &key, &record) {
@@ -59,7 +70,9 @@ fn contribute(parts: &Parts, from: u64, call: &Call, decided: Decided, frame: &[
         Err(answer) => return answer,
     };
     match (call, using) {
-        (Call::Cosign(_, theirs), Using::Sign(message)) => cosign(parts, from, &open, &message, theirs, frame),
+        (Call::Cosign(_, theirs), Using::Sign(message)) => {
+            cosign(parts, from, &open, &message, theirs, frame)
+        }
         (Call::Commit(forwarded), Using::Sign(_)) => {
             let Ok((nonces, public)) = frost::commit(&open.share, frame, &mut OsRng) else {
                 return Answer::Misfit("a commitment for a key that does not sign".into());
@@ -77,7 +90,12 @@ fn contribute(parts: &Parts, from: u64, call: &Call, decided: Decided, frame: &[
     }
 }
 
-fn open(parts: &Parts, keystore: &LocalId, key: &LocalId, record: &KeyRecord) -> Result<Arc<OpenKey>, Answer> {
+fn open(
+    parts: &Parts,
+    keystore: &LocalId,
+    key: &LocalId,
+    record: &KeyRecord,
+) -> Result<Arc<OpenKey>, Answer> {
     parts.open_key(keystore, key, record).map_err(|error| match error {
         OpenError::NoShare => Answer::Abstained(Abstention::NoShare),
         error => {
@@ -87,7 +105,14 @@ fn open(parts: &Parts, keystore: &LocalId, key: &LocalId, record: &KeyRecord) ->
     })
 }
 
-fn cosign(parts: &Parts, from: u64, open: &OpenKey, message: &[u8], theirs: &[u8], frame: &[u8; 32]) -> Answer {
+fn cosign(
+    parts: &Parts,
+    from: u64,
+    open: &OpenKey,
+    message: &[u8],
+    theirs: &[u8],
+    frame: &[u8; 32],
+) -> Answer {
     let coordinator = parts.membership.member(from).map(|member| member.index);
     let theirs = postcard::from_bytes::<NonceCommitments>(theirs);
     let (Some(index), Ok(theirs), Some(context)) = (coordinator, theirs, &open.context) else {
@@ -115,7 +140,11 @@ fn partial(
         return Answer::Misfit("a partial for a point that has no shared secret".into());
     };
     let (operation, name) = (operation.to_bytes(), key_name(keystore, key));
-    let context = Context { cluster: &parts.membership.cluster, operation: &operation, key: &name };
+    let context = Context {
+        cluster: &parts.membership.cluster,
+        operation: &operation,
+        key: &name,
+    };
     match diffie_hellman::partial(&open.share, &open.commitment, &context, &peer, &mut OsRng) {
         Ok(partial) => Answer::Derived(partial.to_vec()),
         Err(refusal) => Answer::Misfit(refusal.to_string()),
@@ -143,7 +172,12 @@ pub(super) async fn second_round(
             if !drawn.decided.is_fresh() {
                 return Answer::Abstained(Abstention::Busy);
             }
-            let Intent::Use { keystore, key, record, using: Using::Sign(message) } = &drawn.decided.judgement.intent
+            let Intent::Use {
+                keystore,
+                key,
+                record,
+                using: Using::Sign(message),
+            } = &drawn.decided.judgement.intent
             else {
                 return Answer::Misfit("a signature share for what is not a signature".into());
             };
@@ -156,12 +190,18 @@ pub(super) async fn second_round(
                 (Err(answer), _) => return answer,
                 (_, None) => return Answer::Misfit("commitments that cannot be read".into()),
             };
-            let Some(context) = &open.context else { return Answer::Misfit("the key does not sign".into()) };
+            let Some(context) = &open.context else {
+                return Answer::Misfit("the key does not sign".into());
+            };
             match frost::sign(drawn.nonces, &open.share, context, message, &list) {
                 Ok(share) => Answer::Signed(share.to_vec()),
                 Err(refusal) => Answer::Misfit(refusal.to_string()),
             }
         }
     };
-    parts.pool.run(work).await.unwrap_or(Answer::Abstained(Abstention::Busy))
+    parts
+        .pool
+        .run(work)
+        .await
+        .unwrap_or(Answer::Abstained(Abstention::Busy))
 }

@@ -22,7 +22,11 @@ pub(super) async fn envelopes(parts: &Arc<Parts>, from: u64, after: Option<Share
         parts.shares.envelopes_for(member, after.as_ref(), PAGE)
     });
     match read.await {
-        Ok(Ok(open)) => Answer::Envelopes(open.into_iter().map(|open| (name_of(&open.id), open.bytes)).collect()),
+        Ok(Ok(open)) => Answer::Envelopes(
+            open.into_iter()
+                .map(|open| (name_of(&open.id), open.bytes))
+                .collect(),
+        ),
         _ => Answer::Abstained(Abstention::Busy),
     }
 }
@@ -44,11 +48,18 @@ pub(super) async fn confirm(parts: &Arc<Parts>, from: u64, name: ShareName) -> A
 }
 
 fn name_of(id: &ShareId) -> ShareName {
-    ShareName { keystore: LocalId(id.keystore), key: LocalId(id.key), session: id.session }
+    ShareName {
+        keystore: LocalId(id.keystore),
+        key: LocalId(id.key),
+        session: id.session,
+    }
 }
 
 /// The store's full name of a share that this node has.
 fn share_id(parts: &Parts, name: &ShareName) -> Option<ShareId> {
     let sessions = parts.shares.sessions(&name.keystore.0, &name.key.0).ok()?;
-    sessions.into_iter().map(|session| session.id).find(|id| id.session == name.session)
+    sessions
+        .into_iter()
+        .map(|session| session.id)
+        .find(|id| id.session == name.session)
 }

@@ -38,7 +38,9 @@ pub(crate) fn statement(
     decided: &Decided,
     operation: OperationId,
 ) -> Option<Statement> {
-    let Intent::Change(command) = &decided.judgement.intent else { return None };
+    let Intent::Change(command) = &decided.judgement.intent else {
+        return None;
+    };
     Some(Statement {
         cluster: parts.membership.cluster,
         group: decided.group.0,
@@ -61,7 +63,10 @@ pub(crate) fn sign(
 ) -> crate::keystore::Endorsement {
     let version = decided.judgement.state_version;
     let until = request.dead_after();
-    parts.denials.lock().endorsed(statement.operation, &statement.command, version, until);
+    parts
+        .denials
+        .lock()
+        .endorsed(statement.operation, &statement.command, version, until);
     statement.endorse(parts.node, &parts.signing_key, decided.now)
 }
 

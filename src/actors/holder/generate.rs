@@ -36,7 +36,12 @@ pub struct Sealed {
 }
 
 /// First round: judge the request, check the proposal, draw the polynomial.
-pub(super) async fn begin(parts: &Arc<Parts>, from: u64, forwarded: Forwarded, beginning: Beginning) -> Answer {
+pub(super) async fn begin(
+    parts: &Arc<Parts>,
+    from: u64,
+    forwarded: Forwarded,
+    beginning: Beginning,
+) -> Answer {
     let request = match examine(parts, &forwarded).await {
         Ok(request) => request,
         Err(answer) => return answer,
@@ -61,7 +66,10 @@ pub(super) async fn begin(parts: &Arc<Parts>, from: u64, forwarded: Forwarded, b
     let begun = {
         let parts = parts.clone();
         move || {
-            let me = parts.membership.member(parts.node).map_or(0, |member| member.index);
+            let me = parts
+                .membership
+                .member(parts.node)
+                .map_or(0, |member| member.index);
             Participant::begin(session, me, &parts.signing_key, &mut OsRng)
         }
     };
@@ -71,8 +79,18 @@ pub(super) async fn begin(parts: &Arc<Parts>, from: u64, forwarded: Forwarded, b
         Err(_) => return Answer::Abstained(Abstention::Busy),
     };
     let authenticated = &request.authenticated;
-    let named = (request.hash, authenticated.name, authenticated.expires.saturating_mul(1_000));
-    let begun = Ceremony::new((from, forwarded.operation), beginning, weighed, named, participant);
+    let named = (
+        request.hash,
+        authenticated.name,
+        authenticated.expires.saturating_mul(1_000),
+    );
+    let begun = Ceremony::new(
+        (from, forwarded.operation),
+        beginning,
+        weighed,
+        named,
+        participant,
+    );
     match parts.ceremonies.lock().begin(ceremony, begun) {
         true => Answer::Message(message),
         false => Answer::Abstained(Abstention::Busy),
@@ -91,10 +109,15 @@ fn check(parts: &Parts, from: u64, beginning: &Beginning, now: u64) -> Result<()
     if !nodes.windows(2).all(|pair| pair[0] < pair[1]) || !nodes.contains(&from) {
         return Err("participants that are not ascending, or leave out the coordinator");
     }
-    if nodes.len() < parts.membership.quorum() || nodes.iter().any(|node| parts.membership.member(*node).is_none()) {
+    if nodes.len() < parts.membership.quorum()
+        || nodes.iter().any(|node| parts.membership.member(*node).is_none())
+    {
         return Err("too few participants, or one who is no member");
     }
-    let mine = beginning.participants.iter().find(|(node, _)| *node == parts.node);
+    let mine = beginning
+        .participants
+        .iter()
+        .find(|(node, _)| *node == parts.node);
     if mine.is_none_or(|(_, boot)| *boot != parts.boot) {
         return Err("a ceremony of another boot of this node");
     }
@@ -120,7 +143,13 @@ pub(crate) fn ceremony_id(
     hash.update((terms.key_type.name().len() as u64).to_be_bytes());
     hash.update(terms.key_type.name());
     let (n, k) = (parts.membership.members.len(), parts.membership.quorum());
-    for number in [0, n as u64, k as u64, beginning.configuration, beginning.participants.len() as u64] {
+    for number in [
+        0,
+        n as u64,
+        k as u64,
+        beginning.configuration,
+        beginning.participants.len() as u64,
+    ] {
         hash.update(number.to_be_bytes());
     }
     for (node, boot) in &beginning.participants {
@@ -155,7 +184,10 @@ pub fn session_of(
         epoch,
         threshold: u16::try_from(membership.quorum()).ok()?,
         members: members.collect(),
-        participants: participants.iter().map(index).collect::<Option<BTreeSet<u16>>>()?,
+        participants: participants
+            .iter()
+            .map(index)
+            .collect::<Option<BTreeSet<u16>>>()?,
     };
     Session::new(terms).ok()
 }
@@ -209,7 +241,11 @@ fn faulty(parts: &Parts, id: [u8; 32], fault: &Fault) -> Answer {
     parts.ceremonies.lock().over(id, false);
     for index in &fault.culprits {
         if let Some(member) = parts.membership.by_index(*index) {
-            parts.metrics.liars.get_or_create(&OfNode { node: member.node }).inc();
+            parts
+                .metrics
+                .liars
+                .get_or_create(&OfNode { node: member.node })
+                .inc();
             tracing::error!(node = member.node, reason = %fault.reason, "a node lied in a ceremony");
         }
     }
@@ -223,7 +259,15 @@ async fn finish(
     ceremony: Ceremony,
     messages: BTreeMap<u16, Vec<u8>>,
 ) -> Answer {
-    let Ceremony { operation, beginning, weighed, request, named, participant, .. } = ceremony;
+    let Ceremony {
+        operation,
+        beginning,
+        weighed,
+        request,
+        named,
+        participant,
+        ..
+    } = ceremony;
     let work = {
         let parts = parts.clone();
         move || participant.finish(&messages, &parts.envelope_key)
@@ -278,12 +322,25 @@ async fn finish(
 /// A participant signs without a member only if it has no link to it itself, or has asked it itself and heard that
 /// it refused, or nothing within a second: a coordinator cannot choose whom to leave out.
 async fn absent_are_away(parts: &Arc<Parts>, id: [u8; 32], beginning: &Beginning) -> Result<(), u64> {
-    let takes_part = |node: u64| beginning.participants.iter().any(|(participant, _)| *participant == node);
-    for member in parts.membership.members.iter().filter(|member| !takes_part(member.node)) {
+    let takes_part = |node: u64| {
+        beginning
+            .participants
+            .iter()
+            .any(|(participant, _)| *participant == node)
+    };
+    for member in parts
+        .membership
+        .members
+        .iter()
+        .filter(|member| !takes_part(member.node))
+    {
         if !parts.network.connected(member.node) {
             continue;
         }
-        match parts.ask(member.node, &Call::Standing(id), Duration::from_secs(1)).await {
+        match parts
+            .ask(member.node, &Call::Standing(id), Duration::from_secs(1))
+            .await
+        {
             Ok(Answer::Standing { refused: false }) => return Err(member.node),
             _ => continue,
         }
@@ -330,10 +387,18 @@ fn store(parts: &Parts, generated: &GeneratedKey, outcome: &Outcome, started: u6
     };
     let mut kept = Vec::new();
     for (member, envelopes) in &outcome.envelopes {
-        let sealed = Sealed { packages: outcome.packages.clone(), envelopes: envelopes.clone() };
-        kept.push(KeptEnvelope { member: *member, bytes: postcard::to_stdvec(&sealed)? });
+        let sealed = Sealed {
+            packages: outcome.packages.clone(),
+            envelopes: envelopes.clone(),
+        };
+        kept.push(KeptEnvelope {
+            member: *member,
+            bytes: postcard::to_stdvec(&sealed)?,
+        });
     }
-    parts.shares.put(&id, &outcome.share.to_sealed_bytes(), &kept, started)?;
+    parts
+        .shares
+        .put(&id, &outcome.share.to_sealed_bytes(), &kept, started)?;
     Ok(())
 }
 

@@ -34,7 +34,9 @@ pub async fn answer(parts: &Arc<Parts>, from: u64, call: Call) -> Answer {
         Call::Continue(ceremony, round, messages) => {
             generate::proceed(parts, from, ceremony, round, messages).await
         }
-        Call::Standing(ceremony) => Answer::Standing { refused: parts.ceremonies.lock().failed(&ceremony) },
+        Call::Standing(ceremony) => Answer::Standing {
+            refused: parts.ceremonies.lock().failed(&ceremony),
+        },
         Call::Envelopes(after) => deliver::envelopes(parts, from, after).await,
         Call::Confirm(name) => deliver::confirm(parts, from, name).await,
     };
@@ -49,7 +51,10 @@ pub async fn answer(parts: &Arc<Parts>, from: u64, call: Call) -> Answer {
 async fn examine(parts: &Arc<Parts>, forwarded: &Forwarded) -> Result<Arc<Examined>, Answer> {
     let now = parts.now().map_err(|_| Answer::Abstained(Abstention::Clock))?;
     let (pool, request) = (parts.clone(), forwarded.request.clone());
-    let examined = parts.pool.run(move || Examined::of_node(request, &pool.rules, now)).await;
+    let examined = parts
+        .pool
+        .run(move || Examined::of_node(request, &pool.rules, now))
+        .await;
     match examined {
         Err(_) => Err(Answer::Abstained(Abstention::Busy)),
         Ok(Err(problem)) => {

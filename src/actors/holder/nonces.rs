@@ -29,12 +29,26 @@ pub struct DrawnNonces(HashMap<(OperationId, u8), Drawn>);
 
 impl DrawnNonces {
     /// Keeps a pair; `false` if there are too many, or one of this attempt.
-    pub fn keep(&mut self, attempt: (OperationId, u8), coordinator: u64, decided: Decided, nonces: Nonces) -> bool {
+    pub fn keep(
+        &mut self,
+        attempt: (OperationId, u8),
+        coordinator: u64,
+        decided: Decided,
+        nonces: Nonces,
+    ) -> bool {
         self.0.retain(|_, drawn| drawn.at.elapsed() < LIFE);
         if self.0.len() >= MAX || self.0.contains_key(&attempt) {
             return false;
         }
-        self.0.insert(attempt, Drawn { coordinator, decided, nonces, at: Instant::now() });
+        self.0.insert(
+            attempt,
+            Drawn {
+                coordinator,
+                decided,
+                nonces,
+                at: Instant::now(),
+            },
+        );
         true
     }
 
