@@ -33,6 +33,8 @@ mod snapshot_read;
 mod snapshots;
 mod store;
 mod store_loop;
+#[cfg(test)]
+mod tests;
 mod turn;
 mod view;
 
