@@ -255,6 +255,7 @@ impl<S: Store> Group<S> {
         let sending = self.snapshots.lowest_sending().unwrap_or(u64::MAX);
         let index = keep_from.min(self.synced).min(sending);
         if index > truncated {
+            self.keep_restricting(index, extra)?;
             self.log_mut().truncate(index, extra)?;
         }
         Ok(())

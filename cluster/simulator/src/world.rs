@@ -114,6 +114,11 @@ enum Event<M> {
     Start {
         node: NodeId,
     },
+    Die {
+        node: NodeId,
+        life: u64,
+        restart: u64,
+    },
     Fault(Fault),
     Heal,
     Check,
@@ -152,6 +157,8 @@ struct Machine<P> {
     life: u64,
     running: Option<Running<P>>,
     slow_micros: u64,
+    /// Die during the next synced write, and start again after so many microseconds.
+    doomed: Option<u64>,
     status: Vec<GroupStatus>,
 }
 
@@ -245,6 +252,7 @@ impl<C: Cluster> World<C> {
                 life: 0,
                 running: None,
                 slow_micros: 0,
+                doomed: None,
                 status: Vec::new(),
             };
             self.machines.insert(node, machine);
@@ -324,6 +332,13 @@ impl<C: Cluster> World<C> {
             }
             Event::Tick { .. } | Event::Written { .. } | Event::Timer { .. } | Event::Link { .. } => Ok(()),
             Event::Start { node } => self.start(node),
+            Event::Die { node, life, restart } => {
+                if self.alive(node, life) {
+                    self.mark(8, node, life);
+                    self.crash(node, restart);
+                }
+                Ok(())
+            }
             Event::Fault(fault) => {
                 self.mark(6, 0, ledger::hash(format!("{fault:?}").as_bytes()));
                 self.fault(fault);
@@ -407,6 +422,8 @@ impl<C: Cluster> World<C> {
             return;
         };
         machine.life += 1;
+        machine.doomed = None;
+        machine.disk.fail(false);
         // A batch that is being written may have reached the disk.
         let torn = running.writing.map(|turn| turn.batch);
         machine.disk.crash(torn.as_ref(), &mut self.rng);
@@ -418,6 +435,12 @@ impl<C: Cluster> World<C> {
         let all = self.nodes.clone();
         match fault {
             Fault::Crash(node, restart) => self.crash(node, restart),
+            Fault::CrashWriting(node, restart) | Fault::FailDisk(node, restart) => {
+                if let Some(machine) = self.machines.get_mut(&node) {
+                    machine.disk.fail(matches!(fault, Fault::FailDisk(..)));
+                    machine.doomed = Some(restart);
+                }
+            }
             Fault::PowerCut(restart) => {
                 for node in all {
                     let apart = self.rng.gen_range(0..300_000);
@@ -458,6 +481,10 @@ impl<C: Cluster> World<C> {
         self.fault(Fault::Clear);
         self.healed_at = Some(self.clock.micros());
         for node in self.nodes.clone() {
+            if let Some(machine) = self.machines.get_mut(&node) {
+                machine.doomed = None;
+                machine.disk.fail(false);
+            }
             self.start(node)?;
             self.announce(node, true);
         }
@@ -595,7 +622,12 @@ impl<C: Cluster> World<C> {
                 if let Some(running) = machine.running.as_mut() {
                     running.writing = Some(turn);
                 }
+                let doomed = machine.doomed.filter(|_| !machine.disk.is_failing());
                 self.schedule(after, Event::Written { node, life });
+                if let Some(restart) = doomed {
+                    let at = self.rng.gen_range(0..after);
+                    self.schedule(at, Event::Die { node, life, restart });
+                }
                 return Ok(());
             }
             self.finish(node, turn)?;
@@ -621,8 +653,16 @@ impl<C: Cluster> World<C> {
         let Some(running) = machine.running.as_mut() else {
             return Ok(());
         };
-        machine.disk.write(&turn.batch, turn.sync)?;
-        running.driver.finish(now, turn)?;
+        if machine.disk.write(&turn.batch, turn.sync).is_err() {
+            // What a failed write left behind is unknown: the process ends before it sends another word.
+            let restart = machine.doomed.unwrap_or(500_000);
+            self.crash(node, restart);
+            return Ok(());
+        }
+        if running.driver.finish(now, turn).is_err() {
+            self.crash(node, 500_000);
+            return Ok(());
+        }
         machine.status = running.driver.status();
         let mut ledger = self.ledger.lock();
         machine

@@ -1,7 +1,7 @@
 //! Who does not contribute: the fence of consensus.md 1.7, and diverged replicas.
 
 use super::harness::*;
-use crate::frame::{Call, Shown};
+use crate::frame::Call;
 use crate::*;
 
 fn reason(nodes: &Nodes, node: NodeId) -> Option<Reason> {
@@ -85,8 +85,8 @@ fn who_is_behind_a_peers_statement_abstains_until_it_caught_up() {
     assert_eq!(
         shown.call(),
         Some(Call::Shown {
-            index,
-            shown: Shown::Entry(b"a=1".to_vec())
+            asked: index,
+            entry: Some((index, b"a=1".to_vec()))
         })
     );
     nodes.receive(follower, third, &shown.frame);
@@ -102,7 +102,11 @@ fn a_statement_without_its_entry_is_a_lie_and_fences_nobody() {
     let mut nodes = Nodes::with(|settings| settings.statement_ms = 60_000);
     let leader = nodes.elect();
     let (one, two) = (other(&[leader]), other(&[leader, other(&[leader])]));
-    for shown in [Shown::Absent, Shown::Entry(b"lie".to_vec())] {
+    for entry in [
+        None,
+        Some((5_000, b"lie".to_vec())),
+        Some((4_999, b"a=1".to_vec())),
+    ] {
         let statement = Call::Statement {
             restricting: 5_000,
             mark: 0,
@@ -114,16 +118,17 @@ fn a_statement_without_its_entry_is_a_lie_and_fences_nobody() {
         nodes.turn(one);
         assert_eq!(reason(&nodes, one), Some(Reason::BehindPeer(two)));
         nodes.wires.clear();
-        nodes.receive(one, two, &call_frame(&Call::Shown { index: 5_000, shown }));
+        nodes.receive(one, two, &call_frame(&Call::Shown { asked: 5_000, entry }));
         assert_eq!(reason(&nodes, one), None);
     }
+    assert_eq!(nodes.machines[&one].driver.counters().lies.get(), 3);
     // What was not asked is not taken.
     nodes.receive(
         one,
         leader,
         &call_frame(&Call::Shown {
-            index: 5_000,
-            shown: Shown::Absent,
+            asked: 5_000,
+            entry: None,
         }),
     );
     assert_eq!(nodes.dropped(one, Violation::Call), 1);
@@ -151,4 +156,34 @@ fn one_that_differs_from_a_majority_stops_and_one_liar_stops_nobody() {
     assert_eq!(reason(&nodes, 1), None);
     assert_eq!(reason(&nodes, 2), None);
     assert_eq!(nodes.status(1).differing_peers, [3]);
+}
+
+#[test]
+fn a_restricting_entry_can_be_shown_after_truncation_and_restart() {
+    let mut nodes = Nodes::with(|settings| {
+        settings.truncate_above = 8;
+        settings.keep_entries = 0;
+    });
+    let leader = nodes.elect();
+    let index = nodes.apply(leader, "a=1").index;
+    for _ in 0..30 {
+        nodes.apply(leader, "+x");
+    }
+    let disk = nodes.machines.remove(&leader).unwrap().disk;
+    nodes.start(settings(leader), disk, Words::default());
+    let peer = other(&[leader]);
+    let now = nodes.now();
+    nodes.driver(leader).link(now, peer, true);
+    nodes.receive(leader, peer, &call_frame(&Call::Show { index }));
+    nodes.gather(leader);
+    let calls: Vec<Call> = nodes.wires.iter().filter_map(Wire::call).collect();
+    assert!(
+        calls
+            .iter()
+            .any(|call| matches!(call, Call::Statement { restricting, .. } if *restricting == index))
+    );
+    assert!(calls.contains(&Call::Shown {
+        asked: index,
+        entry: Some((index, b"a=1".to_vec()))
+    }));
 }
