@@ -199,33 +199,37 @@ impl Clerk {
                 self.tickets.insert(id, Ticket::Read(group, number, floor));
                 node.read_index(id, group, node.now() + 2_000);
             }
-            _ => {
-                let quorum = node.nodes().len() / 2 + 1;
-                let mut holders = node.nodes().to_vec();
-                holders.shuffle(node.rng());
-                let floor = self.floor(group, number);
-                let versions = BTreeMap::new();
-                self.uses.insert(
+            _ => self.start_use(node, group, number),
+        }
+    }
+
+    fn start_use(&mut self, node: &mut Node<'_, Message>, group: GroupId, number: u8) {
+        let id = self.next;
+        self.next += 1;
+        let quorum = node.nodes().len() / 2 + 1;
+        let mut holders = node.nodes().to_vec();
+        holders.shuffle(node.rng());
+        let floor = self.floor(group, number);
+        let versions = BTreeMap::new();
+        self.uses.insert(
+            id,
+            Use {
+                group,
+                scope: number,
+                floor,
+                quorum,
+                versions,
+            },
+        );
+        for holder in holders.into_iter().take(quorum) {
+            node.send(
+                holder,
+                Message::Use {
                     id,
-                    Use {
-                        group,
-                        scope: number,
-                        floor,
-                        quorum,
-                        versions,
-                    },
-                );
-                for holder in holders.into_iter().take(quorum) {
-                    node.send(
-                        holder,
-                        Message::Use {
-                            id,
-                            group,
-                            scope: number,
-                        },
-                    );
-                }
-            }
+                    group,
+                    scope: number,
+                },
+            );
         }
     }
 
@@ -310,6 +314,11 @@ impl Process for Clerk {
                     let mut history = self.history.borrow_mut();
                     let floor = history.floors.entry((group, number)).or_default();
                     *floor = (*floor).max(version);
+                    drop(history);
+                    // At once, while some holders do not know yet that it is committed.
+                    for _ in 0..3 {
+                        self.start_use(node, group, number);
+                    }
                 }
             }
             Reply::Read {

@@ -333,7 +333,8 @@ impl<C: Cluster> World<C> {
             Event::Tick { .. } | Event::Written { .. } | Event::Timer { .. } | Event::Link { .. } => Ok(()),
             Event::Start { node } => self.start(node),
             Event::Die { node, life, restart } => {
-                if self.alive(node, life) {
+                // Not after the healing: the world's probes would die with it.
+                if self.alive(node, life) && self.healed_at.is_none() {
                     self.mark(8, node, life);
                     self.crash(node, restart);
                 }
