@@ -351,10 +351,6 @@ impl Process for Clerk {
             self.decide(node, wait);
         }
     }
-
-    fn probe(_group: GroupId, number: u64) -> Vec<u8> {
-        entry(RESTRICTS, 0, 1 << 50 | number)
-    }
 }
 
 /// Makes clerks that share a history.
@@ -392,5 +388,9 @@ impl Cluster for Clerks {
             waits: Vec::new(),
             tickets: BTreeMap::new(),
         }
+    }
+
+    fn probe(&mut self, _group: GroupId, number: u64) -> Vec<u8> {
+        entry(RESTRICTS, 0, 1 << 50 | number)
     }
 }

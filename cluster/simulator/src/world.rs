@@ -28,6 +28,8 @@ pub struct Setup {
     pub nodes: u64,
     /// Faults happen until this many microseconds have passed.
     pub faulty_micros: u64,
+    /// After that everything works, for at least this many microseconds more.
+    pub calm_micros: u64,
     /// Settings of all nodes; cluster, node and voters are filled in.
     pub settings: Settings,
     /// Faults of the user's own, instead of the seed's.
@@ -47,7 +49,8 @@ impl Setup {
         settings.statement_ms = 1_000;
         Setup {
             nodes,
-            faulty_micros: rng.gen_range(3_000_000..7_000_000),
+            faulty_micros: rng.gen_range(3_000_000..6_500_000),
+            calm_micros: 1_500_000,
             settings,
             faults: None,
         }
@@ -494,7 +497,7 @@ impl<C: Cluster> World<C> {
             for group in (0..self.setup.settings.groups).map(GroupId) {
                 self.probes.insert((node, group), false);
                 let ticket = PROBE + u64::from(group.0);
-                let entry = C::Process::probe(group, node * 1_000 + u64::from(group.0));
+                let entry = self.cluster.probe(group, node * 1_000 + u64::from(group.0));
                 self.input(
                     node,
                     Input::Propose {
@@ -530,7 +533,7 @@ impl<C: Cluster> World<C> {
         let Some(healed) = self.healed_at else {
             return false;
         };
-        if self.clock.micros() < healed + 1_500_000 || self.probes.values().any(|done| !done) {
+        if self.clock.micros() < healed + self.setup.calm_micros || self.probes.values().any(|done| !done) {
             return false;
         }
         let ledger = self.ledger.lock();
@@ -775,6 +778,7 @@ impl<C: Cluster> World<C> {
             id: node,
             micros: self.clock.micros(),
             life,
+            healed: self.healed_at.is_some(),
             rng: &mut self.rng,
             freshness: running.driver.freshness(),
             nodes: &self.nodes,

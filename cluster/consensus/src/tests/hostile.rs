@@ -19,11 +19,7 @@ fn message(kind: MessageType, from: NodeId, to: NodeId, term: u64) -> Message {
 }
 
 fn entry(index: u64, term: u64) -> Entry {
-    let mut entry = Entry::default();
-    entry.index = index;
-    entry.term = term;
-    entry.data = b"a=evil".to_vec().into();
-    entry
+    Entry { index, term, data: b"a=evil".to_vec().into(), ..Entry::default() }
 }
 
 struct Scene {
