@@ -103,6 +103,7 @@ impl Application for Words {
     ) -> Result<Vec<u8>, Halt> {
         match entry {
             [b'?', ..] if !self.knows => return Err(Halt::new("unknown version")),
+            b"big" => state.put(b"big".to_vec(), vec![0; MAX_PAIR]),
             [b'+', ..] | [b'?', ..] => state.put(b"last".to_vec(), [&[self.salt], entry].concat()),
             _ => {
                 let text = String::from_utf8_lossy(entry).into_owned();

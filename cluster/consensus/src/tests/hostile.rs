@@ -19,7 +19,12 @@ fn message(kind: MessageType, from: NodeId, to: NodeId, term: u64) -> Message {
 }
 
 fn entry(index: u64, term: u64) -> Entry {
-    Entry { index, term, data: b"a=evil".to_vec().into(), ..Entry::default() }
+    Entry {
+        index,
+        term,
+        data: b"a=evil".to_vec().into(),
+        ..Entry::default()
+    }
 }
 
 struct Scene {

@@ -320,3 +320,14 @@ fn leadership_is_handed_over_before_a_stop() {
     assert_eq!(nodes.driver(leader).transfer_leaderships(), 0);
     assert!((1..=3).any(|node| node != leader && nodes.status(node).role == Role::Leader));
 }
+
+#[test]
+fn an_entry_that_writes_what_no_snapshot_could_carry_stops_the_group() {
+    let mut nodes = Nodes::new();
+    let leader = nodes.elect();
+    nodes.propose(leader, 1, "big");
+    nodes.run(500);
+    for node in 1..=3 {
+        assert!(nodes.status(node).halted.unwrap().contains("longer value"));
+    }
+}
