@@ -99,7 +99,7 @@ impl<'a> StateTransaction<'a> {
         self.base.get(&self.full(key))
     }
 
-    /// Sets a value.
+    /// Sets a value. A key and its value are at most [`crate::MAX_PAIR`] bytes long: more stops the group.
     pub fn put(&mut self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
         self.own.insert(key.into(), Some(value.into()));
     }

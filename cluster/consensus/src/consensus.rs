@@ -209,8 +209,8 @@ impl Consensus {
         &self.shared.counters
     }
 
-    /// Hands over leaderships (2 s at most), stops the threads and closes the database once nobody holds a
-    /// [`View`] any more.
+    /// Hands over leaderships (2 s at most) and stops the threads. The database closes when the last clone of
+    /// this handle and the last [`View`] are dropped.
     pub async fn shutdown(&self) {
         let (answer, answered) = oneshot::channel();
         let deadline = self.millis(Instant::now() + HAND_OVER);

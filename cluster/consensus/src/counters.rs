@@ -57,6 +57,8 @@ pub struct Counters {
     pub behind: Counter,
     /// Configuration entries that no operator allowed and that were therefore not applied.
     pub configurations_refused: Counter,
+    /// Statements of peers that could not show the entry behind them.
+    pub lies: Counter,
     dropped: Mutex<BTreeMap<(NodeId, Violation), u64>>,
 }
 

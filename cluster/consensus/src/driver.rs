@@ -219,13 +219,16 @@ impl<S: Store> Driver<S> {
             let extra = &mut self.extra;
             let context = &mut context!(self, now);
             let group = self.groups.get_mut(&group).ok_or(Violation::Group)?;
+            let before = (group.leader(), group.raw.raft.term);
             match body {
                 Body::Raft(message) => group.step(context, from, message)?,
                 Body::Call(call) => answer(group, context, extra, from, call)?,
             }
-            // A new leader may be known by now.
-            group.drive_proposals(context);
-            group.drive_reads(context);
+            if (group.leader(), group.raw.raft.term) != before {
+                // What waited for a leader waits no longer.
+                group.drive_proposals(context);
+                group.drive_reads(context);
+            }
             Ok(())
         });
         if let Err(why) = result {
@@ -433,7 +436,7 @@ fn answer<S: Store>(
             group.peer_states(context, from, restricting, mark, chain);
         }
         Call::Show { index } => group.show(context, from, index),
-        Call::Shown { index, shown } => return group.peer_shows(context, from, index, &shown),
+        Call::Shown { asked, entry } => return group.peer_shows(context, from, asked, entry.as_ref()),
         Call::SnapshotOffer { id, index, term } => {
             return group.snapshot_offered(context, from, (id, index, term), extra);
         }

@@ -6,11 +6,13 @@
 //! lie stops nobody.
 
 use crate::board::Ahead;
-use crate::frame::{Call, Shown};
+use crate::frame::Call;
 use crate::group::{Context, Group};
 use crate::guard::Violation;
 use crate::ids::{Millis, NodeId};
-use crate::store::Store;
+use crate::keys;
+use crate::records;
+use crate::store::{Batch, Store, StoreError};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
@@ -25,8 +27,17 @@ pub(crate) struct Fence {
     agrees: BTreeMap<NodeId, bool>,
     /// What was asked of a peer, and when.
     asked: BTreeMap<NodeId, (u64, Millis)>,
-    /// Statements that a peer could not show the entry for.
-    pub(crate) lies: BTreeMap<NodeId, u64>,
+    /// Index and bytes of the last restricting entry that was truncated from the log.
+    truncated: Option<(u64, Vec<u8>)>,
+}
+
+impl Fence {
+    pub(crate) fn open(truncated: Option<(u64, Vec<u8>)>) -> Self {
+        Fence {
+            truncated,
+            ..Fence::default()
+        }
+    }
 }
 
 impl<S: Store> Group<S> {
@@ -118,18 +129,37 @@ impl<S: Store> Group<S> {
         }
     }
 
-    /// A peer wants to see an entry that we said we applied.
-    pub(crate) fn show(&mut self, context: &mut Context<'_>, from: NodeId, index: u64) {
-        let shown = match self.log().entry(index) {
-            _ if index > self.applied.index => Shown::Absent,
-            Ok(Some(entry)) => Shown::Entry(entry.data.to_vec()),
-            Ok(None) => Shown::Truncated,
-            Err(error) => {
-                tracing::error!(group = %self.id, index, %error, "an entry could not be read");
-                return;
+    /// The entry at `index`, or a later restricting one, if this node still has it.
+    fn showable(&self, index: u64) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
+        for at in [index, self.applied.restricting] {
+            if (index..=self.applied.index).contains(&at)
+                && let Some(entry) = self.log().entry(at)?
+            {
+                return Ok(Some((at, entry.data.to_vec())));
             }
-        };
-        context.call(self.id, from, &Call::Shown { index, shown });
+        }
+        Ok(self.fence.truncated.clone().filter(|(at, _)| *at >= index))
+    }
+
+    /// Keeps the last restricting entry when the log is truncated beyond it.
+    pub(crate) fn keep_restricting(&mut self, index: u64, extra: &mut Batch) -> Result<(), StoreError> {
+        let restricting = self.applied.restricting;
+        if restricting <= index
+            && let Some(entry) = self.log().entry(restricting)?
+        {
+            let kept = (restricting, entry.data.to_vec());
+            extra.put(keys::shown(self.id), records::encode(&kept)?);
+            self.fence.truncated = Some(kept);
+        }
+        Ok(())
+    }
+
+    /// A peer wants to see the entry that we said we applied.
+    pub(crate) fn show(&mut self, context: &mut Context<'_>, from: NodeId, index: u64) {
+        match self.showable(index) {
+            Ok(entry) => context.call(self.id, from, &Call::Shown { asked: index, entry }),
+            Err(error) => tracing::error!(group = %self.id, index, %error, "an entry could not be read"),
+        }
     }
 
     /// The peer shows it, or cannot.
@@ -137,26 +167,22 @@ impl<S: Store> Group<S> {
         &mut self,
         context: &mut Context<'_>,
         from: NodeId,
-        index: u64,
-        shown: &Shown,
+        asked: u64,
+        entry: Option<&(u64, Vec<u8>)>,
     ) -> Result<(), Violation> {
         if self
             .fence
             .asked
             .get(&from)
-            .is_none_or(|(asked, _)| *asked != index)
+            .is_none_or(|(index, _)| *index != asked)
         {
             return Err(Violation::Call);
         }
-        let honest = match shown {
-            Shown::Entry(entry) => context.app.genuine(self.id, entry),
-            // It has truncated what we still need: a snapshot will come.
-            Shown::Truncated => true,
-            Shown::Absent => false,
-        };
+        let honest =
+            entry.is_some_and(|(index, entry)| *index >= asked && context.app.genuine(self.id, entry));
         if !honest {
-            *self.fence.lies.entry(from).or_default() += 1;
-            tracing::warn!(group = %self.id, peer = from, index, "a peer cannot show the entry that it stated");
+            context.counters.lies.add(1);
+            tracing::warn!(group = %self.id, peer = from, asked, "a peer cannot show the entry that it stated");
             self.board.ahead.lock().remove(&from);
         }
         Ok(())

@@ -54,15 +54,6 @@ pub(crate) enum Refusal {
     Busy,
 }
 
-/// What a peer shows when it is asked for the entry behind its statement.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Shown {
-    Entry(Vec<u8>),
-    /// It was applied and then truncated.
-    Truncated,
-    Absent,
-}
-
 /// A call between nodes. The variants' order is the wire format.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Call {
@@ -90,9 +81,10 @@ pub(crate) enum Call {
     Show {
         index: u64,
     },
+    /// The entry, or a later restricting one if that was truncated; `None` if the peer has neither.
     Shown {
-        index: u64,
-        shown: Shown,
+        asked: u64,
+        entry: Option<(u64, Vec<u8>)>,
     },
     SnapshotOffer {
         id: u64,

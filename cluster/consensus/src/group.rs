@@ -125,7 +125,7 @@ impl<S: Store> Group<S> {
             proposals: Proposals::default(),
             reads: Reads::default(),
             snapshots: Snapshots::default(),
-            fence: Fence::default(),
+            fence: Fence::open(records::read(&**store, &keys::shown(id))?),
             campaign_at: None,
             late: Vec::new(),
             election_timeout: settings.election_ticks,

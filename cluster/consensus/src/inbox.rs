@@ -4,7 +4,7 @@ use crate::ids::{GroupId, Millis, NodeId};
 use crate::output::{Applied, NoLeader, ProposeError};
 use crate::snapshot_read::ChunkRead;
 use parking_lot::{Condvar, Mutex};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -38,6 +38,13 @@ pub(crate) enum Item {
 }
 
 impl Item {
+    fn peer(&self) -> Option<NodeId> {
+        match self {
+            Item::Frame(from, _) => Some(*from),
+            _ => None,
+        }
+    }
+
     fn bytes(&self) -> usize {
         match self {
             Item::Frame(_, frame) => frame.len(),
@@ -59,6 +66,8 @@ impl Item {
 struct Waiting {
     items: VecDeque<Item>,
     bytes: usize,
+    /// Frames and their bytes of each peer.
+    peers: BTreeMap<NodeId, (usize, usize)>,
     closed: bool,
 }
 
@@ -85,10 +94,21 @@ impl Inbox {
         let bytes = item.bytes();
         let mut waiting = self.waiting.lock();
         let full = waiting.items.len() >= self.max_items || waiting.bytes + bytes > self.max_bytes;
-        if waiting.closed || (full && !item.is_control()) {
+        // One peer never takes more than half, so that it cannot keep the others out.
+        let (frames, size) = item
+            .peer()
+            .and_then(|peer| waiting.peers.get(&peer).copied())
+            .unwrap_or_default();
+        let greedy =
+            item.peer().is_some() && (frames >= self.max_items.div_ceil(2) || size > self.max_bytes / 2);
+        if waiting.closed || ((full || greedy) && !item.is_control()) {
             return Err(item);
         }
         waiting.bytes += bytes;
+        if let Some(peer) = item.peer() {
+            let share = waiting.peers.entry(peer).or_default();
+            *share = (share.0 + 1, share.1 + bytes);
+        }
         waiting.items.push_back(item);
         drop(waiting);
         self.arrived.notify_one();
@@ -106,6 +126,7 @@ impl Inbox {
             self.arrived.wait_for(&mut waiting, left);
         }
         waiting.bytes = 0;
+        waiting.peers.clear();
         std::mem::take(&mut waiting.items)
     }
 
@@ -126,15 +147,27 @@ mod tests {
         let inbox = Inbox::new(2, 10);
         assert!(inbox.put(Item::Frame(1, vec![0; 8])).is_ok());
         assert!(
-            inbox.put(Item::Frame(1, vec![0; 8])).is_err(),
+            inbox.put(Item::Frame(2, vec![0; 8])).is_err(),
             "bytes are bounded"
         );
-        assert!(inbox.put(Item::Frame(1, vec![0; 1])).is_ok());
-        assert!(inbox.put(Item::Frame(1, vec![])).is_err(), "items are bounded");
+        assert!(inbox.put(Item::Frame(2, vec![0; 1])).is_ok());
+        assert!(inbox.put(Item::Frame(3, vec![])).is_err(), "items are bounded");
         assert!(inbox.put(Item::Link(1, true)).is_ok());
         assert_eq!(inbox.take(Instant::now()).len(), 3);
         assert!(inbox.put(Item::Frame(1, vec![0; 8])).is_ok());
         inbox.close();
         assert!(inbox.put(Item::Link(1, true)).is_err());
+    }
+
+    #[test]
+    fn one_peer_does_not_keep_the_others_out() {
+        let inbox = Inbox::new(10, 1_000);
+        let taken = (0..20)
+            .filter(|_| inbox.put(Item::Frame(1, vec![0])).is_ok())
+            .count();
+        assert_eq!(taken, 5);
+        assert!(inbox.put(Item::Frame(2, vec![0])).is_ok());
+        inbox.take(Instant::now());
+        assert!(inbox.put(Item::Frame(1, vec![0])).is_ok());
     }
 }

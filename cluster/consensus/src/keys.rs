@@ -8,6 +8,7 @@
 //! 12 group                        applied record: index, term, last restricting index, chain hash
 //! 13 group index                  log entry
 //! 14 group generation key         state of the application
+//! 15 group                        the last restricting entry that was truncated from the log
 //! ```
 //! Numbers are big endian, so that keys sort as they count: group 4 bytes, index and generation 8.
 
@@ -20,6 +21,7 @@ const HARD_STATE: u8 = 0x11;
 const APPLIED: u8 = 0x12;
 const ENTRY: u8 = 0x13;
 const STATE: u8 = 0x14;
+const SHOWN: u8 = 0x15;
 
 fn in_group(tag: u8, group: GroupId) -> Vec<u8> {
     let mut key = Vec::with_capacity(64);
@@ -59,6 +61,10 @@ pub(crate) fn state(group: GroupId, generation: u64) -> Vec<u8> {
     let mut key = in_group(STATE, group);
     key.extend_from_slice(&generation.to_be_bytes());
     key
+}
+
+pub(crate) fn shown(group: GroupId) -> Vec<u8> {
+    in_group(SHOWN, group)
 }
 
 /// Prefix of all generations of a group.

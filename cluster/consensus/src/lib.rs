@@ -33,6 +33,8 @@ mod snapshot_read;
 mod snapshots;
 mod store;
 mod store_loop;
+#[cfg(test)]
+mod tests;
 mod turn;
 mod view;
 
@@ -46,7 +48,7 @@ pub use ids::{GroupId, Millis, NodeId, Restricts, Scope};
 pub use output::{Applied, NoLeader, Output, ProposeError, Reply};
 pub use rocks::RocksStore;
 pub use sabotage::Sabotage;
-pub use settings::{MAX_ENTRY, MAX_FRAME, Settings};
+pub use settings::{MAX_ENTRY, MAX_FRAME, MAX_PAIR, Settings};
 pub use snapshot_read::{ChunkRead, SnapshotRead};
 pub use store::{Batch, Change, Pair, Reading, Store, StoreError};
 pub use store_loop::{OnFatal, Outbound};

@@ -5,6 +5,9 @@ use crate::sabotage::Sabotage;
 
 /// An entry may be this long; more is refused before it is proposed.
 pub const MAX_ENTRY: usize = 512 * 1024;
+/// A key and its value in a group's state may be this long together, so that a snapshot's chunk fits a frame; an
+/// entry that writes more stops its group.
+pub const MAX_PAIR: usize = 1024 * 1024;
 /// A frame between nodes may be this long; more is dropped before it is parsed.
 pub const MAX_FRAME: usize = 2 * 1024 * 1024;
 /// How far above ours the term of a message may be.

@@ -159,10 +159,12 @@ impl<S: Store> StoreLoop<S> {
                 self.store.write(&turn.batch, turn.sync)?;
             }
             self.driver.finish(self.clock.now(), turn)?;
+            *self.status.lock() = self.driver.status();
             self.send();
         }
-        self.send();
         *self.status.lock() = self.driver.status();
+        // After the status, so that who was answered sees it.
+        self.send();
         Ok(())
     }
 

@@ -3,13 +3,14 @@
 //! The order is consensus.md 3: publish what is pending, send what may go before the sync, write entries and
 //! hard state, sync, send the rest, apply with a hard state that covers it, make visible, answer.
 
-use crate::application::{Overlay, StateTransaction, write_overlay};
+use crate::application::{Halt, Overlay, StateTransaction, write_overlay};
 use crate::fence::{MARK_EVERY, MARKS};
 use crate::group::{Context, Group, restricts};
 use crate::ids::Restricts;
 use crate::keys;
 use crate::records;
 use crate::sabotage;
+use crate::settings::MAX_PAIR;
 use crate::store::{Batch, Reading, Store, StoreError};
 use raft::Ready;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
@@ -180,7 +181,7 @@ impl<S: Store> Group<S> {
         state: &dyn Reading,
         prefix: &[u8],
         earlier: &Overlay,
-    ) -> Result<(Overlay, Vec<u8>), crate::application::Halt> {
+    ) -> Result<(Overlay, Vec<u8>), Halt> {
         if entry.get_entry_type() != EntryType::EntryNormal {
             // No operator's statement can allow one yet, so it changes nothing, on every replica alike.
             context.counters.configurations_refused.add(1);
@@ -193,7 +194,17 @@ impl<S: Store> Group<S> {
         let result = context
             .app
             .apply(self.id, entry.index, &entry.data, &mut transaction)?;
-        Ok((transaction.into_writes(), result))
+        let writes = transaction.into_writes();
+        let longest = writes
+            .iter()
+            .map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len))
+            .max();
+        if longest.is_some_and(|length| length > MAX_PAIR) {
+            return Err(Halt::new(
+                "an entry writes a longer value than a snapshot could carry",
+            ));
+        }
+        Ok((writes, result))
     }
 
     /// The chain covers every entry, what it wrote and what it answered.
@@ -255,6 +266,7 @@ impl<S: Store> Group<S> {
         let sending = self.snapshots.lowest_sending().unwrap_or(u64::MAX);
         let index = keep_from.min(self.synced).min(sending);
         if index > truncated {
+            self.keep_restricting(index, extra)?;
             self.log_mut().truncate(index, extra)?;
         }
         Ok(())

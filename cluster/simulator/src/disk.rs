@@ -67,6 +67,11 @@ impl SimulatedDisk {
         content.current = Arc::new(content.durable.clone());
     }
 
+    /// Whether writes fail.
+    pub fn is_failing(&self) -> bool {
+        self.0.lock().failing
+    }
+
     /// From now on every write fails, or works again.
     pub fn fail(&self, failing: bool) {
         self.0.lock().failing = failing;

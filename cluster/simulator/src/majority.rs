@@ -199,33 +199,37 @@ impl Clerk {
                 self.tickets.insert(id, Ticket::Read(group, number, floor));
                 node.read_index(id, group, node.now() + 2_000);
             }
-            _ => {
-                let quorum = node.nodes().len() / 2 + 1;
-                let mut holders = node.nodes().to_vec();
-                holders.shuffle(node.rng());
-                let floor = self.floor(group, number);
-                let versions = BTreeMap::new();
-                self.uses.insert(
+            _ => self.start_use(node, group, number),
+        }
+    }
+
+    fn start_use(&mut self, node: &mut Node<'_, Message>, group: GroupId, number: u8) {
+        let id = self.next;
+        self.next += 1;
+        let quorum = node.nodes().len() / 2 + 1;
+        let mut holders = node.nodes().to_vec();
+        holders.shuffle(node.rng());
+        let floor = self.floor(group, number);
+        let versions = BTreeMap::new();
+        self.uses.insert(
+            id,
+            Use {
+                group,
+                scope: number,
+                floor,
+                quorum,
+                versions,
+            },
+        );
+        for holder in holders.into_iter().take(quorum) {
+            node.send(
+                holder,
+                Message::Use {
                     id,
-                    Use {
-                        group,
-                        scope: number,
-                        floor,
-                        quorum,
-                        versions,
-                    },
-                );
-                for holder in holders.into_iter().take(quorum) {
-                    node.send(
-                        holder,
-                        Message::Use {
-                            id,
-                            group,
-                            scope: number,
-                        },
-                    );
-                }
-            }
+                    group,
+                    scope: number,
+                },
+            );
         }
     }
 
@@ -310,6 +314,11 @@ impl Process for Clerk {
                     let mut history = self.history.borrow_mut();
                     let floor = history.floors.entry((group, number)).or_default();
                     *floor = (*floor).max(version);
+                    drop(history);
+                    // At once, while some holders do not know yet that it is committed.
+                    for _ in 0..3 {
+                        self.start_use(node, group, number);
+                    }
                 }
             }
             Reply::Read {
@@ -341,10 +350,6 @@ impl Process for Clerk {
         for wait in std::mem::take(&mut self.waits) {
             self.decide(node, wait);
         }
-    }
-
-    fn probe(_group: GroupId, number: u64) -> Vec<u8> {
-        entry(RESTRICTS, 0, 1 << 50 | number)
     }
 }
 
@@ -383,5 +388,9 @@ impl Cluster for Clerks {
             waits: Vec::new(),
             tickets: BTreeMap::new(),
         }
+    }
+
+    fn probe(&mut self, _group: GroupId, number: u64) -> Vec<u8> {
+        entry(RESTRICTS, 0, 1 << 50 | number)
     }
 }

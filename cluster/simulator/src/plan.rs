@@ -11,6 +11,10 @@ use rand_chacha::ChaCha8Rng;
 pub enum Fault {
     /// The process dies; what it had not synced may be lost. It starts again after so many microseconds.
     Crash(NodeId, u64),
+    /// The process dies while it writes its next synced batch, after what may leave before has left.
+    CrashWriting(NodeId, u64),
+    /// The disk fails at the next write (F12): the process ends itself, and starts again on a disk that works.
+    FailDisk(NodeId, u64),
     /// All processes die at once (F5).
     PowerCut(u64),
     /// These nodes and the others do not hear each other.
@@ -44,8 +48,10 @@ pub(crate) fn faults(setup: &Setup, rng: &mut ChaCha8Rng) -> Vec<(u64, Fault)> {
 
 fn fault(setup: &Setup, rng: &mut ChaCha8Rng) -> Fault {
     let node = |rng: &mut ChaCha8Rng| rng.gen_range(1..=setup.nodes);
-    match rng.gen_range(0..20) {
-        0..=3 => Fault::Crash(node(rng), rng.gen_range(50_000..2_500_000)),
+    match rng.gen_range(0..24) {
+        0..=2 => Fault::Crash(node(rng), rng.gen_range(50_000..2_500_000)),
+        3 | 20 | 21 => Fault::CrashWriting(node(rng), rng.gen_range(20_000..1_000_000)),
+        22 => Fault::FailDisk(node(rng), rng.gen_range(20_000..1_000_000)),
         4 => Fault::PowerCut(rng.gen_range(50_000..800_000)),
         5..=7 => {
             let mut nodes: Vec<NodeId> = (1..=setup.nodes).collect();

@@ -22,8 +22,6 @@ pub trait Process: Sized {
     fn on_reply(&mut self, node: &mut Node<'_, Self::Message>, reply: Reply);
     /// The node's consensus finished a turn: waits may be over.
     fn on_progress(&mut self, node: &mut Node<'_, Self::Message>);
-    /// An entry that the world may propose to see whether the group works.
-    fn probe(group: GroupId, number: u64) -> Vec<u8>;
 }
 
 /// How the world makes what runs on a node.
@@ -34,6 +32,8 @@ pub trait Cluster {
     fn application(&mut self, node: NodeId) -> Arc<dyn Application>;
     /// The process of a node's life that starts now.
     fn process(&mut self, node: NodeId, life: u64) -> Self::Process;
+    /// An entry that the world may propose, once everything is healed, to see whether a group works again.
+    fn probe(&mut self, group: GroupId, number: u64) -> Vec<u8>;
 }
 
 /// A node as its process sees it.
@@ -41,6 +41,7 @@ pub struct Node<'a, M> {
     pub(crate) id: NodeId,
     pub(crate) micros: u64,
     pub(crate) life: u64,
+    pub(crate) healed: bool,
     pub(crate) rng: &'a mut ChaCha8Rng,
     pub(crate) freshness: &'a Arc<Freshness>,
     pub(crate) nodes: &'a [NodeId],
@@ -88,6 +89,11 @@ impl<M> Node<'_, M> {
     /// Which life of the node this is, from 0.
     pub fn life(&self) -> u64 {
         self.life
+    }
+
+    /// Whether the time of faults is over: from here on everything has to work.
+    pub fn is_healed(&self) -> bool {
+        self.healed
     }
 
     /// The world's randomness.

@@ -28,6 +28,8 @@ pub struct Setup {
     pub nodes: u64,
     /// Faults happen until this many microseconds have passed.
     pub faulty_micros: u64,
+    /// After that everything works, for at least this many microseconds more.
+    pub calm_micros: u64,
     /// Settings of all nodes; cluster, node and voters are filled in.
     pub settings: Settings,
     /// Faults of the user's own, instead of the seed's.
@@ -47,7 +49,8 @@ impl Setup {
         settings.statement_ms = 1_000;
         Setup {
             nodes,
-            faulty_micros: rng.gen_range(3_000_000..7_000_000),
+            faulty_micros: rng.gen_range(3_000_000..6_500_000),
+            calm_micros: 1_500_000,
             settings,
             faults: None,
         }
@@ -114,6 +117,11 @@ enum Event<M> {
     Start {
         node: NodeId,
     },
+    Die {
+        node: NodeId,
+        life: u64,
+        restart: u64,
+    },
     Fault(Fault),
     Heal,
     Check,
@@ -152,6 +160,8 @@ struct Machine<P> {
     life: u64,
     running: Option<Running<P>>,
     slow_micros: u64,
+    /// Die during the next synced write, and start again after so many microseconds.
+    doomed: Option<u64>,
     status: Vec<GroupStatus>,
 }
 
@@ -245,6 +255,7 @@ impl<C: Cluster> World<C> {
                 life: 0,
                 running: None,
                 slow_micros: 0,
+                doomed: None,
                 status: Vec::new(),
             };
             self.machines.insert(node, machine);
@@ -324,6 +335,14 @@ impl<C: Cluster> World<C> {
             }
             Event::Tick { .. } | Event::Written { .. } | Event::Timer { .. } | Event::Link { .. } => Ok(()),
             Event::Start { node } => self.start(node),
+            Event::Die { node, life, restart } => {
+                // Not after the healing: the world's probes would die with it.
+                if self.alive(node, life) && self.healed_at.is_none() {
+                    self.mark(8, node, life);
+                    self.crash(node, restart);
+                }
+                Ok(())
+            }
             Event::Fault(fault) => {
                 self.mark(6, 0, ledger::hash(format!("{fault:?}").as_bytes()));
                 self.fault(fault);
@@ -407,6 +426,8 @@ impl<C: Cluster> World<C> {
             return;
         };
         machine.life += 1;
+        machine.doomed = None;
+        machine.disk.fail(false);
         // A batch that is being written may have reached the disk.
         let torn = running.writing.map(|turn| turn.batch);
         machine.disk.crash(torn.as_ref(), &mut self.rng);
@@ -418,6 +439,12 @@ impl<C: Cluster> World<C> {
         let all = self.nodes.clone();
         match fault {
             Fault::Crash(node, restart) => self.crash(node, restart),
+            Fault::CrashWriting(node, restart) | Fault::FailDisk(node, restart) => {
+                if let Some(machine) = self.machines.get_mut(&node) {
+                    machine.disk.fail(matches!(fault, Fault::FailDisk(..)));
+                    machine.doomed = Some(restart);
+                }
+            }
             Fault::PowerCut(restart) => {
                 for node in all {
                     let apart = self.rng.gen_range(0..300_000);
@@ -458,6 +485,10 @@ impl<C: Cluster> World<C> {
         self.fault(Fault::Clear);
         self.healed_at = Some(self.clock.micros());
         for node in self.nodes.clone() {
+            if let Some(machine) = self.machines.get_mut(&node) {
+                machine.doomed = None;
+                machine.disk.fail(false);
+            }
             self.start(node)?;
             self.announce(node, true);
         }
@@ -466,7 +497,7 @@ impl<C: Cluster> World<C> {
             for group in (0..self.setup.settings.groups).map(GroupId) {
                 self.probes.insert((node, group), false);
                 let ticket = PROBE + u64::from(group.0);
-                let entry = C::Process::probe(group, node * 1_000 + u64::from(group.0));
+                let entry = self.cluster.probe(group, node * 1_000 + u64::from(group.0));
                 self.input(
                     node,
                     Input::Propose {
@@ -502,7 +533,7 @@ impl<C: Cluster> World<C> {
         let Some(healed) = self.healed_at else {
             return false;
         };
-        if self.clock.micros() < healed + 1_500_000 || self.probes.values().any(|done| !done) {
+        if self.clock.micros() < healed + self.setup.calm_micros || self.probes.values().any(|done| !done) {
             return false;
         }
         let ledger = self.ledger.lock();
@@ -595,7 +626,12 @@ impl<C: Cluster> World<C> {
                 if let Some(running) = machine.running.as_mut() {
                     running.writing = Some(turn);
                 }
+                let doomed = machine.doomed.filter(|_| !machine.disk.is_failing());
                 self.schedule(after, Event::Written { node, life });
+                if let Some(restart) = doomed {
+                    let at = self.rng.gen_range(0..after);
+                    self.schedule(at, Event::Die { node, life, restart });
+                }
                 return Ok(());
             }
             self.finish(node, turn)?;
@@ -621,8 +657,16 @@ impl<C: Cluster> World<C> {
         let Some(running) = machine.running.as_mut() else {
             return Ok(());
         };
-        machine.disk.write(&turn.batch, turn.sync)?;
-        running.driver.finish(now, turn)?;
+        if machine.disk.write(&turn.batch, turn.sync).is_err() {
+            // What a failed write left behind is unknown: the process ends before it sends another word.
+            let restart = machine.doomed.unwrap_or(500_000);
+            self.crash(node, restart);
+            return Ok(());
+        }
+        if running.driver.finish(now, turn).is_err() {
+            self.crash(node, 500_000);
+            return Ok(());
+        }
         machine.status = running.driver.status();
         let mut ledger = self.ledger.lock();
         machine
@@ -734,6 +778,7 @@ impl<C: Cluster> World<C> {
             id: node,
             micros: self.clock.micros(),
             life,
+            healed: self.healed_at.is_some(),
             rng: &mut self.rng,
             freshness: running.driver.freshness(),
             nodes: &self.nodes,

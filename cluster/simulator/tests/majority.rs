@@ -4,6 +4,7 @@
 use conclave_consensus::Sabotage;
 use conclave_simulator::majority::Clerks;
 use conclave_simulator::{Failure, Report, Setup, World};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 fn run(seed: u64, sabotage: Option<Sabotage>) -> (Result<Report, Failure>, [u64; 3]) {
     let mut setup = Setup::from_seed(seed);
@@ -26,17 +27,45 @@ fn seeds_break_no_rule() {
         None => 0..number("SEEDS").unwrap_or(200),
     };
     let count = seeds.end - seeds.start;
-    let (mut uses, mut waits, mut reads, mut snapshots, mut acknowledged, mut events) = (0, 0, 0, 0, 0, 0);
-    for seed in seeds {
-        let (result, counts) = run(seed, None);
-        let report = result.unwrap_or_else(|failure| panic!("{failure}"));
-        uses += counts[0];
-        waits += counts[1];
-        reads += counts[2];
-        snapshots += report.snapshots;
-        acknowledged += report.acknowledgements;
-        events += report.events;
-    }
+    // Each seed is one thread's own; several at a time.
+    let next = AtomicU64::new(seeds.start);
+    let workers = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    let totals = std::thread::scope(|scope| {
+        let work = || {
+            let mut totals = [0; 6];
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= seeds.end {
+                    return totals;
+                }
+                let (result, [uses, waits, reads]) = run(seed, None);
+                let report = result.unwrap_or_else(|failure| panic!("{failure}"));
+                let counts = [
+                    report.events,
+                    report.acknowledgements,
+                    uses,
+                    waits,
+                    reads,
+                    report.snapshots,
+                ];
+                totals
+                    .iter_mut()
+                    .zip(counts)
+                    .for_each(|(total, count)| *total += count);
+            }
+        };
+        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .fold([0; 6], |mut sum, part| {
+                sum.iter_mut()
+                    .zip(part)
+                    .for_each(|(total, count)| *total += count);
+                sum
+            })
+    });
+    let [events, acknowledged, uses, waits, reads, snapshots] = totals;
     println!(
         "{count} seeds: {events} events, {acknowledged} acknowledged, {uses} uses, {waits} polls of waits, {reads} reads, {snapshots} snapshots"
     );
@@ -58,7 +87,7 @@ fn a_seed_replays_exactly() {
 }
 
 fn is_found(sabotage: Sabotage) {
-    let found = (0..100).find_map(|seed| run(seed, Some(sabotage)).0.err());
+    let found = (0..30).find_map(|seed| run(seed, Some(sabotage)).0.err());
     let failure = found.expect("no seed finds the planted bug");
     println!("{sabotage:?}: {failure}");
     assert!(failure.what.contains("that began after"), "{failure}");

@@ -1,0 +1,411 @@
+//! Nodes in one thread: drivers on memory stores, wires that a test may look at, hold and cut.
+
+use crate::store::{Batch, Change, Pair, Reading, Store, StoreError};
+use crate::*;
+use parking_lot::Mutex;
+use protobuf::Message as _;
+use raft::eraftpb::{Message, MessageType};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+type Map = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// A store that remembers every batch, so that a test can go back to any moment.
+#[derive(Default)]
+pub(super) struct Memory {
+    map: Mutex<Map>,
+    pub(super) batches: Mutex<Vec<(Batch, bool)>>,
+}
+
+impl Memory {
+    /// The disk as a crash would leave it after so many batches.
+    pub(super) fn after(&self, batches: usize) -> Arc<Memory> {
+        let memory = Memory::default();
+        for (batch, sync) in &self.batches.lock()[..batches] {
+            memory.write(batch, *sync).unwrap();
+        }
+        Arc::new(memory)
+    }
+}
+
+fn pairs(map: &Map, from: &[u8], to: &[u8], limit: usize) -> Vec<Pair> {
+    let range = map.range(from.to_vec()..to.max(from).to_vec());
+    range
+        .take(limit)
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
+}
+
+impl Reading for Memory {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.map.lock().get(key).cloned())
+    }
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, StoreError> {
+        Ok(pairs(&self.map.lock(), from, to, limit))
+    }
+}
+
+struct Frozen(Map);
+
+impl Reading for Frozen {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.0.get(key).cloned())
+    }
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, StoreError> {
+        Ok(pairs(&self.0, from, to, limit))
+    }
+}
+
+impl Store for Memory {
+    fn write(&self, batch: &Batch, sync: bool) -> Result<(), StoreError> {
+        let mut map = self.map.lock();
+        for change in &batch.changes {
+            match change {
+                Change::Put(key, value) => drop(map.insert(key.clone(), value.clone())),
+                Change::Delete(key) => drop(map.remove(key)),
+                Change::DeleteRange(from, to) => map.retain(|key, _| key < from || key >= to),
+            }
+        }
+        self.batches.lock().push((batch.clone(), sync));
+        Ok(())
+    }
+    fn snapshot(&self) -> Arc<dyn Reading> {
+        Arc::new(Frozen(self.map.lock().clone()))
+    }
+}
+
+/// Entries are `key=value` (restricts the scope named by the key's first byte), `+value` (appended to the
+/// answer, restricts nothing) or `?` (of an unknown version, unless `knows` says otherwise).
+#[derive(Default)]
+pub(super) struct Words {
+    pub(super) knows: bool,
+    /// Makes this replica differ from the others.
+    pub(super) salt: u8,
+}
+
+impl Application for Words {
+    fn restricts(&self, _group: GroupId, entry: &[u8]) -> Restricts {
+        match entry {
+            [b'+', ..] => Restricts::Nothing,
+            [b'?', ..] => Restricts::Everything,
+            [first, ..] => Restricts::Scope(scope(*first)),
+            [] => Restricts::Everything,
+        }
+    }
+
+    fn apply(
+        &self,
+        _group: GroupId,
+        index: u64,
+        entry: &[u8],
+        state: &mut StateTransaction<'_>,
+    ) -> Result<Vec<u8>, Halt> {
+        match entry {
+            [b'?', ..] if !self.knows => return Err(Halt::new("unknown version")),
+            b"big" => state.put(b"big".to_vec(), vec![0; MAX_PAIR]),
+            [b'+', ..] | [b'?', ..] => state.put(b"last".to_vec(), [&[self.salt], entry].concat()),
+            _ => {
+                let text = String::from_utf8_lossy(entry).into_owned();
+                let (key, value) = text.split_once('=').unwrap_or((&text, ""));
+                state.put(key.as_bytes(), value.as_bytes());
+            }
+        }
+        Ok(format!("{index}").into_bytes())
+    }
+
+    fn genuine(&self, _group: GroupId, entry: &[u8]) -> bool {
+        !entry.starts_with(b"lie")
+    }
+}
+
+pub(super) fn scope(first: u8) -> Scope {
+    Scope([first; 16])
+}
+
+#[derive(Clone, Default)]
+pub(super) struct HandClock(Arc<AtomicU64>);
+
+impl Clock for HandClock {
+    fn now(&self) -> Millis {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+pub(super) const G: GroupId = GroupId(0);
+pub(super) const CLUSTER: [u8; 32] = [7; 32];
+
+pub(super) fn settings(node: NodeId) -> Settings {
+    let mut settings = Settings::new(CLUSTER, node, vec![1, 2, 3]);
+    settings.groups = 1;
+    settings
+}
+
+/// One frame on its way.
+#[derive(Clone, Debug)]
+pub(super) struct Wire {
+    pub(super) from: NodeId,
+    pub(super) to: NodeId,
+    pub(super) frame: Vec<u8>,
+}
+
+impl Wire {
+    /// raft's message, if it is one.
+    pub(super) fn raft(&self) -> Option<Message> {
+        (self.frame[37] == 0).then(|| Message::parse_from_bytes(&self.frame[38..]).unwrap())
+    }
+
+    pub(super) fn is(&self, kind: MessageType) -> bool {
+        self.raft().is_some_and(|message| message.get_msg_type() == kind)
+    }
+
+    pub(super) fn call(&self) -> Option<crate::frame::Call> {
+        (self.frame[37] == 1).then(|| postcard::from_bytes(&self.frame[38..]).unwrap())
+    }
+}
+
+pub(super) struct Machine {
+    pub(super) driver: Driver<Memory>,
+    pub(super) disk: Arc<Memory>,
+    pub(super) replies: Vec<Reply>,
+}
+
+/// Three nodes with one group.
+pub(super) struct Nodes {
+    pub(super) clock: HandClock,
+    pub(super) machines: BTreeMap<NodeId, Machine>,
+    pub(super) wires: VecDeque<Wire>,
+    pub(super) cut: BTreeSet<NodeId>,
+    /// Every frame that was ever sent.
+    pub(super) sent: Vec<Wire>,
+}
+
+impl Nodes {
+    pub(super) fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub(super) fn with(adjust: impl Fn(&mut Settings)) -> Self {
+        let mut nodes = Nodes {
+            clock: HandClock::default(),
+            machines: BTreeMap::new(),
+            wires: VecDeque::new(),
+            cut: BTreeSet::new(),
+            sent: Vec::new(),
+        };
+        for node in 1..=3 {
+            let disk = Arc::new(Memory::default());
+            let mut settings = settings(node);
+            adjust(&mut settings);
+            Driver::bootstrap(&*disk, &settings).unwrap();
+            nodes.start(settings, disk, Words::default());
+        }
+        nodes
+    }
+
+    pub(super) fn start(&mut self, settings: Settings, disk: Arc<Memory>, app: Words) {
+        let node = settings.node;
+        let clock = Arc::new(self.clock.clone());
+        let seed = [u8::try_from(node).unwrap(); 32];
+        let driver = Driver::open(settings, disk.clone(), Arc::new(app), clock, seed).unwrap();
+        self.machines.insert(
+            node,
+            Machine {
+                driver,
+                disk,
+                replies: Vec::new(),
+            },
+        );
+    }
+
+    pub(super) fn now(&self) -> Millis {
+        self.clock.now()
+    }
+
+    pub(super) fn driver(&mut self, node: NodeId) -> &mut Driver<Memory> {
+        &mut self.machines.get_mut(&node).unwrap().driver
+    }
+
+    pub(super) fn freshness(&self, node: NodeId) -> Arc<Freshness> {
+        self.machines[&node].driver.freshness().clone()
+    }
+
+    pub(super) fn status(&self, node: NodeId) -> GroupStatus {
+        self.machines[&node].driver.status().remove(0)
+    }
+
+    /// Takes what the driver queued: frames onto the wires, replies aside.
+    pub(super) fn gather(&mut self, node: NodeId) {
+        let now = self.now();
+        let machine = self.machines.get_mut(&node).unwrap();
+        let output = machine.driver.take_output();
+        machine.replies.extend(output.replies);
+        for (to, frame) in output.messages.into_iter().chain(output.bulk) {
+            self.sent.push(Wire {
+                from: node,
+                to,
+                frame: frame.clone(),
+            });
+            self.wires.push_back(Wire {
+                from: node,
+                to,
+                frame,
+            });
+        }
+        let reads: Vec<_> = output.reads.into_iter().map(SnapshotRead::run).collect();
+        let more = !reads.is_empty();
+        for read in reads {
+            machine.driver.chunk_read(now, read).unwrap();
+        }
+        if more {
+            self.gather(node);
+        }
+    }
+
+    /// All turns of a node.
+    pub(super) fn turn(&mut self, node: NodeId) {
+        let now = self.now();
+        loop {
+            let turn = self.driver(node).collect(now).unwrap();
+            self.gather(node);
+            let Some(turn) = turn else { return };
+            let machine = self.machines.get_mut(&node).unwrap();
+            machine.disk.write(&turn.batch, turn.sync).unwrap();
+            machine.driver.finish(now, turn).unwrap();
+            self.gather(node);
+        }
+    }
+
+    /// Delivers until the wires are empty.
+    pub(super) fn deliver(&mut self) {
+        for node in self.machines.keys().copied().collect::<Vec<_>>() {
+            self.turn(node);
+        }
+        while let Some(wire) = self.wires.pop_front() {
+            if self.cut.contains(&wire.from) || self.cut.contains(&wire.to) {
+                continue;
+            }
+            self.receive(wire.to, wire.from, &wire.frame);
+            self.turn(wire.to);
+        }
+    }
+
+    pub(super) fn receive(&mut self, to: NodeId, from: NodeId, frame: &[u8]) {
+        let now = self.now();
+        if self.machines.contains_key(&to) {
+            self.driver(to).receive(now, from, frame);
+        }
+    }
+
+    pub(super) fn tick(&mut self, millis: Millis) {
+        self.clock.0.fetch_add(millis, Ordering::Relaxed);
+        let now = self.now();
+        for machine in self.machines.values_mut() {
+            machine.driver.tick(now).unwrap();
+        }
+    }
+
+    /// So many milliseconds of ticks and deliveries.
+    pub(super) fn run(&mut self, millis: Millis) {
+        for _ in 0..millis / 25 {
+            self.tick(25);
+            self.deliver();
+        }
+    }
+
+    /// Runs until one node leads that all others that are not cut follow.
+    pub(super) fn elect(&mut self) -> NodeId {
+        for _ in 0..400 {
+            self.run(25);
+            let live: Vec<NodeId> = self
+                .machines
+                .keys()
+                .copied()
+                .filter(|node| !self.cut.contains(node))
+                .collect();
+            let leader = live
+                .iter()
+                .copied()
+                .find(|node| self.status(*node).role == Role::Leader);
+            if let Some(leader) = leader
+                && live.iter().all(|node| self.status(*node).leader == Some(leader))
+            {
+                self.run(200);
+                return leader;
+            }
+        }
+        panic!("no leader in ten seconds");
+    }
+
+    pub(super) fn propose(&mut self, node: NodeId, ticket: u64, entry: &str) {
+        let now = self.now();
+        self.driver(node)
+            .propose(now, ticket, G, entry.as_bytes().to_vec(), now + 8_000);
+    }
+
+    /// Proposes and runs until it is answered.
+    pub(super) fn apply(&mut self, node: NodeId, entry: &str) -> Applied {
+        self.propose(node, 77, entry);
+        for _ in 0..400 {
+            self.deliver();
+            if let Some(result) = self.proposed(node, 77) {
+                return result.unwrap();
+            }
+            self.run(25);
+        }
+        panic!("no answer in ten seconds");
+    }
+
+    /// Takes the answer to a proposal.
+    pub(super) fn proposed(&mut self, node: NodeId, ticket: u64) -> Option<Result<Applied, ProposeError>> {
+        let replies = &mut self.machines.get_mut(&node).unwrap().replies;
+        let is = |reply: &Reply| matches!(reply, Reply::Proposed { ticket: of, .. } if *of == ticket);
+        let at = replies.iter().position(is)?;
+        match replies.remove(at) {
+            Reply::Proposed { result, .. } => Some(result),
+            Reply::Read { .. } => None,
+        }
+    }
+
+    /// Takes the answer to a read.
+    pub(super) fn read(&mut self, node: NodeId, ticket: u64) -> Option<Result<u64, NoLeader>> {
+        let replies = &mut self.machines.get_mut(&node).unwrap().replies;
+        let is = |reply: &Reply| matches!(reply, Reply::Read { ticket: of, .. } if *of == ticket);
+        let at = replies.iter().position(is)?;
+        match replies.remove(at) {
+            Reply::Read { result, .. } => Some(result),
+            Reply::Proposed { .. } => None,
+        }
+    }
+
+    pub(super) fn value(&self, node: NodeId, key: &str) -> Option<String> {
+        let view = self.freshness(node).view(G).unwrap();
+        view.get(key.as_bytes())
+            .unwrap()
+            .map(|value| String::from_utf8(value).unwrap())
+    }
+
+    pub(super) fn dropped(&self, node: NodeId, why: Violation) -> u64 {
+        let dropped = self.machines[&node].driver.counters().dropped();
+        dropped
+            .iter()
+            .filter(|(_, violation, _)| *violation == why)
+            .map(|(_, _, count)| count)
+            .sum()
+    }
+}
+
+/// A frame with a raft message.
+pub(super) fn raft_frame(message: &Message) -> Vec<u8> {
+    crate::frame::raft(&CLUSTER, G, message).unwrap()
+}
+
+/// A frame with a call.
+pub(super) fn call_frame(call: &crate::frame::Call) -> Vec<u8> {
+    crate::frame::call(&CLUSTER, G, call).unwrap()
+}
+
+/// Another node than those.
+pub(super) fn other(than: &[NodeId]) -> NodeId {
+    (1..=3).find(|node| !than.contains(node)).unwrap()
+}
