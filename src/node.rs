@@ -29,6 +29,7 @@ use crate::actors::metrics::Metrics as RequestMetrics;
 use crate::actors::parts::Parts;
 use crate::actors::registry::Registry;
 use crate::actors::wire::{Abstention, Answer, Call};
+use crate::api::{self, Api};
 use crate::audit::{Audit, RefusalRate, Settings as AuditSettings};
 use crate::authorization::{ChainCache, DidKey, Policy};
 use crate::config::{Config, ConfigError, MeterAdmins, Twins};
@@ -166,8 +167,8 @@ async fn serve(config: Config, ended: impl Future<Output = ()>) -> Result<ExitCo
     let node = Node::start(&config, &node_key, &registry, &status).await?;
     drop(node_key);
     status.opened(node.parts.clone());
-    let service = Arc::new(crate::api::Settings::of(&config).map_err(start("the public listener"))?);
-    let http = crate::api::serve(&service, node.registry.clone()).map_err(start("the public listener"))?;
+    let api = Api::new(&config, node.registry.clone());
+    let http = api::serve(&config, api).map_err(start("the public listener"))?;
     let http_handle = http.handle();
     let http = tokio::spawn(http);
 

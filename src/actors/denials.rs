@@ -82,12 +82,13 @@ impl Denials {
     pub fn restrict(&self, keystore: &LocalId, record: &mut KeystoreRecord, now: u64) {
         for denial in self.live(keystore, now) {
             if let Denial::Controllers { kept, version } = denial
-                && *version >= record.version {
-                    record
-                        .config
-                        .controllers
-                        .retain(|controller| kept.contains(controller));
-                }
+                && *version >= record.version
+            {
+                record
+                    .config
+                    .controllers
+                    .retain(|controller| kept.contains(controller));
+            }
         }
     }
 

@@ -58,9 +58,9 @@ impl Facts for Views {
                 .denials
                 .lock()
                 .denies_link(keystore, capability, delegator, *now)
-            {
-                return Ok(true);
-            }
+        {
+            return Ok(true);
+        }
         query::revoked(&self.own, keystore, capability, delegator)
     }
 }

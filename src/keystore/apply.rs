@@ -52,9 +52,10 @@ pub fn apply(
     };
     // Looked up only once the signatures hold: a stranger must not learn or use another operation's outcome.
     if !matches!(statement.command, Command::Time)
-        && let Some(outcome) = state.record::<Outcome>(&by_operation)? {
-            return Ok(outcome);
-        }
+        && let Some(outcome) = state.record::<Outcome>(&by_operation)?
+    {
+        return Ok(outcome);
+    }
     let life = match statement.command {
         Command::GenerateKey(_) => CEREMONY_LIFE,
         _ => ENDORSEMENT_LIFE,
@@ -178,9 +179,10 @@ fn change(
         return Ok(Err(Rejection::VersionPassed));
     }
     if (creates || matches!(statement.command, Command::GenerateKey(_)))
-        && !first_or_twin(statement, time, state)? {
-            return Ok(Err(Rejection::Replayed));
-        }
+        && !first_or_twin(statement, time, state)?
+    {
+        return Ok(Err(Rejection::Replayed));
+    }
     match &statement.command {
         Command::Time => Ok(Ok(Reply::Time)),
         Command::CreateMeter {

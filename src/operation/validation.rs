@@ -1,5 +1,7 @@
 //! Validation errors in the shape and wording that WebKMS clients know (ajv's).
 
+use std::net::IpAddr;
+
 use serde_json::{Value, json};
 
 use crate::problem::Problem;
@@ -149,11 +151,19 @@ impl<'a> Validation<'a> {
 }
 
 /// A CIDR block with its prefix length, which must not be 0 (it would allow everybody), nor hide IPv4 in IPv6.
+/// The address is parsed by the standard library: ipnet takes leading zeros, which others read as octal.
 fn is_cidr(text: &str) -> bool {
-    match text.parse::<ipnet::IpNet>() {
-        Ok(ipnet::IpNet::V4(net)) => net.prefix_len() > 0,
-        Ok(ipnet::IpNet::V6(net)) => net.prefix_len() > 0 && net.addr().to_ipv4_mapped().is_none(),
-        Err(_) => false,
+    let Some((address, prefix)) = text.split_once('/') else {
+        return false;
+    };
+    let plain =
+        !prefix.starts_with('0') && prefix.len() <= 3 && prefix.bytes().all(|byte| byte.is_ascii_digit());
+    let (Ok(address), true, Ok(prefix)) = (address.parse::<IpAddr>(), plain, prefix.parse::<u8>()) else {
+        return false;
+    };
+    match address {
+        IpAddr::V4(_) => prefix <= 32,
+        IpAddr::V6(address) => prefix <= 128 && address.to_ipv4_mapped().is_none(),
     }
 }
 

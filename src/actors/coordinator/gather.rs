@@ -142,9 +142,10 @@ impl Holders {
     fn failure(&mut self) -> Problem {
         // More holders than may be wrong have refused: that is the answer. Fewer say nothing yet.
         if self.refusals.len() > self.tolerated
-            && let Some(problem) = self.refusals.pop() {
-                return problem;
-            }
+            && let Some(problem) = self.refusals.pop()
+        {
+            return problem;
+        }
         no_quorum("use this key")
     }
 }

@@ -165,9 +165,10 @@ async fn idle_groups(parts: &Arc<Parts>, now: u64) {
             .ok()
             .and_then(|view| query::last_time(&view).ok());
         if last.is_some_and(|last| last > 0 && last + IDLE < now)
-            && let Err(problem) = pass_time(parts, status.group).await {
-                tracing::debug!(group = %status.group, reason = problem.message, "no entry of time");
-            }
+            && let Err(problem) = pass_time(parts, status.group).await
+        {
+            tracing::debug!(group = %status.group, reason = problem.message, "no entry of time");
+        }
     }
 }
 

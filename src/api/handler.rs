@@ -1,0 +1,103 @@
+//! The one handler: read, serve, answer. A panic below it costs this request alone.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::panic::AssertUnwindSafe;
+
+use actix_web::http::Method;
+use actix_web::web::{Data, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+use futures::FutureExt;
+use rand::RngCore;
+use tracing::Instrument;
+
+use super::Api;
+use super::address::addresses;
+use super::problem::Asker;
+use super::request::read;
+use crate::operation::route::Route;
+use crate::problem::Problem;
+use crate::reply::Reply;
+use crate::telemetry::logs::request_span;
+
+/// Answers a request.
+pub(super) async fn handle(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
+    let asker = asker(&request);
+    if request.method() == Method::OPTIONS && has_preflight(&asker.target) {
+        let wanted = request
+            .headers()
+            .get("access-control-request-headers")
+            .and_then(|value| value.to_str().ok());
+        return asker.preflight(wanted, &api.authority);
+    }
+    let span = request_span(&asker.id);
+    let served = AssertUnwindSafe(serve(&request, payload, &api, &asker))
+        .catch_unwind()
+        .instrument(span);
+    match served.await {
+        Ok(Ok(Some(reply))) => asker.reply(reply),
+        Ok(Ok(None)) => asker.no_route(),
+        Ok(Err(problem)) => {
+            tracing::debug!(
+                request = asker.id,
+                status = problem.status,
+                name = problem.name,
+                "refused"
+            );
+            asker.problem(&problem)
+        }
+        Err(_) => {
+            tracing::error!(request = asker.id, "a request's handler panicked");
+            asker.problem(&Problem::new(
+                500,
+                "OperationError",
+                "An unspecified error occurred.",
+            ))
+        }
+    }
+}
+
+/// `None`: there is no such route.
+async fn serve(
+    request: &HttpRequest,
+    payload: Payload,
+    api: &Api,
+    asker: &Asker,
+) -> Result<Option<Reply>, Problem> {
+    let socket = request
+        .peer_addr()
+        .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
+    let _place = api.edge.enter(socket)?;
+    let absolute = request.head().uri.authority().is_some();
+    if Route::parse(&asker.method, &asker.target).is_none() && !absolute && asker.target.len() <= 2_048 {
+        return Ok(None);
+    }
+    let raw = read(request, payload, &api.authority, api.max_body).await?;
+    let addresses = addresses(request, api.trust_forwarded_for);
+    api.registry.serve(raw, addresses).await.map(Some)
+}
+
+fn asker(request: &HttpRequest) -> Asker {
+    let accept = request
+        .headers()
+        .get("accept")
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("*/*");
+    let mut id = [0; 8];
+    rand::thread_rng().fill_bytes(&mut id);
+    Asker {
+        method: request.method().as_str().to_owned(),
+        target: request
+            .head()
+            .uri
+            .path_and_query()
+            .map(|target| target.as_str().to_owned())
+            .unwrap_or_default(),
+        wants_json: accept.contains("json"),
+        id: format!("{:016x}", u64::from_be_bytes(id)),
+    }
+}
+
+/// The routes that browsers may ask about: those that take a POST, and keys.
+fn has_preflight(target: &str) -> bool {
+    Route::parse("POST", target).is_some()
+}
