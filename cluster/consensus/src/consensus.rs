@@ -2,10 +2,11 @@
 
 use crate::application::Application;
 use crate::counters::Counters;
-use crate::driver::{Driver, GroupStatus, OpenError};
+use crate::driver::{Driver, GroupStatus};
 use crate::freshness::{Behind, Clock, Freshness, MonotonicClock};
 use crate::ids::{GroupId, Millis, NodeId};
 use crate::inbox::{Inbox, Item};
+use crate::opening::OpenError;
 use crate::output::{Applied, NoLeader, ProposeError};
 use crate::rocks::RocksStore;
 use crate::settings::{MAX_FRAME, Settings};

@@ -10,15 +10,18 @@
 
 mod clock;
 mod disk;
+mod faults;
 mod ledger;
 pub mod majority;
 mod network;
 mod plan;
 mod process;
+mod setup;
 mod world;
 
 pub use disk::SimulatedDisk;
 pub use network::Network;
 pub use plan::Fault;
 pub use process::{Cluster, Node, Process};
-pub use world::{Failure, Report, Setup, World};
+pub use setup::{Failure, Report, Setup};
+pub use world::World;

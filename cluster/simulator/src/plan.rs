@@ -1,6 +1,6 @@
 //! Which faults a seed brings, and when.
 
-use crate::world::Setup;
+use crate::setup::Setup;
 use conclave_consensus::NodeId;
 use rand::Rng;
 use rand::seq::SliceRandom;

@@ -10,8 +10,9 @@ use crate::ledger::{self, Ledger, Witness};
 use crate::network::Network;
 use crate::plan::{self, Fault};
 use crate::process::{Action, Cluster, Node, Process};
+use crate::setup::{Failure, Report, Setup};
 use conclave_consensus::{
-    Driver, GroupId, GroupStatus, Millis, NodeId, Output, Reply, Role, Settings, Store, StoreError, Turn,
+    Driver, GroupId, GroupStatus, Millis, NodeId, Output, Reply, Settings, Store, StoreError, Turn,
 };
 use parking_lot::Mutex;
 use rand::{Rng, RngCore, SeedableRng};
@@ -21,70 +22,7 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-/// What a run is like. The same setup and seed give the same run.
-#[derive(Clone, Debug)]
-pub struct Setup {
-    /// Nodes, with ids from 1.
-    pub nodes: u64,
-    /// Faults happen until this many microseconds have passed.
-    pub faulty_micros: u64,
-    /// After that everything works, for at least this many microseconds more.
-    pub calm_micros: u64,
-    /// Settings of all nodes; cluster, node and voters are filled in.
-    pub settings: Settings,
-    /// Faults of the user's own, instead of the seed's.
-    pub faults: Option<Vec<(u64, Fault)>>,
-}
-
-impl Setup {
-    /// Nodes and lengths drawn from the seed: mostly three nodes, two groups, snapshots and truncation early.
-    pub fn from_seed(seed: u64) -> Self {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x5e7u64.rotate_left(40));
-        let nodes = *[3, 3, 3, 3, 3, 3, 4, 5].get(rng.gen_range(0..8)).unwrap_or(&3);
-        let mut settings = Settings::new([0; 32], 1, vec![1]);
-        settings.groups = rng.gen_range(1..=2);
-        settings.truncate_above = rng.gen_range(20..200);
-        settings.keep_entries = rng.gen_range(1..20);
-        settings.chunk_bytes = rng.gen_range(100..4_000);
-        settings.statement_ms = 1_000;
-        Setup {
-            nodes,
-            faulty_micros: rng.gen_range(3_000_000..6_500_000),
-            calm_micros: 1_500_000,
-            settings,
-            faults: None,
-        }
-    }
-}
-
-/// A rule was broken.
-#[derive(Debug, thiserror::Error)]
-#[error("seed {seed} at {micros} us: {what}")]
-pub struct Failure {
-    /// The seed that shows it, again and again.
-    pub seed: u64,
-    /// When.
-    pub micros: u64,
-    /// What.
-    pub what: String,
-}
-
-/// A run without a broken rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// Hash of every event in order.
-    pub trace: u64,
-    /// How many events.
-    pub events: u64,
-    /// Virtual microseconds.
-    pub micros: u64,
-    /// Acknowledged proposals, the world's own probes included.
-    pub acknowledgements: u64,
-    /// Snapshots installed on any node, in its last life.
-    pub snapshots: u64,
-}
-
-enum Event<M> {
+pub(crate) enum Event<M> {
     Frame {
         to: NodeId,
         from: NodeId,
@@ -128,7 +66,7 @@ enum Event<M> {
 }
 
 /// What waits while the driver's turn is being written.
-enum Input {
+pub(crate) enum Input {
     Frame(NodeId, Vec<u8>),
     Tick,
     Link(NodeId, bool),
@@ -145,48 +83,46 @@ enum Input {
     },
 }
 
-struct Running<P> {
-    driver: Driver<SimulatedDisk>,
-    process: P,
-    writing: Option<Turn>,
-    inputs: VecDeque<Input>,
+pub(crate) struct Running<P> {
+    pub(crate) driver: Driver<SimulatedDisk>,
+    pub(crate) process: P,
+    pub(crate) writing: Option<Turn>,
+    pub(crate) inputs: VecDeque<Input>,
     /// Index that a ReadIndex must reach at least, by ticket.
-    floors: BTreeMap<u64, (GroupId, u64)>,
-    proposed: BTreeMap<u64, GroupId>,
+    pub(crate) floors: BTreeMap<u64, (GroupId, u64)>,
+    pub(crate) proposed: BTreeMap<u64, GroupId>,
 }
 
-struct Machine<P> {
-    disk: Arc<SimulatedDisk>,
-    life: u64,
-    running: Option<Running<P>>,
-    slow_micros: u64,
+pub(crate) struct Machine<P> {
+    pub(crate) disk: Arc<SimulatedDisk>,
+    pub(crate) life: u64,
+    pub(crate) running: Option<Running<P>>,
+    pub(crate) slow_micros: u64,
     /// Die during the next synced write, and start again after so many microseconds.
-    doomed: Option<u64>,
-    status: Vec<GroupStatus>,
+    pub(crate) doomed: Option<u64>,
+    pub(crate) status: Vec<GroupStatus>,
 }
 
 /// Tickets of the world's own proposals.
-const PROBE: u64 = 1 << 40;
-/// How long a healed cluster may take to work again (I14).
-const RECOVERY_MICROS: u64 = 10_000_000;
+pub(crate) const PROBE: u64 = 1 << 40;
 
 /// See the module.
 pub struct World<C: Cluster> {
-    seed: u64,
-    setup: Setup,
-    cluster: C,
-    rng: ChaCha8Rng,
-    clock: VirtualClock,
-    queue: BinaryHeap<Reverse<(u64, u64)>>,
-    events: BTreeMap<u64, Event<Message<C>>>,
-    next_event: u64,
-    nodes: Vec<NodeId>,
-    machines: BTreeMap<NodeId, Machine<C::Process>>,
-    network: Network,
-    ledger: Arc<Mutex<Ledger>>,
-    trace: DefaultHasher,
-    healed_at: Option<u64>,
-    probes: BTreeMap<(NodeId, GroupId), bool>,
+    pub(crate) seed: u64,
+    pub(crate) setup: Setup,
+    pub(crate) cluster: C,
+    pub(crate) rng: ChaCha8Rng,
+    pub(crate) clock: VirtualClock,
+    pub(crate) queue: BinaryHeap<Reverse<(u64, u64)>>,
+    pub(crate) events: BTreeMap<u64, Event<Message<C>>>,
+    pub(crate) next_event: u64,
+    pub(crate) nodes: Vec<NodeId>,
+    pub(crate) machines: BTreeMap<NodeId, Machine<C::Process>>,
+    pub(crate) network: Network,
+    pub(crate) ledger: Arc<Mutex<Ledger>>,
+    pub(crate) trace: DefaultHasher,
+    pub(crate) healed_at: Option<u64>,
+    pub(crate) probes: BTreeMap<(NodeId, GroupId), bool>,
 }
 
 type Message<C> = <<C as Cluster>::Process as Process>::Message;
@@ -289,14 +225,14 @@ impl<C: Cluster> World<C> {
         }
     }
 
-    fn schedule(&mut self, after: u64, event: Event<Message<C>>) {
+    pub(crate) fn schedule(&mut self, after: u64, event: Event<Message<C>>) {
         let at = self.clock.micros() + after;
         self.queue.push(Reverse((at, self.next_event)));
         self.events.insert(self.next_event, event);
         self.next_event += 1;
     }
 
-    fn mark(&mut self, kind: u8, node: NodeId, detail: u64) {
+    pub(crate) fn mark(&mut self, kind: u8, node: NodeId, detail: u64) {
         (self.clock.micros(), kind, node, detail).hash(&mut self.trace);
     }
 
@@ -356,13 +292,13 @@ impl<C: Cluster> World<C> {
         }
     }
 
-    fn alive(&self, node: NodeId, life: u64) -> bool {
+    pub(crate) fn alive(&self, node: NodeId, life: u64) -> bool {
         self.machines
             .get(&node)
             .is_some_and(|machine| machine.life == life && machine.running.is_some())
     }
 
-    fn start(&mut self, node: NodeId) -> Result<(), StoreError> {
+    pub(crate) fn start(&mut self, node: NodeId) -> Result<(), StoreError> {
         let settings = self.settings_of(node);
         let mut seed = [0; 32];
         self.rng.fill_bytes(&mut seed);
@@ -397,160 +333,8 @@ impl<C: Cluster> World<C> {
         self.process(node, |process, node| process.on_start(node))
     }
 
-    /// Peers see a link come up, or break because the process is gone.
-    fn announce(&mut self, node: NodeId, up: bool) {
-        for peer in self.nodes.clone() {
-            let Some(life) = self.machines.get(&peer).map(|machine| machine.life) else {
-                continue;
-            };
-            if peer != node && !self.network.is_cut(node, peer) && self.alive(peer, life) {
-                let after = self.rng.gen_range(100..20_000);
-                self.schedule(
-                    after,
-                    Event::Link {
-                        node: peer,
-                        life,
-                        peer: node,
-                        up,
-                    },
-                );
-            }
-        }
-    }
-
-    fn crash(&mut self, node: NodeId, restart_after: u64) {
-        let Some(machine) = self.machines.get_mut(&node) else {
-            return;
-        };
-        let Some(running) = machine.running.take() else {
-            return;
-        };
-        machine.life += 1;
-        machine.doomed = None;
-        machine.disk.fail(false);
-        // A batch that is being written may have reached the disk.
-        let torn = running.writing.map(|turn| turn.batch);
-        machine.disk.crash(torn.as_ref(), &mut self.rng);
-        self.announce(node, false);
-        self.schedule(restart_after, Event::Start { node });
-    }
-
-    fn fault(&mut self, fault: Fault) {
-        let all = self.nodes.clone();
-        match fault {
-            Fault::Crash(node, restart) => self.crash(node, restart),
-            Fault::CrashWriting(node, restart) | Fault::FailDisk(node, restart) => {
-                if let Some(machine) = self.machines.get_mut(&node) {
-                    machine.disk.fail(matches!(fault, Fault::FailDisk(..)));
-                    machine.doomed = Some(restart);
-                }
-            }
-            Fault::PowerCut(restart) => {
-                for node in all {
-                    let apart = self.rng.gen_range(0..300_000);
-                    self.crash(node, restart + apart);
-                }
-            }
-            Fault::Partition(side) => {
-                for (one, other) in pairs(&all) {
-                    if side.contains(&one) != side.contains(&other) {
-                        self.network.cut(one, other);
-                    }
-                }
-            }
-            Fault::Deaf(node) => all.iter().for_each(|peer| self.network.cut(*peer, node)),
-            Fault::Mute(node) => all.iter().for_each(|peer| self.network.cut(node, *peer)),
-            Fault::CutOne(from, to) => self.network.cut(from, to),
-            Fault::Weather(delay, loss, duplication) => {
-                self.network.delay = delay;
-                self.network.loss = loss;
-                self.network.duplication = duplication;
-            }
-            Fault::SlowDisk(node, micros) => {
-                if let Some(machine) = self.machines.get_mut(&node) {
-                    machine.slow_micros = micros;
-                }
-            }
-            Fault::Mend => self.network.mend(),
-            Fault::Clear => {
-                self.network.heal();
-                self.machines
-                    .values_mut()
-                    .for_each(|machine| machine.slow_micros = 0);
-            }
-        }
-    }
-
-    fn heal(&mut self) -> Result<(), StoreError> {
-        self.fault(Fault::Clear);
-        self.healed_at = Some(self.clock.micros());
-        for node in self.nodes.clone() {
-            if let Some(machine) = self.machines.get_mut(&node) {
-                machine.doomed = None;
-                machine.disk.fail(false);
-            }
-            self.start(node)?;
-            self.announce(node, true);
-        }
-        let deadline = (self.clock.micros() + RECOVERY_MICROS) / 1_000;
-        for node in self.nodes.clone() {
-            for group in (0..self.setup.settings.groups).map(GroupId) {
-                self.probes.insert((node, group), false);
-                let ticket = PROBE + u64::from(group.0);
-                let entry = self.cluster.probe(group, node * 1_000 + u64::from(group.0));
-                self.input(
-                    node,
-                    Input::Propose {
-                        ticket,
-                        group,
-                        entry,
-                        deadline,
-                    },
-                )?;
-            }
-        }
-        self.schedule(RECOVERY_MICROS, Event::Check);
-        Ok(())
-    }
-
-    fn check_recovery(&mut self) {
-        let late: Vec<_> = self
-            .probes
-            .iter()
-            .filter(|(_, done)| !**done)
-            .map(|(at, _)| *at)
-            .collect();
-        let what = match late.is_empty() {
-            false => format!("healed for 10 s, and these proposals have no answer: {late:?}"),
-            true => "healed for 10 s, and the nodes have not come to the same state".to_owned(),
-        };
-        self.ledger.lock().violate(what);
-    }
-
-    /// Healed, every probe answered, every node applied everything acknowledged, all alike, and a little
-    /// longer for the processes' own work.
-    fn is_well(&self) -> bool {
-        let Some(healed) = self.healed_at else {
-            return false;
-        };
-        if self.clock.micros() < healed + self.setup.calm_micros || self.probes.values().any(|done| !done) {
-            return false;
-        }
-        let ledger = self.ledger.lock();
-        self.machines.values().all(|machine| {
-            let enough = |status: &GroupStatus| status.applied >= ledger.highest_acknowledged(status.group);
-            machine.running.is_some() && machine.status.iter().all(enough)
-        }) && (0..self.setup.settings.groups).map(GroupId).all(|group| {
-            let statuses = self.machines.values().flat_map(|machine| &machine.status);
-            statuses
-                .filter(|status| status.group == group && status.role == Role::Leader)
-                .count()
-                == 1
-        })
-    }
-
     /// Something for the driver, at once or when the write is done.
-    fn input(&mut self, node: NodeId, input: Input) -> Result<(), StoreError> {
+    pub(crate) fn input(&mut self, node: NodeId, input: Input) -> Result<(), StoreError> {
         let Some(running) = self
             .machines
             .get_mut(&node)
@@ -843,10 +627,4 @@ impl<C: Cluster> World<C> {
         }
         Ok(())
     }
-}
-
-fn pairs(nodes: &[NodeId]) -> impl Iterator<Item = (NodeId, NodeId)> + '_ {
-    nodes
-        .iter()
-        .flat_map(|one| nodes.iter().map(move |other| (*one, *other)))
 }

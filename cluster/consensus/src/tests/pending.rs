@@ -2,7 +2,7 @@
 
 use super::harness::*;
 use crate::*;
-use raft::eraftpb::MessageType;
+use raft::eraftpb::{Entry, Message, MessageType};
 
 /// A follower that has an entry in its log and does not know that it is committed.
 fn uncommitted(nodes: &mut Nodes, entry: &str) -> (NodeId, NodeId) {
@@ -170,4 +170,44 @@ async fn a_wait_that_ends_without_the_entry_is_behind() {
     nodes.run(200);
     let view = waiting.await.unwrap().unwrap();
     assert_eq!(view.get(b"a").unwrap().unwrap(), b"1");
+}
+
+#[test]
+fn a_cut_ends_a_wait_before_anything_else_is_applied() {
+    let mut nodes = Nodes::new();
+    let (leader, follower) = uncommitted(&mut nodes, "a=1");
+    nodes.turn(follower);
+    let mut waiting = nodes.freshness(follower).settle(G, scope(b'a')).unwrap();
+    assert!(!waiting.is_over());
+    // The third node leads a later term and has something else at that index, not committed yet either.
+    let third = other(&[leader, follower]);
+    let status = nodes.status(follower);
+    let other_entry = Entry {
+        index: status.last_index,
+        term: status.term + 1,
+        data: b"+x".to_vec().into(),
+        ..Entry::default()
+    };
+    let mut append = Message {
+        from: third,
+        to: follower,
+        term: status.term + 1,
+        index: status.last_index - 1,
+        log_term: status.term,
+        commit: status.committed,
+        ..Message::default()
+    };
+    append.set_msg_type(MessageType::MsgAppend);
+    append.set_entries(vec![other_entry].into());
+    nodes.receive(follower, third, &raft_frame(&append));
+    nodes.turn(follower);
+    assert_eq!(nodes.status(follower).applied, status.applied);
+    assert!(waiting.is_over());
+    assert!(
+        nodes
+            .freshness(follower)
+            .settle(G, scope(b'a'))
+            .unwrap()
+            .is_over()
+    );
 }

@@ -1,0 +1,125 @@
+//! Whether a disk may be used, and what a start does to it before the groups are opened (consensus.md 4).
+
+use crate::ids::{GroupId, NodeId};
+use crate::keys;
+use crate::records::{self, Bootstrap, Identity};
+use crate::settings::Settings;
+use crate::store::{Batch, Store, StoreError};
+use std::collections::BTreeSet;
+
+/// Why a disk is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Neither groups nor permission to create them: a new or wiped disk. Only a new node id may join.
+    #[error(
+        "the data directory is empty: run `conclave init` for a new cluster, or join under a new node id"
+    )]
+    Joining,
+    /// The disk belongs to another cluster, node or format.
+    #[error("the disk belongs to cluster {cluster}, node {node}, format {format}")]
+    Mismatch {
+        /// First bytes of the cluster's identity, in hex.
+        cluster: String,
+        /// The node that it belongs to.
+        node: NodeId,
+        /// Its format.
+        format: u32,
+    },
+    /// `init` on a disk that has something.
+    #[error("the disk is already initialized")]
+    AlreadyInitialized,
+    /// Groups are missing and no bootstrap record allows to create them.
+    #[error("the disk lacks {0}, and nothing allows to create it again")]
+    GroupMissing(GroupId),
+    /// The bootstrap record differs from the settings.
+    #[error("the bootstrap record names other groups or voters than the configuration")]
+    Bootstrap,
+    /// The node is not among the voters, or a setting cannot be.
+    #[error("settings: {0}")]
+    Settings(&'static str),
+    /// The disk failed or is corrupt: the node is quarantined.
+    #[error("the disk cannot be used")]
+    Store(#[from] StoreError),
+}
+
+pub(crate) fn validate(settings: &Settings) -> Result<(), OpenError> {
+    let unique: BTreeSet<_> = settings.voters.iter().collect();
+    let wrong = match () {
+        () if settings.node == 0 || settings.voters.contains(&0) => "a node id of 0",
+        () if !settings.voters.contains(&settings.node) => "this node is not among the voters",
+        () if unique.len() != settings.voters.len() => "a voter is named twice",
+        () if settings.groups == 0 || settings.groups > 4_096 => "groups must be 1 to 4096",
+        () if settings.heartbeat_ticks == 0 || settings.election_ticks <= settings.heartbeat_ticks => {
+            "an election must take longer than a heartbeat"
+        }
+        () if settings.tick_ms == 0 => "a tick of no length",
+        () => return Ok(()),
+    };
+    Err(OpenError::Settings(wrong))
+}
+
+pub(crate) fn check_identity<S: Store>(store: &S, settings: &Settings) -> Result<(), OpenError> {
+    let identity: Identity = records::read(store, &keys::identity())?.ok_or(OpenError::Joining)?;
+    let ours = Identity {
+        cluster: settings.cluster,
+        node: settings.node,
+        format: records::FORMAT,
+    };
+    if identity != ours {
+        let cluster = identity.cluster[..8]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        return Err(OpenError::Mismatch {
+            cluster,
+            node: identity.node,
+            format: identity.format,
+        });
+    }
+    Ok(())
+}
+
+/// Creates the groups and removes the permission to, in one synced batch.
+pub(crate) fn consume_bootstrap<S: Store>(store: &S, settings: &Settings) -> Result<(), OpenError> {
+    let Some(record) = records::read::<Bootstrap>(store, &keys::bootstrap())? else {
+        return Ok(());
+    };
+    let expected = Bootstrap {
+        groups: settings.groups,
+        voters: settings.voters.clone(),
+    };
+    if record != expected {
+        return Err(OpenError::Bootstrap);
+    }
+    let mut batch = Batch::default();
+    for group in (0..record.groups).map(GroupId) {
+        records::create_group(&mut batch, group, &record.voters)?;
+    }
+    batch.delete(keys::bootstrap());
+    store.write(&batch, true)?;
+    Ok(())
+}
+
+/// What a snapshot left behind that was never installed, or was replaced.
+pub(crate) fn remove_nameless_generations<S: Store>(
+    store: &S,
+    group: GroupId,
+    generation: u64,
+) -> Result<(), StoreError> {
+    let all = keys::states(group);
+    let named = keys::state(group, generation);
+    let mut batch = Batch::default();
+    for (from, to) in [
+        (all.clone(), named.clone()),
+        (keys::after_prefix(&named), keys::after_prefix(&all)),
+    ] {
+        if !store.scan(&from, &to, 1)?.is_empty() {
+            batch.delete_range(from, to);
+        }
+    }
+    if batch.is_empty() {
+        Ok(())
+    } else {
+        store.write(&batch, false)
+    }
+}

@@ -1,0 +1,170 @@
+//! Faults happening to a world, their healing, and whether it works again.
+
+use crate::plan::Fault;
+use crate::process::Cluster;
+use crate::world::{Event, Input, PROBE, World};
+use conclave_consensus::{GroupId, GroupStatus, NodeId, Role, StoreError};
+use rand::Rng;
+
+/// How long a healed cluster may take to work again (I14).
+const RECOVERY_MICROS: u64 = 10_000_000;
+
+impl<C: Cluster> World<C> {
+    /// Peers see a link come up, or break because the process is gone.
+    pub(crate) fn announce(&mut self, node: NodeId, up: bool) {
+        for peer in self.nodes.clone() {
+            let Some(life) = self.machines.get(&peer).map(|machine| machine.life) else {
+                continue;
+            };
+            if peer != node && !self.network.is_cut(node, peer) && self.alive(peer, life) {
+                let after = self.rng.gen_range(100..20_000);
+                self.schedule(
+                    after,
+                    Event::Link {
+                        node: peer,
+                        life,
+                        peer: node,
+                        up,
+                    },
+                );
+            }
+        }
+    }
+
+    pub(crate) fn crash(&mut self, node: NodeId, restart_after: u64) {
+        let Some(machine) = self.machines.get_mut(&node) else {
+            return;
+        };
+        let Some(running) = machine.running.take() else {
+            return;
+        };
+        machine.life += 1;
+        machine.doomed = None;
+        machine.disk.fail(false);
+        // A batch that is being written may have reached the disk.
+        let torn = running.writing.map(|turn| turn.batch);
+        machine.disk.crash(torn.as_ref(), &mut self.rng);
+        self.announce(node, false);
+        self.schedule(restart_after, Event::Start { node });
+    }
+
+    pub(crate) fn fault(&mut self, fault: Fault) {
+        let all = self.nodes.clone();
+        match fault {
+            Fault::Crash(node, restart) => self.crash(node, restart),
+            Fault::CrashWriting(node, restart) | Fault::FailDisk(node, restart) => {
+                if let Some(machine) = self.machines.get_mut(&node) {
+                    machine.disk.fail(matches!(fault, Fault::FailDisk(..)));
+                    machine.doomed = Some(restart);
+                }
+            }
+            Fault::PowerCut(restart) => {
+                for node in all {
+                    let apart = self.rng.gen_range(0..300_000);
+                    self.crash(node, restart + apart);
+                }
+            }
+            Fault::Partition(side) => {
+                for (one, other) in pairs(&all) {
+                    if side.contains(&one) != side.contains(&other) {
+                        self.network.cut(one, other);
+                    }
+                }
+            }
+            Fault::Deaf(node) => all.iter().for_each(|peer| self.network.cut(*peer, node)),
+            Fault::Mute(node) => all.iter().for_each(|peer| self.network.cut(node, *peer)),
+            Fault::CutOne(from, to) => self.network.cut(from, to),
+            Fault::Weather(delay, loss, duplication) => {
+                self.network.delay = delay;
+                self.network.loss = loss;
+                self.network.duplication = duplication;
+            }
+            Fault::SlowDisk(node, micros) => {
+                if let Some(machine) = self.machines.get_mut(&node) {
+                    machine.slow_micros = micros;
+                }
+            }
+            Fault::Mend => self.network.mend(),
+            Fault::Clear => {
+                self.network.heal();
+                self.machines
+                    .values_mut()
+                    .for_each(|machine| machine.slow_micros = 0);
+            }
+        }
+    }
+
+    pub(crate) fn heal(&mut self) -> Result<(), StoreError> {
+        self.fault(Fault::Clear);
+        self.healed_at = Some(self.clock.micros());
+        for node in self.nodes.clone() {
+            if let Some(machine) = self.machines.get_mut(&node) {
+                machine.doomed = None;
+                machine.disk.fail(false);
+            }
+            self.start(node)?;
+            self.announce(node, true);
+        }
+        let deadline = (self.clock.micros() + RECOVERY_MICROS) / 1_000;
+        for node in self.nodes.clone() {
+            for group in (0..self.setup.settings.groups).map(GroupId) {
+                self.probes.insert((node, group), false);
+                let ticket = PROBE + u64::from(group.0);
+                let entry = self.cluster.probe(group, node * 1_000 + u64::from(group.0));
+                self.input(
+                    node,
+                    Input::Propose {
+                        ticket,
+                        group,
+                        entry,
+                        deadline,
+                    },
+                )?;
+            }
+        }
+        self.schedule(RECOVERY_MICROS, Event::Check);
+        Ok(())
+    }
+
+    pub(crate) fn check_recovery(&mut self) {
+        let late: Vec<_> = self
+            .probes
+            .iter()
+            .filter(|(_, done)| !**done)
+            .map(|(at, _)| *at)
+            .collect();
+        let what = match late.is_empty() {
+            false => format!("healed for 10 s, and these proposals have no answer: {late:?}"),
+            true => "healed for 10 s, and the nodes have not come to the same state".to_owned(),
+        };
+        self.ledger.lock().violate(what);
+    }
+
+    /// Healed, every probe answered, every node applied everything acknowledged, all alike, and a little
+    /// longer for the processes' own work.
+    pub(crate) fn is_well(&self) -> bool {
+        let Some(healed) = self.healed_at else {
+            return false;
+        };
+        if self.clock.micros() < healed + self.setup.calm_micros || self.probes.values().any(|done| !done) {
+            return false;
+        }
+        let ledger = self.ledger.lock();
+        self.machines.values().all(|machine| {
+            let enough = |status: &GroupStatus| status.applied >= ledger.highest_acknowledged(status.group);
+            machine.running.is_some() && machine.status.iter().all(enough)
+        }) && (0..self.setup.settings.groups).map(GroupId).all(|group| {
+            let statuses = self.machines.values().flat_map(|machine| &machine.status);
+            statuses
+                .filter(|status| status.group == group && status.role == Role::Leader)
+                .count()
+                == 1
+        })
+    }
+}
+
+fn pairs(nodes: &[NodeId]) -> impl Iterator<Item = (NodeId, NodeId)> + '_ {
+    nodes
+        .iter()
+        .flat_map(|one| nodes.iter().map(move |other| (*one, *other)))
+}

@@ -1,0 +1,69 @@
+//! What a run is like, and how it ends.
+
+use crate::plan::Fault;
+use conclave_consensus::Settings;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// What a run is like. The same setup and seed give the same run.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Nodes, with ids from 1.
+    pub nodes: u64,
+    /// Faults happen until this many microseconds have passed.
+    pub faulty_micros: u64,
+    /// After that everything works, for at least this many microseconds more.
+    pub calm_micros: u64,
+    /// Settings of all nodes; cluster, node and voters are filled in.
+    pub settings: Settings,
+    /// Faults of the user's own, instead of the seed's.
+    pub faults: Option<Vec<(u64, Fault)>>,
+}
+
+impl Setup {
+    /// Nodes and lengths drawn from the seed: mostly three nodes, two groups, snapshots and truncation early.
+    pub fn from_seed(seed: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x5e7u64.rotate_left(40));
+        let nodes = *[3, 3, 3, 3, 3, 3, 4, 5].get(rng.gen_range(0..8)).unwrap_or(&3);
+        let mut settings = Settings::new([0; 32], 1, vec![1]);
+        settings.groups = rng.gen_range(1..=2);
+        settings.truncate_above = rng.gen_range(20..200);
+        settings.keep_entries = rng.gen_range(1..20);
+        settings.chunk_bytes = rng.gen_range(100..4_000);
+        settings.statement_ms = 1_000;
+        Setup {
+            nodes,
+            faulty_micros: rng.gen_range(3_000_000..6_500_000),
+            calm_micros: 1_500_000,
+            settings,
+            faults: None,
+        }
+    }
+}
+
+/// A rule was broken.
+#[derive(Debug, thiserror::Error)]
+#[error("seed {seed} at {micros} us: {what}")]
+pub struct Failure {
+    /// The seed that shows it, again and again.
+    pub seed: u64,
+    /// When.
+    pub micros: u64,
+    /// What.
+    pub what: String,
+}
+
+/// A run without a broken rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Hash of every event in order.
+    pub trace: u64,
+    /// How many events.
+    pub events: u64,
+    /// Virtual microseconds.
+    pub micros: u64,
+    /// Acknowledged proposals, the world's own probes included.
+    pub acknowledgements: u64,
+    /// Snapshots installed on any node, in its last life.
+    pub snapshots: u64,
+}
