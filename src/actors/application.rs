@@ -6,7 +6,7 @@ use std::sync::Arc;
 use conclave_consensus::{Application, GroupId, Halt, Restricts, Scope, StateTransaction};
 use parking_lot::Mutex;
 
-use crate::keystore::apply::apply;
+use crate::keystore::apply::{apply, is_endorsed};
 use crate::keystore::entry::EntryError;
 use crate::keystore::state::Pair;
 use crate::keystore::{Entry, Outcome, ReadState, Rejection, StateError, WriteState};
@@ -94,6 +94,10 @@ impl Application for KeystoreApplication {
             tracing::warn!(%group, reason, "an entry that is not endorsed changed nothing");
         }
         postcard::to_stdvec(&outcome).map_err(|error| Halt::new(error.to_string()))
+    }
+
+    fn genuine(&self, group: GroupId, entry: &[u8]) -> bool {
+        Entry::decode(entry).is_ok_and(|entry| is_endorsed(&entry, group.0, &self.membership))
     }
 
     fn applied(&self, group: GroupId, _index: u64, entry: &[u8], result: &[u8]) {

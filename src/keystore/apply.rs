@@ -81,6 +81,11 @@ pub fn apply(
     Ok(outcome)
 }
 
+/// Whether an entry carries the endorsements that it must carry in `group`: whoever shows one without them lies.
+pub fn is_endorsed(entry: &Entry, group: u32, members: &Membership) -> bool {
+    endorsed(entry, group, members).is_ok()
+}
+
 struct Times {
     smallest: u64,
 }

@@ -242,6 +242,33 @@ impl KeystoreBody {
     }
 }
 
+/// The outer shape of a delegated capability that is to be revoked; its `id`. The verifier looks at the rest.
+pub fn delegated_capability(body: &Value) -> Result<&str, Problem> {
+    let mut validation = Validation::new("delegatedZcap", body);
+    validation.only(&[
+        "@context",
+        "id",
+        "controller",
+        "parentCapability",
+        "invocationTarget",
+        "allowedAction",
+        "expires",
+        "proof",
+    ]);
+    for member in ["controller", "expires", "id", "invocationTarget", "parentCapability", "proof"] {
+        validation.required(member);
+    }
+    if let Some(context) = validation.required("@context").filter(|context| !context.is_array()) {
+        validation.wrong_type("['@context']", "array", context);
+    }
+    let id = body.get("id").and_then(Value::as_str).filter(|id| is_text(id));
+    if let (None, Some(value)) = (id, body.get("id")) {
+        validation.wrong_type(".id", "string", value);
+    }
+    validation.finish()?;
+    id.ok_or_else(|| schema_error("\"id\" must be a string."))
+}
+
 /// Parses a GenerateKeyOperation.
 pub fn new_key(body: &Value) -> Result<NewKey, Problem> {
     let members = object(body)?;

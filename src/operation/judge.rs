@@ -425,15 +425,8 @@ impl<F: Facts> Case<'_, F> {
 
     fn revoke(&self, named: &Named) -> Result<Judgement, NotAllowed> {
         let capability = self.body()?;
+        let id = body::delegated_capability(capability)?;
         let (keystore, stored) = self.stored(named)?;
-        let id = capability
-            .get("id")
-            .and_then(|id| id.as_str())
-            .unwrap_or_default();
-        if capability.get("parentCapability").is_none() || id.is_empty() {
-            let message = "A validation error occurred in the 'delegatedZcap' validator.";
-            return Err(Problem::new(400, "ValidationError", message).into());
-        }
         let path_id = self
             .request
             .request_target

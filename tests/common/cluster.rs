@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ impl Cluster {
             ])
             .args(["--public-url", &public_url])
             .arg("--dir")
-            .arg(folder.path())
+            .arg(folder.path().join("cluster"))
             .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -100,8 +100,8 @@ impl Cluster {
     }
 
     /// The folder given to `dev`.
-    pub(crate) fn path(&self) -> &Path {
-        self.folder.as_ref().unwrap().path()
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.as_ref().unwrap().path().join("cluster")
     }
 
     /// The authority that signed the nodes' certificates.
