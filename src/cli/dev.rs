@@ -259,7 +259,6 @@ impl Cluster {
                 Ok(())
             }
             Event::Ended { node, status } => {
-                self.set_pid(node, None)?;
                 let Some(child) = self.children.iter_mut().find(|child| child.node == node) else {
                     return Ok(());
                 };
@@ -280,14 +279,16 @@ impl Cluster {
         }
     }
 
+    /// A node that is down keeps the pid of its last process: scripts read a number there.
     fn set_pid(&mut self, node: u64, pid: Option<u32>) -> Result<(), DevError> {
+        let Some(pid) = pid else { return Ok(()) };
         let Some(entry) = self.file.nodes.iter_mut().find(|entry| entry.id == node) else {
             return Ok(());
         };
-        if entry.pid == pid {
+        if entry.pid == Some(pid) {
             return Ok(());
         }
-        entry.pid = pid;
+        entry.pid = Some(pid);
         self.write_file()
     }
 
@@ -339,9 +340,6 @@ impl Cluster {
                 for child in self.children.iter_mut().filter(|child| child.node == node) {
                     child.has_ended();
                 }
-                for entry in self.file.nodes.iter_mut().filter(|entry| entry.id == node) {
-                    entry.pid = None;
-                }
             }
         };
         if tokio::time::timeout(GRACE, ended).await.is_err() {
@@ -356,9 +354,6 @@ impl Cluster {
                 child.kill();
             }
             child.has_ended();
-        }
-        for entry in &mut self.file.nodes {
-            entry.pid = None;
         }
     }
 }

@@ -255,10 +255,20 @@ pub fn delegated_capability(body: &Value) -> Result<&str, Problem> {
         "expires",
         "proof",
     ]);
-    for member in ["controller", "expires", "id", "invocationTarget", "parentCapability", "proof"] {
+    for member in [
+        "controller",
+        "expires",
+        "id",
+        "invocationTarget",
+        "parentCapability",
+        "proof",
+    ] {
         validation.required(member);
     }
-    if let Some(context) = validation.required("@context").filter(|context| !context.is_array()) {
+    if let Some(context) = validation
+        .required("@context")
+        .filter(|context| !context.is_array())
+    {
         validation.wrong_type("['@context']", "array", context);
     }
     let id = body.get("id").and_then(Value::as_str).filter(|id| is_text(id));

@@ -25,7 +25,7 @@ pub struct ClusterFile {
 pub struct ClusterNode {
     /// Its number.
     pub id: u64,
-    /// Its process; `null` while it is down.
+    /// Its process, or while it is down its last one; `null` before the first.
     pub pid: Option<u32>,
     /// Its HTTPS address.
     pub https: String,
