@@ -47,6 +47,8 @@ use crate::{cli, replay, telemetry};
 const CHAINS: usize = 65_536;
 /// Jobs that wait for the crypto pool.
 const POOL_QUEUE: usize = 4_096;
+/// Requests under way have this long when the node stops.
+const DRAIN: Duration = Duration::from_secs(3);
 /// Recorded refusals a second.
 const REFUSALS: u32 = 200;
 
@@ -192,9 +194,11 @@ async fn serve(config: Config, ended: impl Future<Output = ()>) -> Result<ExitCo
             }
         }
     }
-    // Leaderships first, so that the others go on at once; then what clients still wait for.
+    // Clients first: what is under way is answered. Then leaderships, so that the others go on at once.
+    if tokio::time::timeout(DRAIN, http_handle.stop(true)).await.is_err() {
+        http_handle.stop(false).await;
+    }
     node.parts.consensus.shutdown().await;
-    http_handle.stop(true).await;
     node.parts.network.shutdown().await;
     admin_handle.stop(false).await;
     Ok(ExitCode::SUCCESS)

@@ -64,6 +64,10 @@ pub(super) async fn key(work: &Work) -> Result<Reply, Problem> {
                     "a generation starts again without those that fell out"
                 );
                 left_out.extend(fallen);
+                if members.len() - left_out.len() < parts.membership.quorum() {
+                    // So many cannot all be at fault: the keystore changed under the ceremony, or this node was slow.
+                    left_out.clear();
+                }
                 continue;
             }
         };
