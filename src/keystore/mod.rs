@@ -6,6 +6,8 @@
 //! never the request again.
 
 pub mod apply;
+#[cfg(test)]
+mod apply_tests;
 pub mod command;
 pub mod config;
 pub mod entry;

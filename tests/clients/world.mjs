@@ -69,8 +69,9 @@ export const sign = (who, keyId, data, capability) =>
 export const bytes = text => new TextEncoder().encode(text);
 
 // Delegates `capability` (an object, or a root id with `invocationTarget`).
+// Half an hour, or as long as the parent: a child that is made a second later must not outlive it.
 export const delegate = (from, to, options) =>
-  ezcap(from).delegate({controller: to.id, expires: inMinutes(30), ...options});
+  ezcap(from).delegate({controller: to.id, expires: options.capability?.expires ?? inMinutes(30), ...options});
 
 // Expects the call to fail as table 1.3 of the contract says; returns the body.
 export async function refused(call, {status, name, message, cause, causeName}) {
