@@ -477,7 +477,11 @@ impl<F: Facts> Case<'_, F> {
             keystore,
             capability: tail.id.clone(),
             delegator: tail.delegator.clone(),
-            expires: tail.expires.saturating_add(REVOCATION_MEMORY),
+            // Seconds in capabilities, milliseconds in entries.
+            expires: tail
+                .expires
+                .saturating_mul(1_000)
+                .saturating_add(REVOCATION_MEMORY),
             revoker: (!by_controller).then(|| authorized.invoker.clone()),
         };
         Ok(judgement(Intent::Change(command), authorized, stored.version))
