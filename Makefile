@@ -26,7 +26,8 @@ demo: build ## Three nodes, keys, signatures, a revocation, a killed node; then 
 run: build ## A cluster of three nodes that stays up, under .conclave
 	$(CONCLAVE) dev
 
-test: deps ## All tests, the npm clients' included
+test: ## All tests, the npm clients' included
+	@scripts/deps tests
 	$(CARGO) $(TEST_RUNNER) --locked --workspace
 
 test-long: deps ## The tests that take long: kills under load, a thousand revocations, many seeds

@@ -298,6 +298,12 @@ async fn settled(
         }
     };
     let own = own.map_err(|_| Abstention::Behind)?;
+    // The wait may have outlasted the leader: asked again, or a cut-off holder would decide by what it last saw.
+    parts
+        .consensus
+        .freshness()
+        .may_contribute(group)
+        .map_err(|_| Abstention::Fenced)?;
     let denials = (asked.purpose == Purpose::Contribute).then(|| (parts.clone(), now));
     Ok(Views {
         zero: zero(parts)?,

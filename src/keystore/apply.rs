@@ -46,8 +46,8 @@ pub fn apply(
     let statement = &entry.statement;
     let by_operation = layout::operation(&statement.operation);
     let last_time = query::last_time(state)?;
-    let times = match endorsed(entry, group, members) {
-        Ok(times) => times,
+    let endorsed_at = match endorsed(entry, group, members) {
+        Ok(time) => time,
         Err(reason) => return Ok(Outcome::Refused(Rejection::NotEndorsed(reason.to_owned()))),
     };
     // Looked up only once the signatures hold: a stranger must not learn or use another operation's outcome.
@@ -60,10 +60,10 @@ pub fn apply(
         Command::GenerateKey(_) => CEREMONY_LIFE,
         _ => ENDORSEMENT_LIFE,
     };
-    if times.smallest + life < last_time {
+    if endorsed_at + life < last_time {
         return Ok(Outcome::Refused(Rejection::Stale));
     }
-    let time = times.smallest.max(last_time);
+    let time = endorsed_at.max(last_time);
     state.put_record(layout::LAST_TIME, &time)?;
     sweep(time, state)?;
 
@@ -86,12 +86,8 @@ pub fn is_endorsed(entry: &Entry, group: u32, members: &Membership) -> bool {
     endorsed(entry, group, members).is_ok()
 }
 
-struct Times {
-    smallest: u64,
-}
-
 /// Checks the signatures; the smallest of their times, or what is wrong.
-fn endorsed(entry: &Entry, group: u32, members: &Membership) -> Result<Times, &'static str> {
+fn endorsed(entry: &Entry, group: u32, members: &Membership) -> Result<u64, &'static str> {
     let statement = &entry.statement;
     if statement.cluster != members.cluster {
         return Err("another cluster");
@@ -144,7 +140,7 @@ fn endorsed(entry: &Entry, group: u32, members: &Membership) -> Result<Times, &'
     if largest - smallest > TIME_SPREAD {
         return Err("the endorsers' clocks are too far apart");
     }
-    Ok(Times { smallest })
+    Ok(smallest)
 }
 
 /// SHA-256 of the encoded request, as endorsers state it.

@@ -163,6 +163,3 @@ pub struct Repeat {
     /// Times applied.
     pub count: u8,
 }
-
-/// The identifiers under which an index entry finds a key again.
-pub type KeyName = (LocalId, LocalId);
