@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::config::KeystoreConfig;
-use crate::identifier::LocalId;
 
 /// A keystore in the replicated state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
