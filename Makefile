@@ -35,7 +35,7 @@ test-long: deps ## The tests that take long: kills under load, a thousand revoca
 	$(CARGO) test --locked --release --workspace -- --ignored --test-threads 1
 
 simulate: deps ## SEEDS simulated worlds, invariants after every event
-	SEEDS=$(SEEDS) $(CARGO) test --locked -p conclave-simulator --test majority
+	SEEDS=$(SEEDS) $(CARGO) test --locked --workspace --test majority --test simulation -- --nocapture
 
 bench: build ## Load on a fresh cluster of three nodes, a row per scenario
 	scripts/bench $(SECONDS_PER_SCENARIO)

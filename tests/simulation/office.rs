@@ -1,0 +1,166 @@
+//! Makes the world's parts: members with their keys, the application of each node, the rules, planted bugs.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use conclave::actors::application::KeystoreApplication;
+use conclave::authorization::{ChainCache, Policy};
+use conclave::identifier::OperationId;
+use conclave::keystore::{Command, Entry, Statement};
+use conclave::membership::{Member, Membership};
+use conclave::operation::judge::Rules;
+use conclave_consensus::{Application, GroupId, Halt, NodeId, Restricts, StateTransaction};
+use conclave_simulator::Cluster;
+use ed25519_dalek::SigningKey;
+
+use crate::clerk::Clerk;
+use crate::clients::{AUTHORITY, BEGINNING, URL};
+use crate::history::History;
+
+/// A bug put in on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bug {
+    /// Apply believes an entry that nobody endorsed.
+    UncheckedEndorsements,
+    /// A holder decides without looking at revocations.
+    ForgottenRevocations,
+}
+
+pub(crate) struct Office {
+    nodes: u64,
+    bug: Option<Bug>,
+    history: Rc<RefCell<History>>,
+    rules: Rc<Rules>,
+    membership: Arc<Membership>,
+}
+
+/// A member's key: of the world, so that a forger can be given it, or not.
+pub(crate) fn member_key(node: u64) -> SigningKey {
+    SigningKey::from_bytes(&[node as u8 + 1; 32])
+}
+
+impl Office {
+    pub(crate) fn new(nodes: u64, bug: Option<Bug>) -> Self {
+        let member = |node: u64| Member {
+            node,
+            index: node as u16,
+            address: String::new(),
+            verifying_key: member_key(node).verifying_key(),
+            envelope_key: [node as u8; 32],
+        };
+        let membership = Membership {
+            cluster: [0; 32],
+            index: 1,
+            members: (1..=nodes).map(member).collect(),
+        };
+        let rules = Rules {
+            public_url: URL.into(),
+            policy: Policy::new(AUTHORITY),
+            cluster: [0; 32],
+            meter_admins: None,
+            chains: ChainCache::new(1_024),
+        };
+        let history = Rc::default();
+        Self {
+            nodes,
+            bug,
+            history,
+            rules: Rc::new(rules),
+            membership: Arc::new(membership),
+        }
+    }
+
+    pub(crate) fn history(&self) -> Rc<RefCell<History>> {
+        self.history.clone()
+    }
+}
+
+/// An entry that every member endorses.
+fn endorsed_by_all(statement: Statement, request: Vec<u8>, nodes: u64, time: u64) -> Entry {
+    let endorsements = (1..=nodes)
+        .map(|node| statement.endorse(node, &member_key(node), time))
+        .collect();
+    Entry {
+        statement,
+        request,
+        endorsements,
+    }
+}
+
+impl Cluster for Office {
+    type Process = Clerk;
+
+    fn application(&mut self, _node: NodeId) -> Arc<dyn Application> {
+        let real = KeystoreApplication::new(self.membership.clone());
+        match self.bug {
+            Some(Bug::UncheckedEndorsements) => Arc::new(Credulous {
+                real,
+                nodes: self.nodes,
+            }),
+            _ => Arc::new(real),
+        }
+    }
+
+    fn process(&mut self, _node: NodeId, life: u64) -> Clerk {
+        let forgets = self.bug == Some(Bug::ForgottenRevocations);
+        Clerk::new(
+            self.history.clone(),
+            self.rules.clone(),
+            self.membership.clone(),
+            forgets,
+            life,
+        )
+    }
+
+    fn probe(&mut self, group: GroupId, number: u64) -> Vec<u8> {
+        let statement = Statement {
+            cluster: [0; 32],
+            group: group.0,
+            operation: OperationId {
+                node: 1 << 50,
+                boot: 0,
+                counter: number,
+            },
+            request: [0; 32],
+            name: [0; 32],
+            expires: 0,
+            command: Command::Time,
+            state_version: 0,
+            chain: Vec::new(),
+        };
+        endorsed_by_all(statement, Vec::new(), self.nodes, BEGINNING * 1_000 + 60_000).encode()
+    }
+}
+
+/// Apply as it would be if it did not check endorsements: whatever comes is taken as if all had signed it.
+struct Credulous {
+    real: KeystoreApplication,
+    nodes: u64,
+}
+
+impl Application for Credulous {
+    fn restricts(&self, group: GroupId, entry: &[u8]) -> Restricts {
+        self.real.restricts(group, entry)
+    }
+
+    fn apply(
+        &self,
+        group: GroupId,
+        index: u64,
+        entry: &[u8],
+        state: &mut StateTransaction<'_>,
+    ) -> Result<Vec<u8>, Halt> {
+        let believed = Entry::decode(entry).map(|entry| {
+            let time = entry
+                .endorsements
+                .iter()
+                .map(|endorsement| endorsement.time)
+                .min()
+                .unwrap_or(0);
+            endorsed_by_all(entry.statement, entry.request, self.nodes, time).encode()
+        });
+        self.real
+            .apply(group, index, believed.as_deref().unwrap_or(entry), state)
+    }
+}
