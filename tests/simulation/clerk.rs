@@ -1,7 +1,7 @@
 //! Client, coordinator, endorser and holder on one simulated node, by the real rules.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -71,7 +71,8 @@ struct Change {
 
 struct Use {
     quorum: usize,
-    contributed: usize,
+    /// The network may deliver twice: who, not how often.
+    contributed: BTreeSet<NodeId>,
     /// Why granting it would break a rule, as known when it began.
     forbidden: Option<String>,
 }
@@ -481,7 +482,7 @@ impl Clerk {
             operation,
             Use {
                 quorum,
-                contributed: 0,
+                contributed: BTreeSet::new(),
                 forbidden,
             },
         );
@@ -496,12 +497,12 @@ impl Clerk {
         }
     }
 
-    fn contributed(&mut self, node: &mut Node<'_, Message>, operation: OperationId) {
+    fn contributed(&mut self, node: &mut Node<'_, Message>, from: NodeId, operation: OperationId) {
         let Some(used) = self.uses.get_mut(&operation) else {
             return;
         };
-        used.contributed += 1;
-        if used.contributed < used.quorum {
+        used.contributed.insert(from);
+        if used.contributed.len() < used.quorum {
             return;
         }
         self.history.borrow_mut().counts.granted += 1;
@@ -726,7 +727,7 @@ impl Process for Clerk {
             } => {
                 self.endorsed(node, from, operation, *statement, endorsement);
             }
-            Message::Contributed { operation } => self.contributed(node, operation),
+            Message::Contributed { operation } => self.contributed(node, from, operation),
         }
     }
 
