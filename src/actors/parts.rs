@@ -81,6 +81,9 @@ pub struct Parts {
     pub metrics: Metrics,
     /// Start of the monotonic clock.
     pub started: Instant,
+    /// Milliseconds that a test lets pass at once on the monotonic clock of the replay rules.
+    #[cfg(test)]
+    pub passed: AtomicU64,
     /// Counts this boot's operations.
     pub operations: AtomicU64,
 }
@@ -126,10 +129,10 @@ impl Parts {
 
     /// Both clocks.
     pub fn moment(&self, wall_ms: u64) -> Moment {
-        Moment {
-            mono_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            wall_ms,
-        }
+        let mono_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        #[cfg(test)]
+        let mono_ms = mono_ms + self.passed.load(Ordering::Relaxed);
+        Moment { mono_ms, wall_ms }
     }
 
     /// A name for a request that reached this node.
