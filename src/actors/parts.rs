@@ -21,7 +21,7 @@ use super::ceremonies::Ceremonies;
 use super::crypto_pool::CryptoPool;
 use super::denials::Denials;
 use super::holder::nonces::DrawnNonces;
-use super::metrics::Metrics;
+use super::metrics::{Metrics, OfNode};
 use super::wire::{Abstention, Answer, Call};
 use crate::audit::{Audit, RefusalRate};
 use crate::identifier::{LocalId, OperationId};
@@ -210,6 +210,12 @@ impl Parts {
         Ok(open)
     }
 
+    /// Names a node whose answer is provably wrong: counted and logged.
+    pub fn name_liar(&self, node: u64, what: &str) {
+        self.metrics.liars.get_or_create(&OfNode { node }).inc();
+        tracing::error!(node, what, "a node's contribution is wrong: it is left out");
+    }
+
     /// Asks another node, or this one's own holder by the same rules.
     ///
     /// # Errors
@@ -224,9 +230,10 @@ impl Parts {
             return Ok(Box::pin(super::holder::answer(self, node, call.clone())).await);
         }
         match self.network.call(node, call.encode().into(), timeout).await {
-            Ok(bytes) => {
-                Ok(Answer::decode(&bytes).unwrap_or(Answer::Misfit("an answer that cannot be read".into())))
-            }
+            Ok(bytes) => Ok(Answer::decode(&bytes).unwrap_or_else(|| {
+                self.name_liar(node, "an answer that cannot be read");
+                Answer::Misfit("an answer that cannot be read".into())
+            })),
             Err(CallError::Busy) => Ok(Answer::Abstained(Abstention::Busy)),
             Err(error) => Err(error),
         }

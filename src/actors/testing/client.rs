@@ -158,7 +158,12 @@ impl Client {
     }
 
     /// The request for a secret shared with the holder of `peer`.
-    pub(super) fn derive(&self, keystore: &Keystore, key: &Key, peer: &x25519_dalek::PublicKey) -> RawRequest {
+    pub(super) fn derive(
+        &self,
+        keystore: &Keystore,
+        key: &Key,
+        peer: &x25519_dalek::PublicKey,
+    ) -> RawRequest {
         let multibase = bs58::encode([&[0xec, 0x01][..], peer.as_bytes()].concat()).into_string();
         let body = json!({
             "type": "DeriveSecretOperation",
@@ -196,7 +201,12 @@ impl Key {
         let path = url.strip_prefix(URL).unwrap().to_owned();
         let id = LocalId::parse(path.rsplit('/').next().unwrap()).unwrap();
         let public = bytes[2..].try_into().unwrap();
-        Self { url, path, id, public }
+        Self {
+            url,
+            path,
+            id,
+            public,
+        }
     }
 
     /// Whether a reply is a signature of this key over `message`.
@@ -211,7 +221,11 @@ impl Key {
 /// Signs through a node and checks the signature.
 pub(super) async fn sign_well(node: &Node, client: &Client, keystore: &Keystore, key: &Key, message: &[u8]) {
     let reply = node.serve(client.sign(keystore, key, message)).await.unwrap();
-    assert!(key.verifies(message, &reply), "a wrong signature left node {}", node.parts.node);
+    assert!(
+        key.verifies(message, &reply),
+        "a wrong signature left node {}",
+        node.parts.node
+    );
 }
 
 /// Derives through a node and compares with the other side's own computation.

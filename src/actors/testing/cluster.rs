@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use actix::{Arbiter, System};
+use actix::{Arbiter, ArbiterHandle, System};
 use bytes::Bytes;
 use conclave_consensus::{Application, Consensus, GroupId, Settings as RaftSettings};
 use conclave_shares::ShareStore;
 use conclave_threshold::envelope::EnvelopeKey;
 use conclave_transport::memory::Hub;
-use conclave_transport::{BoxFuture, Bounds, Handler, Lane, Network, NodeId, Refused};
+use conclave_transport::{Bounds, BoxFuture, Handler, Lane, Network, NodeId, Refused};
 use ed25519_dalek::{Signer, SigningKey};
 use parking_lot::Mutex;
 use rand::RngCore;
@@ -32,7 +32,8 @@ use crate::actors::registry::Registry;
 use crate::actors::wire::{Answer, Call};
 use crate::audit::{self, Audit, Entry as AuditEntry, Kind, RefusalRate, Settings as AuditSettings};
 use crate::authorization::{ChainCache, Policy, RawRequest};
-use crate::identifier::OperationId;
+use crate::identifier::{LocalId, OperationId};
+use crate::keystore::{KeyRecord, KeystoreRecord, query};
 use crate::membership::{Member, Membership};
 use crate::operation::judge::Rules;
 use crate::problem::Problem;
@@ -104,6 +105,8 @@ impl Handler for Door {
 pub(super) struct Node {
     pub(super) parts: Arc<Parts>,
     pub(super) registry: Arc<Registry>,
+    /// Where its actors live.
+    pub(super) arbiter: ArbiterHandle,
     door: Arc<Door>,
     audit: PathBuf,
 }
@@ -152,9 +155,23 @@ impl Node {
         report.by_kind.get(&kind).copied().unwrap_or(0)
     }
 
-    /// Lets time pass on the replay rules' clock.
+    /// Lets time pass on both clocks, 5 s at most in a test: the wall clock never runs back, so it stays ahead.
     pub(super) fn pass(&self, milliseconds: u64) {
         self.parts.passed.fetch_add(milliseconds, Ordering::Relaxed);
+        let then = self.parts.now().unwrap() + milliseconds;
+        self.parts.clock.lock().recorded(then);
+    }
+
+    /// This node's record of a key.
+    pub(super) fn key_record(&self, keystore: &LocalId, key: &LocalId) -> Option<KeyRecord> {
+        let view = self.parts.consensus.view(self.parts.group_of(keystore)).unwrap();
+        query::key(&view, keystore, key).unwrap()
+    }
+
+    /// This node's record of a keystore.
+    pub(super) fn keystore_record(&self, keystore: &LocalId) -> Option<KeystoreRecord> {
+        let view = self.parts.consensus.view(self.parts.group_of(keystore)).unwrap();
+        query::keystore(&view, keystore).unwrap()
     }
 }
 
@@ -176,15 +193,23 @@ impl Cluster {
         let hub = Hub::new(numbers.clone(), Bounds::default(), None).unwrap();
         let keys: Vec<(SigningKey, EnvelopeKey)> = numbers
             .iter()
-            .map(|_| (SigningKey::generate(&mut OsRng), EnvelopeKey::generate(&mut OsRng)))
+            .map(|_| {
+                (
+                    SigningKey::generate(&mut OsRng),
+                    EnvelopeKey::generate(&mut OsRng),
+                )
+            })
             .collect();
-        let members = numbers.iter().zip(&keys).map(|(node, (signing, envelope))| Member {
-            node: *node,
-            index: u16::try_from(*node).unwrap(),
-            address: String::new(),
-            verifying_key: signing.verifying_key(),
-            envelope_key: envelope.public(),
-        });
+        let members = numbers
+            .iter()
+            .zip(&keys)
+            .map(|(node, (signing, envelope))| Member {
+                node: *node,
+                index: u16::try_from(*node).unwrap(),
+                address: String::new(),
+                verifying_key: signing.verifying_key(),
+                envelope_key: envelope.public(),
+            });
         let membership = Arc::new(Membership {
             cluster: CLUSTER,
             index: 1,
@@ -358,13 +383,15 @@ fn node(
             told.denials.lock().decided(&keystore, &entry.statement.operation);
         }
     }));
-    let registry = Arc::new(Registry::new(parts.clone(), vec![Arbiter::new().handle()]));
+    let arbiter = Arbiter::new().handle();
+    let registry = Arc::new(Registry::new(parts.clone(), vec![arbiter.clone()]));
     doors.open(registry.clone());
     tokio::spawn(upkeep::deliveries(parts.clone(), doors.wake()));
     tokio::spawn(upkeep::chores(parts.clone()));
     Node {
         parts,
         registry,
+        arbiter,
         door,
         audit: audit_folder,
     }

@@ -22,7 +22,14 @@ fn five_nodes_generate_sign_and_derive_with_two_of_them_cut_off() {
         }
         let born_without_two = client.key(left[0], &keystore, super::client::ED25519).await;
         for node in &left {
-            sign_well(node, &client, &keystore, &born_without_two, b"born with five shares").await;
+            sign_well(
+                node,
+                &client,
+                &keystore,
+                &born_without_two,
+                b"born with five shares",
+            )
+            .await;
         }
 
         // With a third away nobody signs: two shares of five are nothing.
