@@ -11,24 +11,22 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use actix::Arbiter;
-use bytes::Bytes;
-use conclave_consensus::{Application, Consensus, GroupId, Outbound, Settings as RaftSettings};
+use conclave_consensus::{Application, Consensus, GroupId, Settings as RaftSettings};
 use conclave_shares::ShareStore;
 use conclave_threshold::envelope::EnvelopeKey;
-use conclave_transport::{BoxFuture, Handler, Lane, Network, NodeId, Peer, Refused, Transport};
+use conclave_transport::{Network, Peer, Transport};
 use ed25519_dalek::{Signer, VerifyingKey};
 use parking_lot::Mutex;
 use rand::RngCore;
 use rand::rngs::OsRng;
-use tokio::sync::Notify;
 
 use crate::actors::application::KeystoreApplication;
 use crate::actors::coordinator::upkeep;
 use crate::actors::crypto_pool::CryptoPool;
+use crate::actors::doors::{Doors, Lanes};
 use crate::actors::metrics::Metrics as RequestMetrics;
 use crate::actors::parts::Parts;
 use crate::actors::registry::Registry;
-use crate::actors::wire::{Abstention, Answer, Call};
 use crate::api::{self, Api};
 use crate::audit::{Audit, RefusalRate, Settings as AuditSettings};
 use crate::authorization::{ChainCache, DidKey, Policy};
@@ -281,11 +279,7 @@ impl Node {
         let consensus =
             Consensus::open(raft, &folder, as_application, lanes.clone()).map_err(start("consensus"))?;
 
-        let doors = Arc::new(Doors {
-            consensus: consensus.clone(),
-            registry: Mutex::new(None),
-            wake: Arc::default(),
-        });
+        let doors = Arc::new(Doors::new(consensus.clone()));
         let transport = Transport::start(transport_settings(config, &material, boot), doors.clone());
         let network: Arc<dyn Network> = Arc::new(transport.await.map_err(start("the links to other nodes"))?);
         lanes.connect(network.clone());
@@ -319,6 +313,8 @@ impl Node {
             open_keys: Mutex::new(HashMap::new()),
             metrics: RequestMetrics::register(metrics),
             started,
+            #[cfg(test)]
+            passed: AtomicU64::new(0),
             operations: AtomicU64::new(0),
         });
         let told = parts.clone();
@@ -329,8 +325,8 @@ impl Node {
         }));
         let arbiters = vec![Arbiter::new().handle()];
         let registry = Arc::new(Registry::new(parts.clone(), arbiters));
-        *doors.registry.lock() = Some(registry.clone());
-        tokio::spawn(upkeep::deliveries(parts.clone(), doors.wake.clone()));
+        doors.open(registry.clone());
+        tokio::spawn(upkeep::deliveries(parts.clone(), doors.wake()));
         tokio::spawn(upkeep::chores(parts.clone()));
         status.count(metrics, &parts, &registry);
         Ok(Self { parts, registry })
@@ -411,80 +407,5 @@ fn transport_settings(config: &Config, material: &Started, boot: [u8; 16]) -> co
             })
             .collect(),
         bounds: conclave_transport::Bounds::default(),
-    }
-}
-
-/// Consensus' way out; the network is connected once it has started.
-#[derive(Default)]
-struct Lanes(Mutex<Option<Arc<dyn Network>>>);
-
-impl Lanes {
-    fn connect(&self, network: Arc<dyn Network>) {
-        *self.0.lock() = Some(network);
-    }
-
-    fn send_on(&self, lane: Lane, to: NodeId, frame: Vec<u8>) {
-        // Raft sends again what is lost here.
-        if let Some(network) = self.0.lock().clone() {
-            let _ = network.send(to, lane, Bytes::from(frame));
-        }
-    }
-}
-
-impl Outbound for Lanes {
-    fn send(&self, to: NodeId, frame: Vec<u8>) {
-        self.send_on(Lane::Raft, to, frame);
-    }
-
-    fn send_bulk(&self, to: NodeId, frame: Vec<u8>) {
-        self.send_on(Lane::Bulk, to, frame);
-    }
-}
-
-/// Where frames of other nodes come in.
-struct Doors {
-    consensus: Consensus,
-    registry: Mutex<Option<Arc<Registry>>>,
-    wake: Arc<Notify>,
-}
-
-impl Handler for Doors {
-    fn message(&self, from: NodeId, _lane: Lane, payload: Bytes) {
-        self.consensus.receive(from, &payload);
-    }
-
-    fn call(
-        &self,
-        from: NodeId,
-        payload: Bytes,
-        left: Duration,
-    ) -> BoxFuture<'static, Result<Bytes, Refused>> {
-        let registry = self.registry.lock().clone();
-        Box::pin(async move {
-            let Some(registry) = registry else {
-                return Err(Refused::Busy);
-            };
-            let answer = match Call::decode(&payload) {
-                Some(call) => {
-                    // Spawned: a contribution that has begun is finished, whatever becomes of the connection.
-                    let held = tokio::spawn(async move { registry.hold(from, call).await });
-                    match tokio::time::timeout(left, held).await {
-                        Ok(Ok(answer)) => answer,
-                        _ => Answer::Abstained(Abstention::Busy),
-                    }
-                }
-                None => Answer::Misfit("a call that cannot be read".into()),
-            };
-            Ok(answer.encode().into())
-        })
-    }
-
-    fn link(&self, peer: NodeId, up: bool) {
-        self.consensus.link(peer, up);
-        if up {
-            self.wake.notify_one();
-        } else if let Some(registry) = self.registry.lock().as_ref() {
-            registry.disconnected(peer);
-        }
     }
 }

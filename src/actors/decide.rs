@@ -12,7 +12,7 @@ use super::examined::Examined;
 use super::parts::Parts;
 use super::views::{GROUP_ZERO, Views};
 use super::wire::Abstention;
-use crate::audit::{AppendError, Health, Kind};
+use crate::audit::{AppendError, Entry, Health, Kind};
 use crate::identifier::{LocalId, OperationId};
 use crate::keystore::query;
 use crate::operation::judge::{Case, Intent, Judgement, NotAllowed, Using};
@@ -112,11 +112,12 @@ pub async fn decide(parts: &Arc<Parts>, request: &Arc<Examined>, asked: Asked) -
 /// # Errors
 /// [`Declined`].
 pub async fn weigh(parts: &Arc<Parts>, request: &Arc<Examined>, asked: Asked) -> Result<Weighed, Declined> {
+    let now = parts.now().map_err(|_| Abstention::Clock)?;
     if asked.operation.node != asked.coordinator {
         parts.metrics.foreign_operations.inc();
-        return Err(Problem::malformed("The operation is another node's.").into());
+        let problem = Problem::malformed("The operation is another node's.");
+        return Err(refuse(parts, request, &asked, now, problem));
     }
-    let now = parts.now().map_err(|_| Abstention::Clock)?;
     if asked.purpose == Purpose::Contribute {
         if let Health::DiskLow { .. } | Health::Failed = parts.audit.health() {
             return Err(Abstention::Audit.into());
@@ -144,14 +145,16 @@ pub async fn weigh(parts: &Arc<Parts>, request: &Arc<Examined>, asked: Asked) ->
                 at: Instant::now(),
             })
         }
-        Err(problem) => {
-            record_refusal(parts, request, &asked, now, group, &problem);
-            Err(problem.into())
-        }
+        Err(problem) => Err(refuse(parts, request, &asked, now, problem)),
     }
 }
 
 impl Weighed {
+    /// Refuses after all, for what this member knows beside the judgement.
+    pub fn refuse(self, problem: Problem) -> Declined {
+        refuse(&self.parts, &self.request, &self.asked, self.now, problem)
+    }
+
     /// Whether it may still be acted on: 5 s.
     pub fn is_fresh(&self) -> bool {
         self.at.elapsed() < Duration::from_secs(5)
@@ -250,7 +253,7 @@ fn sight(parts: &Parts, request: &Examined, asked: &Asked, now: u64) -> Result<(
         Verdict::Repeat => Err(Declined::Repeat),
         Verdict::Refused(_) => {
             parts.metrics.replays.inc();
-            Err(Problem::replayed().into())
+            Err(refuse(parts, request, asked, now, Problem::replayed()))
         }
         Verdict::Full | Verdict::Abstain => Err(Abstention::Memory.into()),
     }
@@ -355,27 +358,28 @@ pub async fn judge(
     }
 }
 
-/// Refusals of validly signed requests are on the record too, up to a rate, and nobody waits for them.
-fn record_refusal(
-    parts: &Parts,
-    request: &Examined,
-    asked: &Asked,
-    now: u64,
-    group: GroupId,
-    problem: &Problem,
-) {
-    parts.metrics.refusals.inc();
-    let Some(count) = parts.refusals.lock().refused(now) else {
-        return;
-    };
+/// A refusal of a validly signed request: counted, and on the record.
+fn refuse(parts: &Parts, request: &Examined, asked: &Asked, now: u64, problem: Problem) -> Declined {
     let mut entry = request.record(Kind::Refused, now, asked.operation, asked.attempt);
-    entry.group = group.0;
+    entry.group = group_of(parts, request, &asked.operation).0;
     entry.keystore = request
         .route
         .keystore()
         .and_then(|named| named.id)
         .map_or([0; 16], |id| id.0);
+    record_refusal(parts, entry, asked.coordinator, &problem);
+    problem.into()
+}
+
+/// Refusals are on the record too, up to a rate, and nobody waits for them. `asker` stands as the participant: the
+/// operation may name another node.
+pub(crate) fn record_refusal(parts: &Parts, mut entry: Entry, asker: u64, problem: &Problem) {
+    parts.metrics.refusals.inc();
+    let Some(count) = parts.refusals.lock().refused(entry.time_ms) else {
+        return;
+    };
     entry.count = count;
+    entry.participants = vec![asker];
     let reason = problem.cause.as_ref().map_or(&problem.name, |cause| &cause.name);
     entry.verdict = format!("{} {reason}", problem.status)
         .chars()

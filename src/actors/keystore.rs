@@ -66,6 +66,9 @@ pub enum Ask {
     /// A panic, to see that it costs this keystore a moment and no other anything.
     #[cfg(test)]
     Panic,
+    /// As if the actor had been idle for so long, and looked.
+    #[cfg(test)]
+    Idle(Duration),
 }
 
 /// What is under way.
@@ -95,6 +98,14 @@ impl KeystoreActor {
         }
     }
 
+    /// Ends the actor if it has been idle.
+    fn look(&mut self, context: &mut Context<Self>) {
+        if self.under_way.is_empty() && self.last.elapsed() >= PASSIVATION {
+            tracing::debug!(keystore = %self.id, "passivated");
+            context.stop();
+        }
+    }
+
     /// Runs `work` beside other work; its entry in the map goes when it ends.
     fn run(&mut self, kind: UnderWay, work: Pin<Box<dyn Future<Output = ()>>>, context: &mut Context<Self>) {
         let ticket = self.next;
@@ -113,12 +124,7 @@ impl Actor for KeystoreActor {
 
     fn started(&mut self, context: &mut Self::Context) {
         context.set_mailbox_capacity(MAILBOX);
-        context.run_interval(LOOK, |actor, context| {
-            if actor.under_way.is_empty() && actor.last.elapsed() >= PASSIVATION {
-                tracing::debug!(keystore = %actor.id, "passivated");
-                context.stop();
-            }
-        });
+        context.run_interval(LOOK, Self::look);
     }
 }
 
@@ -170,6 +176,11 @@ impl Handler<Ask> for KeystoreActor {
             }
             #[cfg(test)]
             Ask::Panic => panic!("on purpose"),
+            #[cfg(test)]
+            Ask::Idle(time) => {
+                self.last -= time;
+                self.look(context);
+            }
         }
     }
 }

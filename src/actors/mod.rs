@@ -11,6 +11,7 @@ pub mod coordinator;
 pub mod crypto_pool;
 pub mod decide;
 pub mod denials;
+pub mod doors;
 pub mod examined;
 pub mod holder;
 pub mod keystore;
@@ -19,3 +20,6 @@ pub mod parts;
 pub mod registry;
 pub mod views;
 pub mod wire;
+
+#[cfg(test)]
+mod testing;

@@ -21,7 +21,7 @@ use super::ceremonies::Ceremonies;
 use super::crypto_pool::CryptoPool;
 use super::denials::Denials;
 use super::holder::nonces::DrawnNonces;
-use super::metrics::Metrics;
+use super::metrics::{Metrics, OfNode};
 use super::wire::{Abstention, Answer, Call};
 use crate::audit::{Audit, RefusalRate};
 use crate::identifier::{LocalId, OperationId};
@@ -81,6 +81,9 @@ pub struct Parts {
     pub metrics: Metrics,
     /// Start of the monotonic clock.
     pub started: Instant,
+    /// Milliseconds that a test lets pass at once on the monotonic clock of the replay rules.
+    #[cfg(test)]
+    pub passed: AtomicU64,
     /// Counts this boot's operations.
     pub operations: AtomicU64,
 }
@@ -126,10 +129,10 @@ impl Parts {
 
     /// Both clocks.
     pub fn moment(&self, wall_ms: u64) -> Moment {
-        Moment {
-            mono_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            wall_ms,
-        }
+        let mono_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        #[cfg(test)]
+        let mono_ms = mono_ms + self.passed.load(Ordering::Relaxed);
+        Moment { mono_ms, wall_ms }
     }
 
     /// A name for a request that reached this node.
@@ -207,6 +210,12 @@ impl Parts {
         Ok(open)
     }
 
+    /// Names a node whose answer is provably wrong: counted and logged.
+    pub fn name_liar(&self, node: u64, what: &str) {
+        self.metrics.liars.get_or_create(&OfNode { node }).inc();
+        tracing::error!(node, what, "a node's contribution is wrong: it is left out");
+    }
+
     /// Asks another node, or this one's own holder by the same rules.
     ///
     /// # Errors
@@ -221,9 +230,10 @@ impl Parts {
             return Ok(Box::pin(super::holder::answer(self, node, call.clone())).await);
         }
         match self.network.call(node, call.encode().into(), timeout).await {
-            Ok(bytes) => {
-                Ok(Answer::decode(&bytes).unwrap_or(Answer::Misfit("an answer that cannot be read".into())))
-            }
+            Ok(bytes) => Ok(Answer::decode(&bytes).unwrap_or_else(|| {
+                self.name_liar(node, "an answer that cannot be read");
+                Answer::Misfit("an answer that cannot be read".into())
+            })),
             Err(CallError::Busy) => Ok(Answer::Abstained(Abstention::Busy)),
             Err(error) => Err(error),
         }

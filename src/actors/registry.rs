@@ -147,7 +147,7 @@ impl Registry {
     }
 
     /// Puts a message into a keystore's mailbox: never waits, never beyond its bound.
-    fn tell(&self, id: LocalId, ask: Ask) -> Result<(), Problem> {
+    pub(super) fn tell(&self, id: LocalId, ask: Ask) -> Result<(), Problem> {
         match self.actor(id).try_send(ask) {
             Ok(()) => Ok(()),
             Err(SendError::Full(_)) => Err(busy_node()),

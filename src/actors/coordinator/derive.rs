@@ -48,8 +48,9 @@ pub(super) async fn derive(
             let forwarded = work.forwarded(attempt, group, participants);
             async move { Ok(((), Call::Derive(forwarded))) }
         };
+        let fits = |answer: &Answer| matches!(answer, Answer::Derived(_));
         let (gathered, recorded) = futures::join!(
-            holders.gather::<(), _>(work, needed, ask),
+            holders.gather::<(), _>(work, needed, fits, ask),
             on_record(&mut weighed, &mut decided)
         );
         recorded?;
@@ -90,7 +91,7 @@ pub(super) async fn derive(
                     json!({ "secret": URL_SAFE_NO_PAD.encode(&secret[..]) }),
                 ));
             }
-            Err(liars) => name(parts, &mut holders, &liars),
+            Err(liars) => name(work, &mut holders, &liars),
         }
     }
     Err(busy())

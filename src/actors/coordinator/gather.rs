@@ -1,7 +1,7 @@
 //! Asking holders: as many as the quorum needs beside this node, in turn, one more for each that is silent, behind
 //! or lying, at most three quorums. What comes back was judged by the holder that gave it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::time::Duration;
 
@@ -32,9 +32,10 @@ pub(super) struct Target {
 /// Holders that were asked, and what is left to ask.
 pub(super) struct Holders {
     left: Vec<u64>,
-    attempt: u8,
+    /// Questions that each holder has got: a holder counts its own attempts.
+    attempts: BTreeMap<u64, u8>,
     refusals: Vec<Problem>,
-    /// Those that lied or did not answer: not asked again for this request.
+    /// Those that lied, refused or did not answer: not asked again for this request.
     excluded: BTreeSet<u64>,
     tolerated: usize,
 }
@@ -56,7 +57,7 @@ impl Holders {
         let tolerated = members.len() - parts.membership.quorum();
         Self {
             left,
-            attempt: 0,
+            attempts: BTreeMap::new(),
             refusals: Vec::new(),
             excluded: BTreeSet::new(),
             tolerated,
@@ -69,23 +70,44 @@ impl Holders {
         self.left.retain(|other| *other != node);
     }
 
+    /// Names a liar, and never asks it again for this request.
+    pub(super) fn name(&mut self, work: &Work, node: u64, what: &str) {
+        work.parts.name_liar(node, what);
+        self.exclude(node);
+    }
+
+    /// Those that contributed to an earlier try may be needed for the next one: they come last.
+    fn refill(&mut self, work: &Work) {
+        let parts = &work.parts;
+        for member in &parts.membership.members {
+            let node = member.node;
+            let asked = node == parts.node || self.left.contains(&node) || self.excluded.contains(&node);
+            if !asked && parts.network.connected(node) {
+                self.left.push(node);
+            }
+        }
+    }
+
     /// Gathers contributions of `count` holders. `ask` makes the question for a node and an attempt, with what the
-    /// asker needs to understand the answer; each question is made afresh.
+    /// asker needs to understand the answer; each question is made afresh. An answer that is not what `fits` wants
+    /// names its holder.
     pub(super) async fn gather<T, F>(
         &mut self,
         work: &Work,
         count: usize,
+        fits: fn(&Answer) -> bool,
         ask: impl Fn(u64, u8) -> F,
     ) -> Result<Vec<(u64, T, Answer)>, Problem>
     where
         F: Future<Output = Result<(T, Call), Problem>>,
     {
+        self.refill(work);
         let mut gathered = Vec::new();
         let mut asked = FuturesUnordered::new();
         loop {
             while gathered.len() + asked.len() < count {
-                let Some(node) = self.next() else { break };
-                asked.push(send(work, node, ask(node, self.next_attempt())));
+                let Some((node, attempt)) = self.next() else { break };
+                asked.push(send(work, node, ask(node, attempt)));
             }
             if asked.is_empty() {
                 return Err(self.failure());
@@ -93,8 +115,8 @@ impl Holders {
             let next = match tokio::time::timeout(IMPATIENCE, asked.next()).await {
                 Ok(next) => next,
                 Err(_) => {
-                    if let Some(node) = self.next() {
-                        asked.push(send(work, node, ask(node, self.next_attempt())));
+                    if let Some((node, attempt)) = self.next() {
+                        asked.push(send(work, node, ask(node, attempt)));
                         continue;
                     }
                     asked.next().await
@@ -103,13 +125,18 @@ impl Holders {
             match next {
                 Some((node, Ok((context, answer)))) => match answer {
                     Answer::Refused(problem) => {
+                        self.exclude(node);
                         self.refusals.push(*problem);
                         if self.refusals.len() > self.tolerated {
                             return Err(self.failure());
                         }
                     }
                     Answer::Abstained(reason) => tracing::debug!(node, %reason, "a holder abstained"),
-                    Answer::Misfit(reason) => tracing::warn!(node, reason, "a holder did not understand"),
+                    Answer::Misfit(reason) => {
+                        self.exclude(node);
+                        tracing::warn!(node, reason, "a holder did not understand");
+                    }
+                    answer if !fits(&answer) => self.name(work, node, "an answer to another question"),
                     answer => {
                         gathered.push((node, context, answer));
                         if gathered.len() == count {
@@ -117,7 +144,10 @@ impl Holders {
                         }
                     }
                 },
-                Some((node, Err(error))) => tracing::debug!(node, error, "a holder did not answer"),
+                Some((node, Err(error))) => {
+                    self.exclude(node);
+                    tracing::debug!(node, error, "a holder did not answer");
+                }
                 None => {}
             }
             if work.left().is_zero() {
@@ -126,17 +156,17 @@ impl Holders {
         }
     }
 
-    fn next(&mut self) -> Option<u64> {
-        if self.left.is_empty() {
-            None
-        } else {
-            Some(self.left.remove(0))
+    /// The next holder to ask, and which of its attempts that is.
+    fn next(&mut self) -> Option<(u64, u8)> {
+        while !self.left.is_empty() {
+            let node = self.left.remove(0);
+            let attempt = self.attempts.entry(node).or_default();
+            if *attempt < MAX_ATTEMPTS {
+                *attempt += 1;
+                return Some((node, *attempt));
+            }
         }
-    }
-
-    fn next_attempt(&mut self) -> u8 {
-        self.attempt = (self.attempt + 1).min(MAX_ATTEMPTS);
-        self.attempt
+        None
     }
 
     fn failure(&mut self) -> Problem {

@@ -16,8 +16,7 @@ use sha2::{Digest, Sha256};
 use super::gather::{Holders, Target};
 use super::{Work, busy};
 use crate::actors::decide::{Decided, Weighed};
-use crate::actors::metrics::OfNode;
-use crate::actors::parts::{OpenKey, Parts};
+use crate::actors::parts::OpenKey;
 use crate::actors::wire::{Abstention, Answer, Call};
 use crate::problem::Problem;
 use crate::reply::Reply;
@@ -71,7 +70,7 @@ pub(super) async fn sign(
                 let value = URL_SAFE_NO_PAD.encode(signature);
                 return Ok(Reply::ok(json!({ "signatureValue": value })));
             }
-            Err(liars) => name(&work.parts, &mut holders, &liars),
+            Err(liars) => name(work, &mut holders, &liars),
         }
     }
     Err(busy())
@@ -98,20 +97,11 @@ pub(super) async fn open(work: &Work, target: &Target) -> Option<Arc<OpenKey>> {
     }
 }
 
-/// Names liars: counted, logged, and not asked again.
-pub(super) fn name(parts: &Parts, holders: &mut Holders, liars: &[u16]) {
+/// Names liars by share index: counted, logged, and not asked again.
+pub(super) fn name(work: &Work, holders: &mut Holders, liars: &[u16]) {
     for index in liars {
-        if let Some(member) = parts.membership.by_index(*index) {
-            parts
-                .metrics
-                .liars
-                .get_or_create(&OfNode { node: member.node })
-                .inc();
-            tracing::error!(
-                node = member.node,
-                "a holder's contribution is wrong: it is left out"
-            );
-            holders.exclude(member.node);
+        if let Some(member) = work.parts.membership.by_index(*index) {
+            holders.name(work, member.node, "a contribution that does not verify");
         }
     }
 }
@@ -168,8 +158,9 @@ async fn one_round(
                 .map_err(|_| busy())
         }
     };
+    let fits = |answer: &Answer| matches!(answer, Answer::Cosigned(..));
     let (gathered, recorded) = futures::join!(
-        holders.gather::<(Nonces, NonceCommitments), _>(work, 1, ask),
+        holders.gather::<(Nonces, NonceCommitments), _>(work, 1, fits, ask),
         on_record(weighed, decided)
     );
     recorded?;
@@ -227,8 +218,9 @@ async fn two_rounds(
         let forwarded = work.forwarded(attempt, group, vec![node]);
         async move { Ok((attempt, Call::Commit(forwarded))) }
     };
+    let fits = |answer: &Answer| matches!(answer, Answer::Committed(_));
     let (gathered, recorded) = futures::join!(
-        holders.gather::<u8, _>(work, needed, ask),
+        holders.gather::<u8, _>(work, needed, fits, ask),
         on_record(weighed, decided)
     );
     recorded?;
@@ -245,6 +237,10 @@ async fn two_rounds(
         let Answer::Committed(commitments) = answer else {
             return Ok(Err(vec![index]));
         };
+        // Looked at before anybody else sees it: the others would refuse the list, and not know whose fault it is.
+        if postcard::from_bytes::<NonceCommitments>(&commitments).is_err() {
+            return Ok(Err(vec![index]));
+        }
         list.insert(index, commitments);
         signers.push((node, index, attempt));
     }
@@ -258,22 +254,28 @@ async fn two_rounds(
     let shares = signers.iter().map(|(node, index, attempt)| {
         let call = Call::SignShare(work.operation, *attempt, list.clone());
         async move {
-            (
-                *index,
-                parts.ask(*node, &call, SECOND_ROUND.min(work.left())).await,
-            )
+            let answer = parts.ask(*node, &call, SECOND_ROUND.min(work.left())).await;
+            (*node, *index, answer)
         }
     });
     let mut shared = BTreeMap::new();
-    for (index, answer) in futures::future::join_all(shares).await {
+    let (mut liars, mut complete) = (Vec::new(), true);
+    for (node, index, answer) in futures::future::join_all(shares).await {
         match answer {
             Ok(Answer::Signed(share)) => match <[u8; 32]>::try_from(&share[..]) {
                 Ok(share) => drop(shared.insert(index, share)),
-                Err(_) => return Ok(Err(vec![index])),
+                Err(_) => liars.push(index),
             },
-            Ok(Answer::Misfit(_)) => return Ok(Err(vec![index])),
-            _ => return Ok(Err(Vec::new())),
+            // No lie: its nonces may have died with a connection. It is not asked again all the same.
+            Ok(Answer::Misfit(_) | Answer::Abstained(_) | Answer::Refused(_)) | Err(_) => {
+                holders.exclude(node);
+                complete = false;
+            }
+            Ok(_) => liars.push(index),
         }
+    }
+    if !liars.is_empty() || !complete {
+        return Ok(Err(liars));
     }
     let (record, message) = (target.record.clone(), message.clone());
     let finish = move || -> Result<Signed, Problem> {

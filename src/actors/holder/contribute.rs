@@ -26,7 +26,7 @@ pub(super) async fn to_use(parts: &Arc<Parts>, from: u64, call: Call) -> Answer 
         return Answer::Misfit("no request".into());
     };
     let attempt = (forwarded.operation, forwarded.attempt);
-    let request = match examine(parts, forwarded).await {
+    let request = match examine(parts, from, forwarded).await {
         Ok(request) => request,
         Err(answer) => return answer,
     };

@@ -17,7 +17,7 @@ const CLOCK_SPREAD: u64 = 5_000;
 
 /// Endorses a change.
 pub(super) async fn change(parts: &Arc<Parts>, from: u64, forwarded: Forwarded) -> Answer {
-    let request = match examine(parts, &forwarded).await {
+    let request = match examine(parts, from, &forwarded).await {
         Ok(request) => request,
         Err(answer) => return answer,
     };

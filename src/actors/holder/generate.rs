@@ -17,14 +17,14 @@ use super::contribute::key_name;
 use super::{asked, examine};
 use crate::actors::ceremonies::Ceremony;
 use crate::actors::decide::{Purpose, weigh};
-use crate::actors::metrics::OfNode;
 use crate::actors::parts::Parts;
 use crate::actors::wire::{Abstention, Answer, Beginning, Call, Forwarded, Round};
 use crate::keystore::command::GeneratedKey;
 use crate::keystore::record::{KeyType, Purpose as KeyPurpose};
-use crate::keystore::{Command, Statement};
+use crate::keystore::{Command, Statement, query};
 use crate::membership::Membership;
 use crate::operation::judge::{Intent, NewKeyTerms};
+use crate::problem::Problem;
 
 /// What is kept for a member that was away: everything that it needs beside the replicated state.
 #[derive(Serialize, Deserialize)]
@@ -42,7 +42,7 @@ pub(super) async fn begin(
     forwarded: Forwarded,
     beginning: Beginning,
 ) -> Answer {
-    let request = match examine(parts, &forwarded).await {
+    let request = match examine(parts, from, &forwarded).await {
         Ok(request) => request,
         Err(answer) => return answer,
     };
@@ -53,6 +53,14 @@ pub(super) async fn begin(
     let Intent::Generate(terms) = &weighed.judgement.intent else {
         return Answer::Misfit("a ceremony for a request that generates no key".into());
     };
+    match exists(parts, terms) {
+        Some(false) => {}
+        Some(true) => {
+            let problem = Problem::new(409, "DuplicateError", "Duplicate identifier.");
+            return weighed.refuse(problem).into();
+        }
+        None => return Answer::Abstained(Abstention::Behind),
+    }
     if let Err(reason) = check(parts, from, &beginning, weighed.now) {
         return Answer::Misfit(reason.into());
     }
@@ -95,6 +103,13 @@ pub(super) async fn begin(
         true => Answer::Message(message),
         false => Answer::Abstained(Abstention::Busy),
     }
+}
+
+/// Whether the key is there already: an operation makes one key (trust.md 2: taken identifiers are refused).
+fn exists(parts: &Parts, terms: &NewKeyTerms) -> Option<bool> {
+    let view = parts.consensus.view(parts.group_of(&terms.keystore)).ok()?;
+    let record = query::key(&view, &terms.keystore, &terms.key).ok()?;
+    Some(record.is_some())
 }
 
 /// What a participant can check of the coordinator's proposal by itself.
@@ -241,12 +256,7 @@ fn faulty(parts: &Parts, id: [u8; 32], fault: &Fault) -> Answer {
     parts.ceremonies.lock().over(id, false);
     for index in &fault.culprits {
         if let Some(member) = parts.membership.by_index(*index) {
-            parts
-                .metrics
-                .liars
-                .get_or_create(&OfNode { node: member.node })
-                .inc();
-            tracing::error!(node = member.node, reason = %fault.reason, "a node lied in a ceremony");
+            parts.name_liar(member.node, &fault.reason.to_string());
         }
     }
     Answer::Misfit(fault.reason.to_string())

@@ -9,11 +9,14 @@ pub mod nonces;
 
 use std::sync::Arc;
 
-use super::decide::{Asked, Declined, Purpose};
+use sha2::{Digest, Sha256};
+
+use super::decide::{Asked, Declined, Purpose, record_refusal};
 use super::examined::Examined;
 use super::metrics::OfNode;
 use super::parts::Parts;
 use super::wire::{Abstention, Answer, Call, Forwarded};
+use crate::audit::{Entry, Kind};
 use crate::problem::Problem;
 
 pub(crate) use contribute::key_name;
@@ -47,8 +50,9 @@ pub async fn answer(parts: &Arc<Parts>, from: u64, call: Call) -> Answer {
     answer
 }
 
-/// Authenticates a forwarded request as if the client had sent it here.
-async fn examine(parts: &Arc<Parts>, forwarded: &Forwarded) -> Result<Arc<Examined>, Answer> {
+/// Authenticates a forwarded request as if the client had sent it here. A member that shows what no client signed
+/// goes on the record: an honest one would have refused it itself.
+async fn examine(parts: &Arc<Parts>, from: u64, forwarded: &Forwarded) -> Result<Arc<Examined>, Answer> {
     let now = parts.now().map_err(|_| Answer::Abstained(Abstention::Clock))?;
     let (pool, request) = (parts.clone(), forwarded.request.clone());
     let examined = parts
@@ -58,7 +62,10 @@ async fn examine(parts: &Arc<Parts>, forwarded: &Forwarded) -> Result<Arc<Examin
     match examined {
         Err(_) => Err(Answer::Abstained(Abstention::Busy)),
         Ok(Err(problem)) => {
-            parts.metrics.refusals.inc();
+            let mut entry = Entry::new(Kind::Refused, now, forwarded.operation);
+            entry.attempt = forwarded.attempt;
+            entry.request = Sha256::digest(&forwarded.request).into();
+            record_refusal(parts, entry, from, &problem);
             Err(refused(problem))
         }
         Ok(Ok(examined)) => Ok(Arc::new(examined)),

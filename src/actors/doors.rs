@@ -1,0 +1,111 @@
+//! Where frames of other nodes come in and consensus' frames go out: between the network on one side, consensus and
+//! the registry on the other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use conclave_consensus::{Consensus, Outbound};
+use conclave_transport::{BoxFuture, Handler, Lane, Network, NodeId, Refused};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::registry::Registry;
+use super::wire::{Abstention, Answer, Call};
+
+/// Consensus' way out; the network is connected once it has started.
+#[derive(Default)]
+pub struct Lanes(Mutex<Option<Arc<dyn Network>>>);
+
+impl Lanes {
+    /// From now on frames leave through `network`.
+    pub fn connect(&self, network: Arc<dyn Network>) {
+        *self.0.lock() = Some(network);
+    }
+
+    fn send_on(&self, lane: Lane, to: NodeId, frame: Vec<u8>) {
+        // Raft sends again what is lost here.
+        if let Some(network) = self.0.lock().clone() {
+            let _ = network.send(to, lane, Bytes::from(frame));
+        }
+    }
+}
+
+impl Outbound for Lanes {
+    fn send(&self, to: NodeId, frame: Vec<u8>) {
+        self.send_on(Lane::Raft, to, frame);
+    }
+
+    fn send_bulk(&self, to: NodeId, frame: Vec<u8>) {
+        self.send_on(Lane::Bulk, to, frame);
+    }
+}
+
+/// The way in.
+pub struct Doors {
+    consensus: Consensus,
+    registry: Mutex<Option<Arc<Registry>>>,
+    wake: Arc<Notify>,
+}
+
+impl Doors {
+    /// Doors to consensus; questions are answered `Busy` until [`Doors::open`].
+    pub fn new(consensus: Consensus) -> Self {
+        Self {
+            consensus,
+            registry: Mutex::new(None),
+            wake: Arc::default(),
+        }
+    }
+
+    /// From now on questions are answered by `registry`.
+    pub fn open(&self, registry: Arc<Registry>) {
+        *self.registry.lock() = Some(registry);
+    }
+
+    /// Told whenever a link comes up.
+    pub fn wake(&self) -> Arc<Notify> {
+        self.wake.clone()
+    }
+}
+
+impl Handler for Doors {
+    fn message(&self, from: NodeId, _lane: Lane, payload: Bytes) {
+        self.consensus.receive(from, &payload);
+    }
+
+    fn call(
+        &self,
+        from: NodeId,
+        payload: Bytes,
+        left: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, Refused>> {
+        let registry = self.registry.lock().clone();
+        Box::pin(async move {
+            let Some(registry) = registry else {
+                return Err(Refused::Busy);
+            };
+            let answer = match Call::decode(&payload) {
+                Some(call) => {
+                    // Spawned: a contribution that has begun is finished, whatever becomes of the connection.
+                    let held = tokio::spawn(async move { registry.hold(from, call).await });
+                    match tokio::time::timeout(left, held).await {
+                        Ok(Ok(answer)) => answer,
+                        _ => Answer::Abstained(Abstention::Busy),
+                    }
+                }
+                None => Answer::Misfit("a call that cannot be read".into()),
+            };
+            Ok(answer.encode().into())
+        })
+    }
+
+    fn link(&self, peer: NodeId, up: bool) {
+        self.consensus.link(peer, up);
+        if up {
+            self.wake.notify_one();
+        } else if let Some(registry) = self.registry.lock().as_ref() {
+            registry.disconnected(peer);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Acknowledged means everywhere: a revocation or a controller's removal through one node binds a use through
+//! another that begins when it is acknowledged.
+
+use serde_json::json;
+
+use super::client::{Client, furnished, status};
+use super::cluster::{Cluster, run};
+use crate::authorization::issue::Capability;
+
+const TIMES: u64 = 100;
+
+#[test]
+fn a_revocation_binds_every_node_at_once() {
+    run(async {
+        let (cluster, alice, keystore, key, _) = furnished(3).await;
+        let bob = Client::new();
+        for turn in 0..TIMES {
+            let capability = alice.delegate(&keystore, &key, &bob, &format!("urn:uuid:{turn}"));
+            let sign = |message: String| {
+                bob.sign_by(Capability::Delegated(&capability), &key, message.as_bytes(), 0)
+            };
+            let (here, there) = (
+                cluster.node(1 + turn % 3),
+                cluster.node(1 + (turn + 1 + turn / 3 % 2) % 3),
+            );
+            if turn % 10 == 0 {
+                assert_eq!(status(&there.serve(sign(format!("before {turn}"))).await), 200);
+            }
+            assert_eq!(
+                status(&here.serve(alice.revoke(&keystore, &capability)).await),
+                204
+            );
+            let code = status(&there.serve(sign(format!("after {turn}"))).await);
+            assert_eq!(code, 403, "turn {turn}");
+        }
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn a_removed_controller_is_refused_by_every_node_at_once() {
+    run(async {
+        let cluster = Cluster::start(3).await;
+        let (alice, bob) = (Client::new(), Client::new());
+        let both = json!([alice.did, bob.did]);
+        let keystore = alice.keystore_of(cluster.node(1), both.clone()).await;
+        let key = alice
+            .key(cluster.node(1), &keystore, super::client::ED25519)
+            .await;
+        for turn in 0..TIMES / 2 {
+            let (here, there) = (
+                cluster.node(1 + turn % 3),
+                cluster.node(1 + (turn + 1 + turn / 3 % 2) % 3),
+            );
+            let message = |when: &str| format!("{when} {turn}").into_bytes();
+            let used = there.serve(bob.sign(&keystore, &key, &message("before"))).await;
+            assert_eq!(status(&used), 200, "turn {turn}, a controller");
+            let removed = alice.update(&keystore, 2 * turn + 1, &json!([alice.did]));
+            assert_eq!(status(&here.serve(removed).await), 200, "turn {turn}");
+            let used = there.serve(bob.sign(&keystore, &key, &message("after"))).await;
+            assert_eq!(status(&used), 403, "turn {turn}, no controller any more");
+            let restored = alice.update(&keystore, 2 * turn + 2, &both);
+            assert_eq!(status(&there.serve(restored).await), 200, "turn {turn}");
+        }
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn also_while_a_third_node_is_cut_off_from_the_leader() {
+    run(async {
+        let (cluster, alice, keystore, key, _) = furnished(3).await;
+        let bob = Client::new();
+        let group = cluster.node(1).parts.group_of(&keystore.id);
+        for turn in 0..6 {
+            let lent = alice.delegate(&keystore, &key, &bob, &format!("urn:uuid:cut-{turn}"));
+            let sign =
+                |message: String| bob.sign_by(Capability::Delegated(&lent), &key, message.as_bytes(), 0);
+            let leader = cluster.leader(group, 1).unwrap();
+            let [cut, other] = [1, 2, 3]
+                .into_iter()
+                .filter(|node| *node != leader)
+                .collect::<Vec<_>>()
+                .try_into()
+                .unwrap();
+            assert_eq!(
+                status(&cluster.node(cut).serve(sign(format!("before {turn}"))).await),
+                200
+            );
+            cluster.hub.cut(cut, leader);
+            let revoke = alice.revoke(&keystore, &lent);
+            let acknowledged = cluster
+                .node(if turn % 2 == 0 { leader } else { other })
+                .serve(revoke)
+                .await;
+            assert_eq!(status(&acknowledged), 204, "turn {turn}");
+            for node in [cut, other, leader] {
+                let code = status(
+                    &cluster
+                        .node(node)
+                        .serve(sign(format!("after {turn} {node}")))
+                        .await,
+                );
+                assert!(
+                    code == 403 || (code == 503 && node == cut),
+                    "turn {turn}, node {node}: {code}"
+                );
+            }
+            cluster.hub.heal(cut, leader);
+            let all: Vec<_> = cluster.nodes().iter().collect();
+            cluster.settle(&all).await;
+            assert_eq!(
+                status(&cluster.node(cut).serve(sign(format!("healed {turn}"))).await),
+                403
+            );
+        }
+        cluster.stop().await;
+    });
+}

@@ -1,0 +1,14 @@
+//! Whole nodes in one process: real consensus, share store, audit chain, registry and actors, joined by the
+//! in-memory network. What a test takes over, it takes over at the network: the rest of the node is honest.
+
+mod client;
+mod cluster;
+
+mod absence;
+mod actor;
+mod everywhere;
+mod five;
+mod liars;
+mod malicious_coordinator;
+mod malicious_leader;
+mod replays;
