@@ -23,7 +23,7 @@ use crate::problem::Problem;
 use crate::reply::Reply;
 
 /// Messages that wait for the actor.
-const MAILBOX: usize = 1_024;
+pub const MAILBOX: usize = 1_024;
 /// Requests and questions under way in one keystore.
 const IN_FLIGHT: usize = 1_024;
 /// Idle time after which the actor ends.
@@ -123,7 +123,6 @@ impl Actor for KeystoreActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        context.set_mailbox_capacity(MAILBOX);
         context.run_interval(LOOK, Self::look);
     }
 }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use actix::dev::channel::channel;
 use actix::prelude::*;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -13,7 +14,7 @@ use tokio::sync::oneshot;
 use super::coordinator::{Work, busy_node};
 use super::examined::Examined;
 use super::holder;
-use super::keystore::{Ask, KeystoreActor};
+use super::keystore::{Ask, KeystoreActor, MAILBOX};
 use super::parts::Parts;
 use super::wire::{Abstention, Answer, Call};
 use crate::authorization::RawRequest;
@@ -25,10 +26,12 @@ use crate::reply::Reply;
 /// Actors beyond this many make room for new ones by being forgotten: those that are busy end when they are done.
 const MAX_ACTORS: usize = 50_000;
 
+type Actors = HashMap<LocalId, Addr<KeystoreActor>>;
+
 /// All keystore actors of this node.
 pub struct Registry {
     parts: Arc<Parts>,
-    actors: Mutex<HashMap<LocalId, Addr<KeystoreActor>>>,
+    actors: Mutex<Actors>,
     arbiters: Vec<ArbiterHandle>,
 }
 
@@ -148,32 +151,42 @@ impl Registry {
 
     /// Puts a message into a keystore's mailbox: never waits, never beyond its bound.
     pub(super) fn tell(&self, id: LocalId, ask: Ask) -> Result<(), Problem> {
-        match self.actor(id).try_send(ask) {
-            Ok(()) => Ok(()),
-            Err(SendError::Full(_)) => Err(busy_node()),
-            Err(SendError::Closed(ask)) => {
-                // It ended between look-up and message: idle, or by a panic. The next one knows as much.
-                self.actors.lock().remove(&id);
-                self.actor(id).try_send(ask).map_err(|_| busy_node())
+        let mut actors = self.actors.lock();
+        let mut ask = ask;
+        // Twice: it may have ended a moment ago, idle or by a panic. The next one knows as much.
+        for _ in 0..2 {
+            // Always by the address that is kept: actix lets every clone of it put one message beyond the bound.
+            match self.actor(&mut actors, id).try_send(ask) {
+                Ok(()) => return Ok(()),
+                Err(SendError::Full(_)) => return Err(busy_node()),
+                Err(SendError::Closed(unsent)) => {
+                    actors.remove(&id);
+                    ask = unsent;
+                }
             }
         }
+        Err(busy_node())
     }
 
-    fn actor(&self, id: LocalId) -> Addr<KeystoreActor> {
-        let mut actors = self.actors.lock();
-        if let Some(actor) = actors.get(&id).filter(|actor| actor.connected()) {
-            return actor.clone();
+    fn actor<'a>(&self, actors: &'a mut Actors, id: LocalId) -> &'a Addr<KeystoreActor> {
+        if !actors.get(&id).is_some_and(Addr::connected) {
+            actors.remove(&id);
+            if actors.len() >= MAX_ACTORS {
+                actors.retain(|_, actor| actor.connected());
+            }
+            if actors.len() >= MAX_ACTORS {
+                actors.clear();
+            }
         }
-        if actors.len() >= MAX_ACTORS {
-            actors.retain(|_, actor| actor.connected());
-        }
-        if actors.len() >= MAX_ACTORS {
-            actors.clear();
-        }
-        let arbiter = &self.arbiters[usize::from(id.0[0]) % self.arbiters.len()];
-        let parts = self.parts.clone();
-        let actor = KeystoreActor::start_in_arbiter(arbiter, move |_| KeystoreActor::new(id, parts));
-        actors.insert(id, actor.clone());
-        actor
+        actors.entry(id).or_insert_with(|| {
+            let arbiter = &self.arbiters[usize::from(id.0[0]) % self.arbiters.len()];
+            let parts = self.parts.clone();
+            // Bounded from the first message on; `start_in_arbiter` would begin with room for 16.
+            let (sender, receiver) = channel(MAILBOX);
+            arbiter.spawn_fn(move || {
+                Context::with_receiver(receiver).run(KeystoreActor::new(id, parts));
+            });
+            Addr::new(sender)
+        })
     }
 }

@@ -116,6 +116,14 @@ pub fn commit(
     Ok((nonces, public))
 }
 
+impl NonceCommitments {
+    /// Whether both are points that a signer accepts. Look before the list goes to the others: they refuse a list
+    /// with a bad point, and their refusal does not say whose it is.
+    pub fn are_sound(&self) -> bool {
+        decode_commitments(self).is_ok()
+    }
+}
+
 impl Nonces {
     fn new(hiding: &Scalar, binding: &Scalar) -> Self {
         let inner = SigningNonces::from_nonces(Nonce::from_scalar(*hiding), Nonce::from_scalar(*binding));

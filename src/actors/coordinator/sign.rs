@@ -238,7 +238,7 @@ async fn two_rounds(
             return Ok(Err(vec![index]));
         };
         // Looked at before anybody else sees it: the others would refuse the list, and not know whose fault it is.
-        if postcard::from_bytes::<NonceCommitments>(&commitments).is_err() {
+        if !postcard::from_bytes::<NonceCommitments>(&commitments).is_ok_and(|points| points.are_sound()) {
             return Ok(Err(vec![index]));
         }
         list.insert(index, commitments);

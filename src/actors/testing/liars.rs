@@ -77,6 +77,10 @@ fn short(answer: Answer) -> Vec<u8> {
 fn stale() -> impl Fn(Answer) -> Vec<u8> + Send + Sync {
     let seen: Mutex<Vec<Answer>> = Mutex::default();
     move |answer| {
+        // Other commitments than its own make the liar's own share refuse: that is silence, which names nobody.
+        if let Answer::Committed(_) = answer {
+            return answer.encode();
+        }
         let mut seen = seen.lock();
         let kind = std::mem::discriminant(&answer);
         if let Some(first) = seen.iter().find(|first| std::mem::discriminant(*first) == kind) {
@@ -115,6 +119,9 @@ async fn named(
         let before = coordinator.named(liar);
         sign_well(coordinator, client, keystore, signing, message.as_bytes()).await;
         by_signing += coordinator.named(liar) - before;
+        // Who is asked first goes round with every request: three a turn, so that it is the liar's turn in each.
+        let between = format!("{what} between {turn}");
+        sign_well(coordinator, client, keystore, signing, between.as_bytes()).await;
         let before = coordinator.named(liar);
         derive_well(coordinator, client, keystore, agreement).await;
         by_deriving += coordinator.named(liar) - before;
