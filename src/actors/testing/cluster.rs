@@ -245,6 +245,15 @@ impl Cluster {
         }
     }
 
+    /// Waits until every node has applied what was acknowledged about a keystore.
+    pub(super) async fn catch_up(&self, keystore: &LocalId) {
+        for node in &self.nodes {
+            let group = node.parts.group_of(keystore);
+            let deadline = Instant::now() + SOON;
+            node.parts.consensus.read_index(group, deadline).await.unwrap();
+        }
+    }
+
     /// Node `number`.
     pub(super) fn node(&self, number: u64) -> &Node {
         &self.nodes[usize::try_from(number).unwrap() - 1]

@@ -192,6 +192,7 @@ fn a_coordinator_gets_nothing_that_no_client_signed() {
         assert!(matches!(thief.ask(1, &call).await, Answer::Cosigned(..)));
         let revoked = cluster.node(1).serve(alice.revoke(&keystore, &capability)).await;
         assert_eq!(status(&revoked), 204);
+        cluster.catch_up(&keystore.id).await;
         refused_everywhere(
             &cluster,
             "a revoked capability",
@@ -231,6 +232,7 @@ fn a_ceremony_for_a_key_that_exists_is_refused() {
         let thief = cluster.node(3);
         let request = alice.generate(&keystore, ED25519, "born");
         let made = Key::of(&thief.serve(request.clone()).await.unwrap());
+        cluster.catch_up(&keystore.id).await;
         let counter = thief.parts.operations.load(std::sync::atomic::Ordering::Relaxed);
         let (node, boot) = (3, thief.parts.boot_number());
         let again = OperationId { node, boot, counter };
