@@ -175,7 +175,11 @@ fn a_leader_cannot_change_what_a_quorum_has_not_endorsed() {
             );
         }
         for controllers in controllers(&cluster, &keystore.id).await {
-            assert_eq!(controllers, [alice.did.clone()], "nothing has changed anywhere");
+            assert_eq!(
+                controllers,
+                std::slice::from_ref(&alice.did),
+                "nothing has changed anywhere"
+            );
         }
 
         let whole = entry(&asked, vec![own(&asked, honest.time), honest]);
