@@ -14,7 +14,7 @@ use crate::authorization::RawRequest;
 use crate::authorization::issue::Capability;
 use crate::identifier::OperationId;
 
-fn forwarded(operation: OperationId, request: &[u8]) -> Forwarded {
+pub(super) fn forwarded(operation: OperationId, request: &[u8]) -> Forwarded {
     Forwarded {
         operation,
         attempt: 1,
@@ -24,7 +24,7 @@ fn forwarded(operation: OperationId, request: &[u8]) -> Forwarded {
     }
 }
 
-fn encoded(request: &RawRequest) -> Vec<u8> {
+pub(super) fn encoded(request: &RawRequest) -> Vec<u8> {
     request.signed_part().unwrap().encode()
 }
 
@@ -43,7 +43,7 @@ fn gives(answer: &Answer) -> bool {
 }
 
 /// A pair of commitments by node 3's own share.
-fn commitments(node: &Node, keystore: &Keystore, key: &Key) -> (frost::Nonces, Vec<u8>) {
+pub(super) fn commitments(node: &Node, keystore: &Keystore, key: &Key) -> (frost::Nonces, Vec<u8>) {
     let record = node.key_record(&keystore.id, &key.id).unwrap();
     let open = node.parts.open_key(&keystore.id, &key.id, &record).unwrap();
     let (nonces, public) = frost::commit(&open.share, &[0; 32], &mut OsRng).unwrap();
