@@ -65,15 +65,7 @@ async fn unmodified_npm_clients_do_every_call_through_every_node() {
     );
 
     // The same bytes once more, after SIGKILL and restart of all nodes, through each of them.
-    for node in 0..3 {
-        cluster.kill(node).await;
-    }
-    for node in 0..3 {
-        cluster.spawn(node);
-    }
-    for node in 0..3 {
-        cluster.ready(node).await;
-    }
+    cluster.restart_all().await;
     let requests: Vec<Vec<u8>> = (0..3)
         .map(|at| fs::read(captured.path().join(format!("{at}.request"))).unwrap())
         .collect();

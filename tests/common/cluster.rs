@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -41,11 +41,27 @@ pub(crate) struct Cluster {
     /// Nodes that were restarted here, by their place.
     restarted: Vec<Option<Child>>,
     folder: Option<TempDir>,
+    /// Released by the drop, whatever the test's end.
+    _turn: fs::File,
+}
+
+/// Waits until no other test has a cluster: three nodes that share few cores with three others are not what their
+/// timeouts are made for. Tests may be processes of their own, so it is a file that is locked.
+pub(crate) async fn turn() -> fs::File {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cluster.lock");
+    let file = fs::File::options().create(true).append(true).open(path).unwrap();
+    tokio::task::spawn_blocking(move || {
+        file.lock().unwrap();
+        file
+    })
+    .await
+    .unwrap()
 }
 
 impl Cluster {
     /// Starts `nodes` nodes and waits until the cluster says `ready`. `more` are further arguments of `dev`.
     pub(crate) async fn start(nodes: u16, more: &[&str]) -> Cluster {
+        let turn = turn().await;
         let folder = tempfile::tempdir().unwrap();
         let relay = Relay::listen().await;
         let public_url = format!("https://localhost:{}", relay.port);
@@ -75,6 +91,7 @@ impl Cluster {
             dev,
             restarted,
             folder: Some(folder),
+            _turn: turn,
         };
         let ready = async {
             while let Some(line) = lines.next_line().await.unwrap() {
@@ -151,6 +168,30 @@ impl Cluster {
                     sleep(Duration::from_millis(5)).await;
                 }
             }
+        }
+    }
+
+    /// SIGSTOP: the node's sockets stay open and nothing comes out of them.
+    pub(crate) fn pause(&self, node: usize) {
+        kill(Pid::from_raw(self.nodes()[node].pid), Signal::SIGSTOP).unwrap();
+    }
+
+    /// SIGCONT.
+    pub(crate) fn resume(&self, node: usize) {
+        kill(Pid::from_raw(self.nodes()[node].pid), Signal::SIGCONT).unwrap();
+    }
+
+    /// SIGKILL to all nodes and a fresh start of all.
+    pub(crate) async fn restart_all(&mut self) {
+        let all = 0..self.restarted.len();
+        for node in all.clone() {
+            self.kill(node).await;
+        }
+        for node in all.clone() {
+            self.spawn(node);
+        }
+        for node in all {
+            self.ready(node).await;
         }
     }
 
@@ -244,7 +285,7 @@ fn terminate(child: &Child) {
 
 /// A base port such that `dev` finds base + i, base + 100 + i and base + 200 + i free. Below the range that
 /// outgoing connections take theirs from.
-fn free_ports(nodes: u16) -> u16 {
+pub(crate) fn free_ports(nodes: u16) -> u16 {
     loop {
         let base = 12_000 + rand::random::<u16>() % 18_000;
         let all = [0, 100, 200]

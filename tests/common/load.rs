@@ -1,0 +1,246 @@
+//! Load while nodes die: workers that each stay with one node, go on with the next call as soon as one is answered,
+//! check every answer, and remember what was acknowledged.
+//!
+//! Say [`Load::goes_down`] before a node is killed and [`Load::is_up`] when it serves again: a call that was under
+//! way between the two may end in any way, every other one must succeed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use conclave::client::{Capability, Client, ClientError, Identity};
+use rand::rngs::OsRng;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::world::{self, ED25519, Key, World};
+
+/// Up or down, and how often that changed.
+type Life = (u64, bool);
+
+/// What one worker saw.
+#[derive(Default)]
+pub(crate) struct Account {
+    /// Keys whose making was acknowledged.
+    pub(crate) keys: Vec<(Arc<Identity>, Key)>,
+    /// Capabilities whose revocation was acknowledged: bearer, key.
+    pub(crate) revoked: Vec<(Arc<Identity>, Key, Capability)>,
+    /// Capabilities whose revocation was cut off with its node.
+    pub(crate) in_doubt: Vec<(Arc<Identity>, Key, Capability)>,
+    /// Answered calls.
+    pub(crate) answered: usize,
+    /// The slowest of them, and what it was.
+    pub(crate) slowest: (Duration, &'static str),
+    /// What went wrong at nodes that lived.
+    pub(crate) errors: Vec<String>,
+}
+
+/// The workers.
+pub(crate) struct Load {
+    lives: Vec<watch::Sender<Life>>,
+    stop: watch::Sender<bool>,
+    answered: watch::Sender<Vec<usize>>,
+    workers: JoinSet<Account>,
+}
+
+struct Worker {
+    node: usize,
+    clients: Arc<[Client]>,
+    life: watch::Receiver<Life>,
+    stop: watch::Receiver<bool>,
+    answered: watch::Sender<Vec<usize>>,
+    account: Account,
+}
+
+impl Load {
+    /// Starts `each` workers for every node.
+    pub(crate) async fn start(world: &World, each: usize) -> Load {
+        let nodes = world.cluster.nodes();
+        let addresses: Vec<String> = nodes.iter().map(|node| node.https.to_string()).collect();
+        let lives: Vec<_> = nodes.iter().map(|_| watch::channel((0, true)).0).collect();
+        let (stop, answered) = (watch::channel(false).0, watch::channel(vec![0; nodes.len()]).0);
+        let mut workers = JoinSet::new();
+        for node in 0..nodes.len() {
+            for _ in 0..each {
+                let clients = world::clients(&world.cluster.public_url, &world.cluster.ca(), &addresses);
+                let controller = Arc::new(Identity::generate(&mut OsRng));
+                let keystore = world::keystore(&clients[node], &controller).await;
+                let worker = Worker {
+                    node,
+                    clients: clients.into(),
+                    life: lives[node].subscribe(),
+                    stop: stop.subscribe(),
+                    answered: answered.clone(),
+                    account: Account::default(),
+                };
+                workers.spawn(worker.work(controller, keystore));
+            }
+        }
+        Load {
+            lives,
+            stop,
+            answered,
+            workers,
+        }
+    }
+
+    /// From now on calls to this node may fail.
+    pub(crate) fn goes_down(&self, node: usize) {
+        self.lives[node].send_modify(|life| *life = (life.0 + 1, false));
+    }
+
+    /// From now on they may not.
+    pub(crate) fn is_up(&self, node: usize) {
+        self.lives[node].send_modify(|life| *life = (life.0 + 1, true));
+    }
+
+    /// Waits until every node that is up has answered `more` calls from now on.
+    pub(crate) async fn goes_on(&self, more: usize) {
+        let mut answered = self.answered.subscribe();
+        let before = answered.borrow().clone();
+        let up: Vec<bool> = self.lives.iter().map(|life| life.borrow().1).collect();
+        let enough =
+            |now: &Vec<usize>| (0..up.len()).all(|node| !up[node] || now[node] >= before[node] + more);
+        let enough = tokio::time::timeout(Duration::from_secs(60), answered.wait_for(enough)).await;
+        assert!(enough.is_ok(), "a node that is up does not answer any more");
+    }
+
+    /// Ends the load; everything that happened. `longest` is how long an answer of a node that is up may take.
+    pub(crate) async fn finish(mut self, longest: Option<Duration>) -> Account {
+        self.stop.send_replace(true);
+        let mut all = Account::default();
+        while let Some(account) = self.workers.join_next().await {
+            let account = account.unwrap();
+            all.keys.extend(account.keys);
+            all.revoked.extend(account.revoked);
+            all.in_doubt.extend(account.in_doubt);
+            all.errors.extend(account.errors);
+            all.answered += account.answered;
+            all.slowest = all.slowest.max(account.slowest);
+        }
+        println!(
+            "{} calls answered, the slowest ({}) in {:?}; {} keys, {} revocations, {} cut off",
+            all.answered,
+            all.slowest.1,
+            all.slowest.0,
+            all.keys.len(),
+            all.revoked.len(),
+            all.in_doubt.len()
+        );
+        assert!(all.errors.is_empty(), "at nodes that lived: {:#?}", all.errors);
+        if let Some(longest) = longest {
+            assert!(all.slowest.0 < longest, "{:?}", all.slowest);
+        }
+        all
+    }
+}
+
+impl Account {
+    /// Everything acknowledged is there on the node behind `client`, and nothing revoked is accepted.
+    pub(crate) async fn holds_at(&self, client: &Client) {
+        for (controller, key) in &self.keys {
+            let found = client.get_key(controller, &key.id, None).await.unwrap();
+            assert_eq!(found, key.description);
+            world::sign(client, controller, key, None).await.unwrap();
+        }
+        for (bearer, key, capability) in &self.revoked {
+            let used = client.sign(bearer, &key.id, b"no", Some(capability)).await;
+            assert_eq!(world::status(&used.unwrap_err()), Some(403));
+        }
+    }
+
+    /// What was cut off is whole or nothing: for each, whether the capability is revoked, the same on all nodes.
+    pub(crate) async fn whole_or_nothing(&self, clients: &[Client]) {
+        for (bearer, key, capability) in &self.in_doubt {
+            let mut verdicts = Vec::new();
+            for client in clients {
+                match world::sign(client, bearer, key, Some(capability)).await {
+                    Ok(()) => verdicts.push(false),
+                    Err(error) => {
+                        assert_eq!(world::status(&error), Some(403), "{error}");
+                        verdicts.push(true);
+                    }
+                }
+            }
+            assert!(verdicts.windows(2).all(|two| two[0] == two[1]), "{verdicts:?}");
+        }
+    }
+}
+
+impl Worker {
+    async fn work(mut self, controller: Arc<Identity>, keystore: String) -> Account {
+        let (clients, bearer) = (self.clients.clone(), Arc::new(Identity::generate(&mut OsRng)));
+        let client = &clients[self.node];
+        let mut latest: Option<Key> = None;
+        while self.up().await {
+            let made = world::generate(client, &controller, &keystore, ED25519);
+            if let Some(made) = self.call("generateKey", made).await {
+                self.account.keys.push((controller.clone(), made.clone()));
+                latest = Some(made);
+            }
+            let Some(key) = &latest else { continue };
+            for _ in 0..3 {
+                self.call("sign", world::sign(client, &controller, key, None))
+                    .await;
+            }
+            let capability = world::delegate(&controller, &bearer, key);
+            let used = world::sign(client, &bearer, key, Some(&capability));
+            self.call("sign by delegation", used).await;
+            let told = client.revoke(&controller, &capability);
+            let doubted = (bearer.clone(), key.clone(), capability.clone());
+            if self.call("revoke", told).await.is_none() {
+                self.account.in_doubt.push(doubted);
+                continue;
+            }
+            self.account.revoked.push(doubted);
+            // At once through every node that answers: whatever it says, it is not yes.
+            for (node, client) in clients.iter().enumerate() {
+                let used = client.sign(&bearer, &key.id, b"no", Some(&capability)).await;
+                if used.is_ok() {
+                    let told = format!("node {node} accepted what node {} revoked", self.node);
+                    self.account.errors.push(told);
+                }
+            }
+        }
+        self.account
+    }
+
+    /// Waits until the node is up; `false` when the load ends.
+    async fn up(&mut self) -> bool {
+        tokio::select! {
+            biased;
+            _ = self.stop.wait_for(|stop| *stop) => false,
+            up = self.life.wait_for(|life| life.1) => up.is_ok(),
+        }
+    }
+
+    /// One call to the worker's node. `None` after a failure, which is an error unless the node was down meanwhile.
+    async fn call<T>(
+        &mut self,
+        what: &'static str,
+        call: impl Future<Output = Result<T, ClientError>>,
+    ) -> Option<T> {
+        let before = *self.life.borrow();
+        let began = Instant::now();
+        let answer = call.await;
+        let took = began.elapsed();
+        let lived = before.1 && *self.life.borrow() == before;
+        match answer {
+            Ok(answer) => {
+                self.account.answered += 1;
+                let node = self.node;
+                self.answered.send_modify(|answered| answered[node] += 1);
+                if lived {
+                    self.account.slowest = self.account.slowest.max((took, what));
+                }
+                Some(answer)
+            }
+            Err(error) => {
+                if lived {
+                    let told = format!("{what} at node {} after {took:?}: {error}", self.node);
+                    self.account.errors.push(told);
+                }
+                None
+            }
+        }
+    }
+}
