@@ -30,6 +30,28 @@ impl LocalId {
         Self(id)
     }
 
+    /// The identifier of the keystore that an operation makes: the first derived one that belongs to the group to
+    /// which the request's `name` hashes. The same bytes, whoever brings them and whenever, are so counted by one
+    /// group, which refuses them as a replay; the identifier of each operation is its own all the same.
+    pub fn of_new_keystore(
+        cluster: &[u8; 32],
+        operation: &OperationId,
+        name: &[u8; 32],
+        groups: u32,
+    ) -> Self {
+        let wanted = group(b"conclave name", name, groups);
+        // One in `groups` fits; that none of so many does will not happen, and would only place it elsewhere.
+        let fitting = (0..groups.saturating_mul(64))
+            .map(|item| Self::derive(cluster, operation, item))
+            .find(|id| id.group(groups) == wanted);
+        fitting.unwrap_or_else(|| Self::derive(cluster, operation, 0))
+    }
+
+    /// The number of the Raft group that the keystore of this identifier belongs to: 1 to `groups` - 1.
+    pub fn group(&self, groups: u32) -> u32 {
+        group(b"conclave group", &self.0, groups)
+    }
+
     /// Parses the canonical spelling; `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() > 32 {
@@ -39,6 +61,12 @@ impl LocalId {
         let id = Self(bytes.strip_prefix(&PREFIX)?.try_into().ok()?);
         (id.to_string() == text).then_some(id)
     }
+}
+
+fn group(purpose: &[u8], bytes: &[u8], groups: u32) -> u32 {
+    let hash = Sha256::new().chain_update(purpose).chain_update(bytes).finalize();
+    let number = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
+    1 + number % groups.saturating_sub(1).max(1)
 }
 
 impl fmt::Display for LocalId {
@@ -105,6 +133,24 @@ mod tests {
             "../x",
         ] {
             assert_eq!(LocalId::parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_same_request_makes_its_keystores_in_one_group() {
+        let operation = |node, counter| OperationId {
+            node,
+            boot: 7,
+            counter,
+        };
+        for name in 0..32 {
+            for groups in [2, 16, 64] {
+                let ids = [operation(1, 1), operation(1, 2), operation(2, 1)]
+                    .map(|operation| LocalId::of_new_keystore(&[1; 32], &operation, &[name; 32], groups));
+                assert!(ids.iter().all(|id| id.group(groups) == ids[0].group(groups)));
+                assert!((1..groups).contains(&ids[0].group(groups)));
+                assert!(ids[0] != ids[1] && ids[1] != ids[2] && ids[0] != ids[2]);
+            }
         }
     }
 

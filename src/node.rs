@@ -360,6 +360,7 @@ fn rules(config: &Config) -> Rules {
         public_url: config.public_url.to_string().trim_end_matches('/').to_owned(),
         policy: Policy::new(config.public_url.authority()),
         cluster: config.cluster.0,
+        groups: config.groups,
         meter_admins: match &config.meter_admins {
             MeterAdmins::Anyone => None,
             MeterAdmins::These(admins) => Some(admins.clone()),

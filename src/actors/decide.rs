@@ -225,7 +225,10 @@ impl Weighed {
 /// The group that a request belongs to.
 pub fn group_of(parts: &Parts, request: &Examined, operation: &OperationId) -> GroupId {
     match &request.route {
-        Route::CreateKeystore => parts.group_of(&LocalId::derive(&parts.membership.cluster, operation, 0)),
+        Route::CreateKeystore => {
+            let (cluster, name) = (&parts.membership.cluster, &request.authenticated.name);
+            parts.group_of(&LocalId::of_new_keystore(cluster, operation, name, parts.groups))
+        }
         route => match route.keystore().and_then(|named| named.id) {
             Some(keystore) => parts.group_of(&keystore),
             None => GROUP_ZERO,

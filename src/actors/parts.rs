@@ -14,7 +14,6 @@ use conclave_threshold::{Commitment, KeyShare};
 use conclave_transport::{CallError, Network};
 use ed25519_dalek::SigningKey;
 use parking_lot::Mutex;
-use sha2::{Digest, Sha256};
 
 use super::answers::Answers;
 use super::ceremonies::Ceremonies;
@@ -154,9 +153,7 @@ impl Parts {
 
     /// The group of a keystore: 1 to G-1.
     pub fn group_of(&self, keystore: &LocalId) -> GroupId {
-        let hash = Sha256::digest([b"conclave group", &keystore.0[..]].concat());
-        let number = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
-        GroupId(1 + number % (self.groups - 1))
+        GroupId(keystore.group(self.groups))
     }
 
     /// The scope of a keystore in its group.

@@ -38,6 +38,8 @@ pub struct Rules {
     pub policy: Policy,
     /// The cluster.
     pub cluster: [u8; 32],
+    /// The number of Raft groups.
+    pub groups: u32,
     /// Who may create meters; `None`: anyone.
     pub meter_admins: Option<Vec<String>>,
     /// Chains whose proofs verified before.
@@ -301,7 +303,8 @@ impl<F: Facts> Case<'_, F> {
             .kms_module
             .clone()
             .unwrap_or_else(|| DEFAULT_MODULE.to_owned());
-        let id = LocalId::derive(&self.rules.cluster, &self.operation, 0);
+        let (rules, name) = (self.rules, &self.request.name);
+        let id = LocalId::of_new_keystore(&rules.cluster, &self.operation, name, rules.groups);
         let command = Command::CreateKeystore {
             id,
             config: new.into_config(meter_id, module),

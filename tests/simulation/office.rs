@@ -58,6 +58,7 @@ impl Office {
             public_url: URL.into(),
             policy: Policy::new(AUTHORITY),
             cluster: [0; 32],
+            groups: 2,
             meter_admins: None,
             chains: ChainCache::new(1_024),
         };

@@ -365,6 +365,7 @@ fn node(
         public_url: URL.into(),
         policy: Policy::new(AUTHORITY),
         cluster: CLUSTER,
+        groups: GROUPS,
         meter_admins: None,
         chains: ChainCache::new(1_024),
     };
