@@ -50,8 +50,9 @@ pub enum Call {
     Begin(Forwarded, Beginning),
     /// Generation, a later round: everybody's messages of the round before, by share index.
     Continue([u8; 32], Round, BTreeMap<u16, Vec<u8>>),
-    /// Did you take part in this ceremony? Asked before signing a transcript that leaves the asked member out.
-    Standing([u8; 32]),
+    /// Would you take part in this ceremony of this group? Asked before signing a transcript that leaves the asked
+    /// member out.
+    Standing([u8; 32], u32),
     /// Envelopes that are kept for the asking member, after this share.
     Envelopes(Option<ShareName>),
     /// The asking member has its share of this key on disk.
@@ -111,7 +112,8 @@ pub enum Answer {
     Generated(Box<Statement>, Endorsement),
     /// To [`Call::Standing`].
     Standing {
-        /// It is up and has refused or failed this ceremony itself.
+        /// It is up and has refused or failed this ceremony itself, or is out of touch with the group and takes part
+        /// in none.
         refused: bool,
     },
     /// To [`Call::Envelopes`]: (share, envelopes as kept).

@@ -20,7 +20,10 @@ use crate::problem::Problem;
 use crate::reply::Reply;
 
 /// Attempts, each without those that fell out of the one before.
-const ATTEMPTS: u8 = 3;
+const ATTEMPTS: u8 = 8;
+/// Before everybody is asked again, times the attempt: links come and go at different moments on different nodes, and
+/// a ceremony is over sooner than they agree on who is there.
+const SETTLING: Duration = Duration::from_millis(50);
 /// Longest wait for a participant's round: it is left out after that.
 const ROUND: Duration = Duration::from_millis(1_500);
 
@@ -67,6 +70,11 @@ pub(super) async fn key(work: &Work) -> Result<Reply, Problem> {
                 if members.len() - left_out.len() < parts.membership.quorum() {
                     // So many cannot all be at fault: the keystore changed under the ceremony, or this node was slow.
                     left_out.clear();
+                    let pause = SETTLING * u32::from(attempt);
+                    if work.left() < pause + ROUND {
+                        return Err(busy());
+                    }
+                    tokio::time::sleep(pause).await;
                 }
                 continue;
             }

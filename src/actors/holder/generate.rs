@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use conclave_consensus::GroupId;
 use conclave_shares::KeptEnvelope;
 use conclave_threshold::dkg::{Outcome, Participant};
 use conclave_threshold::envelope::SealedShare;
@@ -287,7 +288,7 @@ async fn finish(
         Ok(Err(fault)) => return faulty(parts, id, &fault),
         Err(_) => return Answer::Abstained(Abstention::Busy),
     };
-    if let Err(node) = absent_are_away(parts, id, &beginning).await {
+    if let Err(node) = absent_are_away(parts, id, weighed.group, &beginning).await {
         parts.ceremonies.lock().over(id, false);
         return Answer::Misfit(format!("node {node} was left out and is there"));
     }
@@ -331,7 +332,12 @@ async fn finish(
 
 /// A participant signs without a member only if it has no link to it itself, or has asked it itself and heard that
 /// it refused, or nothing within a second: a coordinator cannot choose whom to leave out.
-async fn absent_are_away(parts: &Arc<Parts>, id: [u8; 32], beginning: &Beginning) -> Result<(), u64> {
+async fn absent_are_away(
+    parts: &Arc<Parts>,
+    id: [u8; 32],
+    group: GroupId,
+    beginning: &Beginning,
+) -> Result<(), u64> {
     let takes_part = |node: u64| {
         beginning
             .participants
@@ -348,7 +354,7 @@ async fn absent_are_away(parts: &Arc<Parts>, id: [u8; 32], beginning: &Beginning
             continue;
         }
         match parts
-            .ask(member.node, &Call::Standing(id), Duration::from_secs(1))
+            .ask(member.node, &Call::Standing(id, group.0), Duration::from_secs(1))
             .await
         {
             Ok(Answer::Standing { refused: false }) => return Err(member.node),

@@ -9,6 +9,7 @@ pub mod nonces;
 
 use std::sync::Arc;
 
+use conclave_consensus::GroupId;
 use sha2::{Digest, Sha256};
 
 use super::decide::{Asked, Declined, Purpose, record_refusal};
@@ -37,9 +38,12 @@ pub async fn answer(parts: &Arc<Parts>, from: u64, call: Call) -> Answer {
         Call::Continue(ceremony, round, messages) => {
             generate::proceed(parts, from, ceremony, round, messages).await
         }
-        Call::Standing(ceremony) => Answer::Standing {
-            refused: parts.ceremonies.lock().failed(&ceremony),
-        },
+        Call::Standing(ceremony, group) => {
+            // A node that has just started is linked before it may endorse anything: it takes part in no ceremony.
+            let touch = parts.consensus.freshness().may_contribute(GroupId(group));
+            let refused = touch.is_err() || parts.ceremonies.lock().failed(&ceremony);
+            Answer::Standing { refused }
+        }
         Call::Envelopes(after) => deliver::envelopes(parts, from, after).await,
         Call::Confirm(name) => deliver::confirm(parts, from, name).await,
     };
