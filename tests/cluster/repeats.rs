@@ -67,6 +67,10 @@ async fn twins_are_served_and_replays_refused_also_after_all_were_killed() {
         ),
         ("update", Call::update_keystore(&world.keystore, &config)),
         (
+            "meter",
+            Call::create_meter(origin, world.alice.did(), "urn:uuid:once"),
+        ),
+        (
             "create",
             Call::create_keystore(origin, meter, &controllers, "ssm-v1", &[]),
         ),
