@@ -217,12 +217,8 @@ pub struct Limits {
     pub crypto_threads: usize,
     /// A request's body, bytes.
     pub body_bytes: usize,
-    /// Requests being worked on at one time.
+    /// Requests being worked on at one time; half of them at most from one address.
     pub requests_in_flight: usize,
-    /// Requests a second from one address; 0: no bound.
-    pub requests_per_address: u32,
-    /// Requests a second to one keystore; 0: no bound.
-    pub requests_per_keystore: u32,
 }
 
 impl Default for Limits {
@@ -233,8 +229,6 @@ impl Default for Limits {
             crypto_threads: 0,
             body_bytes: 100 * 1024,
             requests_in_flight: 4_096,
-            requests_per_address: 0,
-            requests_per_keystore: 0,
         }
     }
 }

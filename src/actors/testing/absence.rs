@@ -10,7 +10,7 @@ fn a_node_that_was_away_gets_its_shares_and_then_any_other_may_die() {
         cluster.isolate(3);
         cluster.settle(&[cluster.node(1), cluster.node(2)]).await;
         let signing = client.key(cluster.node(1), &keystore, ED25519).await;
-        let agreement = client.key(cluster.node(2), &keystore, X25519).await;
+        let agreement = client.key(cluster.node(1), &keystore, X25519).await;
         let (first, absent) = (cluster.node(1), cluster.node(3));
         for key in [&signing, &agreement] {
             let record = first.key_record(&keystore.id, &key.id).unwrap();

@@ -245,6 +245,7 @@ pub(super) async fn furnished(n: u64) -> (Cluster, Client, Keystore, Key, Key) {
     let keystore = client.keystore(cluster.node(1)).await;
     let signing = client.key(cluster.node(1), &keystore, ED25519).await;
     let agreement = client.key(cluster.node(1), &keystore, X25519).await;
+    cluster.catch_up(&keystore.id).await;
     (cluster, client, keystore, signing, agreement)
 }
 

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use actix::{Arbiter, ArbiterHandle, System};
@@ -72,11 +72,14 @@ pub(super) type Tamper = Arc<dyn Fn(&Call, Answer) -> Vec<u8> + Send + Sync>;
 struct Door {
     honest: Arc<Doors>,
     tamper: Mutex<Option<Tamper>>,
+    deaf: AtomicBool,
 }
 
 impl Handler for Door {
     fn message(&self, from: NodeId, lane: Lane, payload: Bytes) {
-        self.honest.message(from, lane, payload);
+        if !self.deaf.load(Ordering::Relaxed) {
+            self.honest.message(from, lane, payload);
+        }
     }
 
     fn call(
@@ -121,6 +124,11 @@ impl Node {
     /// Takes over what this node answers to others.
     pub(super) fn tamper(&self, tamper: impl Fn(&Call, Answer) -> Vec<u8> + Send + Sync + 'static) {
         *self.door.tamper.lock() = Some(Arc::new(tamper));
+    }
+
+    /// Keeps Raft's messages from this node, as a corrupt leader could; questions still reach it.
+    pub(super) fn deafen(&self, deaf: bool) {
+        self.door.deaf.store(deaf, Ordering::Relaxed);
     }
 
     /// Asks another node as this one, whatever this one's own rules would say.
@@ -245,6 +253,15 @@ impl Cluster {
         }
     }
 
+    /// Waits until every node has applied what was acknowledged about a keystore.
+    pub(super) async fn catch_up(&self, keystore: &LocalId) {
+        for node in &self.nodes {
+            let group = node.parts.group_of(keystore);
+            let deadline = Instant::now() + SOON;
+            node.parts.consensus.read_index(group, deadline).await.unwrap();
+        }
+    }
+
     /// Node `number`.
     pub(super) fn node(&self, number: u64) -> &Node {
         &self.nodes[usize::try_from(number).unwrap() - 1]
@@ -340,6 +357,7 @@ fn node(
     let door = Arc::new(Door {
         honest: doors.clone(),
         tamper: Mutex::new(None),
+        deaf: AtomicBool::new(false),
     });
     let network: Arc<dyn Network> = Arc::new(hub.join(number, boot, door.clone()));
     lanes.connect(network.clone());

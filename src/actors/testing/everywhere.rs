@@ -5,7 +5,10 @@ use serde_json::json;
 
 use super::client::{Client, furnished, status};
 use super::cluster::{Cluster, run};
+use super::malicious_coordinator::{commitments, encoded, forwarded};
+use crate::actors::wire::{Answer, Call};
 use crate::authorization::issue::Capability;
+use crate::keystore::query;
 
 const TIMES: u64 = 100;
 
@@ -112,6 +115,66 @@ fn also_while_a_third_node_is_cut_off_from_the_leader() {
             assert_eq!(
                 status(&cluster.node(cut).serve(sign(format!("healed {turn}"))).await),
                 403
+            );
+        }
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn a_denial_binds_a_member_from_which_the_entry_is_kept() {
+    run(async {
+        let cluster = Cluster::start(3).await;
+        let (alice, bob, carol) = (Client::new(), Client::new(), Client::new());
+        let both = json!([alice.did, bob.did]);
+        let keystore = alice.keystore_of(cluster.node(1), both).await;
+        let key = alice
+            .key(cluster.node(1), &keystore, super::client::ED25519)
+            .await;
+        let lent = alice.delegate(&keystore, &key, &carol, "urn:uuid:lent");
+        let by_carol = |message: &[u8]| carol.sign_by(Capability::Delegated(&lent), &key, message, 0);
+        let by_bob = |message: &[u8]| bob.sign(&keystore, &key, message);
+        cluster.catch_up(&keystore.id).await;
+        let group = cluster.node(1).parts.group_of(&keystore.id);
+
+        for (what, denial) in [
+            ("revocation", alice.revoke(&keystore, &lent)),
+            ("removal", alice.update(&keystore, 1, &json!([alice.did]))),
+        ] {
+            let denied = |message: &[u8]| match what {
+                "revocation" => by_carol(message),
+                _ => by_bob(message),
+            };
+            let leader = cluster.leader(group, 1).unwrap();
+            let followers: Vec<u64> = (1..=3).filter(|node| *node != leader).collect();
+            let (kept, thief) = (cluster.node(followers[0]), cluster.node(followers[1]));
+            let theirs = commitments(thief, &keystore, &key).1;
+            let question = |message: &[u8]| {
+                let operation = thief.parts.next_operation();
+                Call::Cosign(forwarded(operation, &encoded(&denied(message))), theirs.clone())
+            };
+            let before = thief.ask(followers[0], &question(b"before")).await;
+            assert!(matches!(before, Answer::Cosigned(..)), "{what}");
+
+            kept.deafen(true);
+            let acknowledged = cluster.node(leader).serve(denial).await;
+            assert!(acknowledged.is_ok(), "{what}: {acknowledged:?}");
+            let after = thief.ask(followers[0], &question(b"after")).await;
+            assert!(matches!(after, Answer::Refused(_)), "{what}: not refused");
+            // It has not heard of the entry: only its own endorsement told it.
+            let view = kept.parts.consensus.view(group).unwrap();
+            let revoked = query::revoked(&view, &keystore.id, "urn:uuid:lent", &alice.did).unwrap();
+            let record = kept.keystore_record(&keystore.id).unwrap();
+            assert!(what != "revocation" || !revoked, "the entry got through");
+            assert!(what != "removal" || record.version == 1, "the entry got through");
+            drop(view);
+
+            kept.deafen(false);
+            cluster.catch_up(&keystore.id).await;
+            let later = thief.ask(followers[0], &question(b"later")).await;
+            assert!(
+                matches!(later, Answer::Refused(_)),
+                "{what}: not refused by the entry"
             );
         }
         cluster.stop().await;

@@ -14,7 +14,7 @@ use crate::authorization::RawRequest;
 use crate::authorization::issue::Capability;
 use crate::identifier::OperationId;
 
-fn forwarded(operation: OperationId, request: &[u8]) -> Forwarded {
+pub(super) fn forwarded(operation: OperationId, request: &[u8]) -> Forwarded {
     Forwarded {
         operation,
         attempt: 1,
@@ -24,7 +24,7 @@ fn forwarded(operation: OperationId, request: &[u8]) -> Forwarded {
     }
 }
 
-fn encoded(request: &RawRequest) -> Vec<u8> {
+pub(super) fn encoded(request: &RawRequest) -> Vec<u8> {
     request.signed_part().unwrap().encode()
 }
 
@@ -43,7 +43,7 @@ fn gives(answer: &Answer) -> bool {
 }
 
 /// A pair of commitments by node 3's own share.
-fn commitments(node: &Node, keystore: &Keystore, key: &Key) -> (frost::Nonces, Vec<u8>) {
+pub(super) fn commitments(node: &Node, keystore: &Keystore, key: &Key) -> (frost::Nonces, Vec<u8>) {
     let record = node.key_record(&keystore.id, &key.id).unwrap();
     let open = node.parts.open_key(&keystore.id, &key.id, &record).unwrap();
     let (nonces, public) = frost::commit(&open.share, &[0; 32], &mut OsRng).unwrap();
@@ -192,6 +192,7 @@ fn a_coordinator_gets_nothing_that_no_client_signed() {
         assert!(matches!(thief.ask(1, &call).await, Answer::Cosigned(..)));
         let revoked = cluster.node(1).serve(alice.revoke(&keystore, &capability)).await;
         assert_eq!(status(&revoked), 204);
+        cluster.catch_up(&keystore.id).await;
         refused_everywhere(
             &cluster,
             "a revoked capability",
@@ -231,6 +232,7 @@ fn a_ceremony_for_a_key_that_exists_is_refused() {
         let thief = cluster.node(3);
         let request = alice.generate(&keystore, ED25519, "born");
         let made = Key::of(&thief.serve(request.clone()).await.unwrap());
+        cluster.catch_up(&keystore.id).await;
         let counter = thief.parts.operations.load(std::sync::atomic::Ordering::Relaxed);
         let (node, boot) = (3, thief.parts.boot_number());
         let again = OperationId { node, boot, counter };
