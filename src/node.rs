@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -383,10 +384,17 @@ fn audit_settings(config: &Config) -> AuditSettings {
     settings.segment_age_ms = config.audit.segment_seconds * 1_000;
     settings.low_disk_percent = config.audit.minimum_free_percent;
     settings.retention.age_ms = u64::from(config.audit.retention_days) * 86_400_000;
-    if config.audit.retention_bytes > 0 {
-        settings.retention.bytes = config.audit.retention_bytes;
-    }
+    settings.retention.bytes = match config.audit.retention_bytes {
+        0 => fifth_of_disk(&config.data_dir).unwrap_or(settings.retention.bytes),
+        bytes => bytes,
+    };
     settings
+}
+
+/// A fifth of the disk that a folder is on, bytes; none if the system does not tell.
+fn fifth_of_disk(folder: &Path) -> Option<u64> {
+    let disk = nix::sys::statvfs::statvfs(folder).ok()?;
+    Some(disk.blocks().saturating_mul(disk.fragment_size()) / 5)
 }
 
 fn transport_settings(config: &Config, material: &Started, boot: [u8; 16]) -> conclave_transport::Settings {
