@@ -24,8 +24,9 @@ pub const CEREMONY_LIFE: u64 = 30_000;
 const TWIN_WINDOW: u64 = 2_000;
 /// At most this many of one name.
 const MAX_TWINS: u8 = 16;
-/// How long after a request's `expires` its name is remembered, ms: the verifier's clock skew.
-const NAME_MEMORY: u64 = 300_000;
+/// How long after a request's `expires` its name is remembered, ms: for the verifier's clock skew an honest member
+/// still endorses it, and that endorsement lives for [`CEREMONY_LIFE`].
+const NAME_MEMORY: u64 = 300_000 + CEREMONY_LIFE + 1_000;
 /// How long after a capability's expiry its revocation is kept, ms.
 pub const REVOCATION_MEMORY: u64 = 24 * 3_600_000;
 /// Live revocations of one revoker who is no controller.
@@ -179,12 +180,29 @@ fn change(
     if version != statement.state_version {
         return Ok(Err(Rejection::VersionPassed));
     }
-    if (creates || matches!(statement.command, Command::GenerateKey(_)))
-        && !first_or_twin(statement, time, state)?
-    {
-        return Ok(Err(Rejection::Replayed));
+    let repeat = match creates || matches!(statement.command, Command::GenerateKey(_)) {
+        true => match first_or_twin(statement, time, state)? {
+            None => return Ok(Err(Rejection::Replayed)),
+            repeat => repeat,
+        },
+        false => None,
+    };
+    let changed = carry_out(&statement.command, stored, time, members, state)?;
+    // Only what was done counts: a ceremony that was refused may be tried again after the window of twins.
+    if let (Ok(_), Some(repeat)) = (&changed, repeat) {
+        remember(statement, repeat, state)?;
     }
-    match &statement.command {
+    Ok(changed)
+}
+
+fn carry_out(
+    command: &Command,
+    stored: Option<KeystoreRecord>,
+    time: u64,
+    members: &Membership,
+    state: &mut impl WriteState,
+) -> Result<Changed, StateError> {
+    match command {
         Command::Time => Ok(Ok(Reply::Time)),
         Command::CreateMeter {
             id,
@@ -231,25 +249,31 @@ fn change(
     }
 }
 
-/// Counts the request's name; `false` if it may not be applied again.
-fn first_or_twin(statement: &Statement, time: u64, state: &mut impl WriteState) -> Result<bool, StateError> {
-    let key = layout::name(&statement.name);
-    let repeat = match state.record::<Repeat>(&key)? {
-        None => {
-            state.put(&layout::expiry(statement.expires + NAME_MEMORY, &key), &[])?;
-            Repeat {
-                first: time,
-                count: 1,
-            }
-        }
-        Some(seen) if time <= seen.first + TWIN_WINDOW && seen.count < MAX_TWINS => Repeat {
+/// How often the request's name will have been applied with this entry; `None` if it may not be applied again.
+fn first_or_twin(
+    statement: &Statement,
+    time: u64,
+    state: &impl WriteState,
+) -> Result<Option<Repeat>, StateError> {
+    Ok(match state.record::<Repeat>(&layout::name(&statement.name))? {
+        None => Some(Repeat {
+            first: time,
+            count: 1,
+        }),
+        Some(seen) if time <= seen.first + TWIN_WINDOW && seen.count < MAX_TWINS => Some(Repeat {
             first: seen.first,
             count: seen.count + 1,
-        },
-        Some(_) => return Ok(false),
-    };
-    state.put_record(&key, &repeat)?;
-    Ok(true)
+        }),
+        Some(_) => None,
+    })
+}
+
+fn remember(statement: &Statement, repeat: Repeat, state: &mut impl WriteState) -> Result<(), StateError> {
+    let key = layout::name(&statement.name);
+    if repeat.count == 1 {
+        state.put(&layout::expiry(statement.expires + NAME_MEMORY, &key), &[])?;
+    }
+    state.put_record(&key, &repeat)
 }
 
 fn update(

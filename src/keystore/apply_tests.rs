@@ -14,18 +14,18 @@ use super::record::KeyType;
 use crate::identifier::{LocalId, OperationId};
 use crate::membership::{Member, Membership};
 
-const GROUP: u32 = 3;
-const KS: LocalId = LocalId([1; 16]);
-const METER: LocalId = LocalId([2; 16]);
-const NOW: u64 = 1_800_000_000_000;
+pub(super) const GROUP: u32 = 3;
+pub(super) const KS: LocalId = LocalId([1; 16]);
+pub(super) const METER: LocalId = LocalId([2; 16]);
+pub(super) const NOW: u64 = 1_800_000_000_000;
 
-type State = BTreeMap<Vec<u8>, Vec<u8>>;
+pub(super) type State = BTreeMap<Vec<u8>, Vec<u8>>;
 
-fn key(node: u64) -> SigningKey {
+pub(super) fn key(node: u64) -> SigningKey {
     SigningKey::from_bytes(&[node as u8; 32])
 }
 
-fn members() -> Membership {
+pub(super) fn members() -> Membership {
     let member = |node: u64| Member {
         node,
         index: node as u16,
@@ -40,7 +40,7 @@ fn members() -> Membership {
     }
 }
 
-fn config(controllers: &[&str], sequence: u64) -> KeystoreConfig {
+pub(super) fn config(controllers: &[&str], sequence: u64) -> KeystoreConfig {
     KeystoreConfig {
         controllers: controllers.iter().map(|text| text.to_string()).collect(),
         single_controller: false,
@@ -52,7 +52,7 @@ fn config(controllers: &[&str], sequence: u64) -> KeystoreConfig {
 }
 
 /// A statement for `command`; `tag` tells operations and requests apart.
-fn statement(tag: u64, command: Command, state_version: u64) -> Statement {
+pub(super) fn statement(tag: u64, command: Command, state_version: u64) -> Statement {
     Statement {
         cluster: [9; 32],
         group: GROUP,
@@ -70,7 +70,7 @@ fn statement(tag: u64, command: Command, state_version: u64) -> Statement {
     }
 }
 
-fn endorsed(statement: Statement, by: &[(u64, u64)]) -> Entry {
+pub(super) fn endorsed(statement: Statement, by: &[(u64, u64)]) -> Entry {
     let endorsements = by
         .iter()
         .map(|(node, time)| statement.endorse(*node, &key(*node), *time))
@@ -83,7 +83,7 @@ fn endorsed(statement: Statement, by: &[(u64, u64)]) -> Entry {
     }
 }
 
-fn create(tag: u64) -> Statement {
+pub(super) fn create(tag: u64) -> Statement {
     statement(
         tag,
         Command::CreateKeystore {
@@ -94,12 +94,12 @@ fn create(tag: u64) -> Statement {
     )
 }
 
-fn run(state: &mut State, entry: &Entry) -> Outcome {
+pub(super) fn run(state: &mut State, entry: &Entry) -> Outcome {
     apply(entry, GROUP, &members(), state).unwrap()
 }
 
 /// A state with the keystore in it.
-fn with_keystore() -> State {
+pub(super) fn with_keystore() -> State {
     let mut state = State::new();
     let made = run(&mut state, &endorsed(create(100), &[(1, NOW), (2, NOW)]));
     assert_eq!(made, Outcome::Applied(Reply::Keystore(KS)));
@@ -286,7 +286,7 @@ fn the_controller_index_follows_updates() {
     assert_eq!(query::controlled_by(&state, "did:b", 10).unwrap().len(), 1);
 }
 
-fn revoke(tag: u64, capability: &str, revoker: Option<&str>) -> Statement {
+pub(super) fn revoke(tag: u64, capability: &str, revoker: Option<&str>) -> Statement {
     let command = Command::Revoke {
         keystore: KS,
         capability: capability.into(),
@@ -353,7 +353,7 @@ fn revocations_of_strangers_are_bounded_and_expire() {
     assert_eq!(left, Some(9_999));
 }
 
-fn generate(tag: u64, participants: &[u64], start: u64) -> Statement {
+pub(super) fn generate(tag: u64, participants: &[u64], start: u64) -> Statement {
     let generated = GeneratedKey {
         keystore: KS,
         key: LocalId([tag as u8; 16]),

@@ -7,11 +7,15 @@
 
 pub mod apply;
 #[cfg(test)]
+mod apply_properties;
+#[cfg(test)]
 mod apply_tests;
 pub mod command;
 pub mod config;
 pub mod entry;
 pub mod layout;
+#[cfg(test)]
+mod memory_tests;
 pub mod outcome;
 pub mod query;
 pub mod record;

@@ -4,4 +4,6 @@ pub mod body;
 pub mod description;
 pub mod judge;
 pub mod route;
+#[cfg(test)]
+mod tests;
 pub mod validation;

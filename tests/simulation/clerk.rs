@@ -25,6 +25,8 @@ use crate::clients::{self, BEGINNING, DELEGATE};
 use crate::history::History;
 use crate::office::member_key;
 
+mod leader;
+
 const METERS: GroupId = GroupId(0);
 const KEYSTORES: GroupId = GroupId(1);
 const PATIENCE: Millis = 1_500;
@@ -80,6 +82,8 @@ struct Use {
 enum Ticket {
     Change(OperationId),
     Read(Floor),
+    /// An entry that was proposed before.
+    Again(OperationId),
     Forged,
 }
 
@@ -437,13 +441,13 @@ impl Clerk {
             request: change.request.encode(),
             endorsements: endorsements.clone(),
         };
+        let group = GroupId(entry.statement.group);
+        let entry = entry.encode();
         self.tickets.insert(ticket, Ticket::Change(operation));
-        node.propose(
-            ticket,
-            GroupId(entry.statement.group),
-            entry.encode(),
-            node.now() + 3_000,
-        );
+        let mut history = self.history.borrow_mut();
+        history.proposed.push((operation, group, entry.clone()));
+        drop(history);
+        node.propose(ticket, group, entry, node.now() + 3_000);
     }
 
     fn start_use(&mut self, node: &mut Node<'_, Message>) {
@@ -533,7 +537,7 @@ impl Clerk {
         if keys == 0 {
             return self.start_change(node, clients::generate(&keystore, sequence, seconds), None);
         }
-        match node.rng().gen_range(0..12) {
+        match node.rng().gen_range(0..13) {
             0 => self.start_change(node, clients::generate(&keystore, sequence, seconds), None),
             1 => self.start_change(node, clients::hand_on(&keystore, sequence + 1, seconds), None),
             2 => {
@@ -552,48 +556,9 @@ impl Clerk {
             }
             5 => self.forge(node, &keystore, sequence, seconds),
             6 => self.read(node, keystore),
+            7 => self.again(node),
             _ => self.start_use(node),
         }
-    }
-
-    /// A corrupt node proposes an entry of its own invention, with its own signature twice.
-    fn forge(&mut self, node: &mut Node<'_, Message>, keystore: &LocalId, sequence: u64, seconds: u64) {
-        let Some(stored) = node
-            .freshness()
-            .view(KEYSTORES)
-            .ok()
-            .and_then(|view| query::keystore(&view, keystore).ok().flatten())
-        else {
-            return;
-        };
-        let mut config = stored.config.clone();
-        config.sequence += 1;
-        config.controllers = vec!["did:key:mallory".into()];
-        let request = clients::hand_on(keystore, sequence + 1, seconds);
-        let statement = Statement {
-            cluster: [0; 32],
-            group: KEYSTORES.0,
-            operation: self.operation(node),
-            request: request.hash(),
-            name: [0; 32],
-            expires: (seconds + 300) * 1_000,
-            command: Command::UpdateKeystore {
-                id: *keystore,
-                config,
-            },
-            state_version: stored.version,
-            chain: Vec::new(),
-        };
-        let own = statement.endorse(node.id(), &member_key(node.id()), wall(node.now()));
-        let entry = Entry {
-            statement,
-            request: request.encode(),
-            endorsements: vec![own.clone(), own],
-        };
-        let ticket = self.number();
-        self.tickets.insert(ticket, Ticket::Forged);
-        self.history.borrow_mut().counts.forged += 1;
-        node.propose(ticket, KEYSTORES, entry.encode(), node.now() + 2_000);
     }
 
     fn read(&mut self, node: &mut Node<'_, Message>, keystore: LocalId) {
@@ -743,7 +708,11 @@ impl Process for Clerk {
                 ticket,
                 result: Ok(applied),
             } => match self.tickets.remove(&ticket) {
-                Some(Ticket::Change(operation)) => self.applied(node, operation, &applied.result),
+                Some(Ticket::Change(operation)) => {
+                    self.came_to(node, operation, &applied.result);
+                    self.applied(node, operation, &applied.result);
+                }
+                Some(Ticket::Again(operation)) => self.came_to(node, operation, &applied.result),
                 Some(Ticket::Forged) => {
                     if let Ok(Outcome::Applied(_)) = postcard::from_bytes(&applied.result) {
                         node.violation("an entry was applied that nobody endorsed");

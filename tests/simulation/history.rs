@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use conclave::identifier::LocalId;
+use conclave::identifier::{LocalId, OperationId};
+use conclave::keystore::Outcome;
+use conclave_consensus::GroupId;
 
 /// How much happened.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,6 +19,8 @@ pub(crate) struct Counts {
     pub(crate) forged: u64,
     /// Confirmed reads.
     pub(crate) reads: u64,
+    /// Outcomes of operations that were applied before.
+    pub(crate) repeated: u64,
 }
 
 impl Counts {
@@ -26,6 +30,7 @@ impl Counts {
         self.refused += other.refused;
         self.forged += other.forged;
         self.reads += other.reads;
+        self.repeated += other.repeated;
     }
 }
 
@@ -47,4 +52,29 @@ pub(crate) struct History {
     pub(crate) delegated: Vec<(String, serde_json::Value, u64)>,
     /// Acknowledged as revoked.
     pub(crate) revoked: BTreeSet<String>,
+    /// Every entry that was proposed: a leader may propose it again.
+    pub(crate) proposed: Vec<(OperationId, GroupId, Vec<u8>)>,
+    /// What each operation came to.
+    outcomes: BTreeMap<OperationId, Outcome>,
+}
+
+impl History {
+    /// An operation is applied once: whoever asks again, later or elsewhere, gets the same.
+    pub(crate) fn came_to(&mut self, operation: OperationId, outcome: Outcome) -> Result<(), String> {
+        let Some(known) = self.outcomes.get(&operation) else {
+            self.outcomes.insert(operation, outcome);
+            return Ok(());
+        };
+        let applied = |outcome: &Outcome| matches!(outcome, Outcome::Applied(_));
+        if !applied(known) && !applied(&outcome) {
+            return Ok(());
+        }
+        self.counts.repeated += 1;
+        if *known == outcome {
+            return Ok(());
+        }
+        Err(format!(
+            "operation {operation} came to {known:?} and to {outcome:?}"
+        ))
+    }
 }

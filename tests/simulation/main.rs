@@ -68,6 +68,7 @@ fn seeds_break_no_rule() {
             totals.changes > 5 * count && totals.granted > 5 * count && totals.refused > count,
             "{totals:?}"
         );
+        assert!(totals.repeated > count, "{totals:?}");
         assert!(totals.forged > count && totals.reads > count, "{totals:?}");
     }
 }
@@ -91,4 +92,12 @@ fn a_decision_that_forgets_revocations_is_found() {
     let failure = (0..30).find_map(|seed| run(seed, Some(Bug::ForgottenRevocations)).0.err());
     let failure = failure.expect("no seed finds the planted bug");
     assert!(failure.what.contains("acknowledged as revoked"), "{failure}");
+}
+
+#[test]
+fn an_operation_whose_outcome_is_forgotten_is_found() {
+    let failure = (0..30).find_map(|seed| run(seed, Some(Bug::ForgottenOutcomes)).0.err());
+    let failure = failure.expect("no seed finds the planted bug");
+    println!("{failure}");
+    assert!(failure.what.contains("came to"), "{failure}");
 }

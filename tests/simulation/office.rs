@@ -7,7 +7,7 @@ use std::sync::Arc;
 use conclave::actors::application::KeystoreApplication;
 use conclave::authorization::{ChainCache, Policy};
 use conclave::identifier::OperationId;
-use conclave::keystore::{Command, Entry, Statement};
+use conclave::keystore::{Command, Entry, Statement, layout};
 use conclave::membership::{Member, Membership};
 use conclave::operation::judge::Rules;
 use conclave_consensus::{Application, GroupId, Halt, NodeId, Restricts, StateTransaction};
@@ -25,6 +25,8 @@ pub(crate) enum Bug {
     UncheckedEndorsements,
     /// A holder decides without looking at revocations.
     ForgottenRevocations,
+    /// Apply does not keep what an operation came to.
+    ForgottenOutcomes,
 }
 
 pub(crate) struct Office {
@@ -99,6 +101,7 @@ impl Cluster for Office {
                 real,
                 nodes: self.nodes,
             }),
+            Some(Bug::ForgottenOutcomes) => Arc::new(Forgetful(real)),
             _ => Arc::new(real),
         }
     }
@@ -163,5 +166,27 @@ impl Application for Credulous {
         });
         self.real
             .apply(group, index, believed.as_deref().unwrap_or(entry), state)
+    }
+}
+
+/// Apply as it would be if it did not keep what operations came to.
+struct Forgetful(KeystoreApplication);
+
+impl Application for Forgetful {
+    fn restricts(&self, group: GroupId, entry: &[u8]) -> Restricts {
+        self.0.restricts(group, entry)
+    }
+
+    fn apply(
+        &self,
+        group: GroupId,
+        index: u64,
+        entry: &[u8],
+        state: &mut StateTransaction<'_>,
+    ) -> Result<Vec<u8>, Halt> {
+        if let Ok(entry) = Entry::decode(entry) {
+            state.delete(layout::operation(&entry.statement.operation));
+        }
+        self.0.apply(group, index, entry, state)
     }
 }
