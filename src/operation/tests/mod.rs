@@ -135,6 +135,7 @@ impl Desk {
                 public_url: URL.into(),
                 policy: Policy::new(AUTHORITY),
                 cluster: CLUSTER,
+                groups: 2,
                 meter_admins: None,
                 chains: ChainCache::new(64),
             },
