@@ -77,3 +77,25 @@ impl CapabilityArguments {
             .transpose()
     }
 }
+
+/// Who calls which server, by which right: what every command about keystores and keys takes.
+#[derive(Args, Clone, Debug)]
+pub struct CallerArguments {
+    /// Where.
+    #[command(flatten)]
+    pub server: ServerArguments,
+    /// Who.
+    #[command(flatten)]
+    pub identity: IdentityArguments,
+    /// By which right.
+    #[command(flatten)]
+    pub capability: CapabilityArguments,
+}
+
+impl CallerArguments {
+    /// Reads the files, and makes a client.
+    pub(crate) fn open(&self) -> Result<(Client, Identity, Option<Capability>), Failure> {
+        let (identity, capability) = (self.identity.load()?, self.capability.load()?);
+        Ok((self.server.client()?, identity, capability))
+    }
+}

@@ -1,6 +1,6 @@
 //! `conclave key`: generate keys and use them. The keys stay in the cluster; results are printed as base64url.
 
-use crate::cli::connection::{CapabilityArguments, IdentityArguments, ServerArguments};
+use crate::cli::connection::CallerArguments;
 use crate::cli::output::{EXIT_CODES, Facts, Failure, finish};
 use crate::client::call::KeyParameters;
 use base64::Engine as _;
@@ -55,11 +55,7 @@ enum Action {
 #[derive(Args, Debug)]
 struct GenerateArguments {
     #[command(flatten)]
-    server: ServerArguments,
-    #[command(flatten)]
-    identity: IdentityArguments,
-    #[command(flatten)]
-    capability: CapabilityArguments,
+    caller: CallerArguments,
     /// URL of the keystore
     keystore: String,
     /// ed25519, x25519, or a WebKMS key type
@@ -82,11 +78,7 @@ struct GenerateArguments {
 #[derive(Args, Debug)]
 struct GetArguments {
     #[command(flatten)]
-    server: ServerArguments,
-    #[command(flatten)]
-    identity: IdentityArguments,
-    #[command(flatten)]
-    capability: CapabilityArguments,
+    caller: CallerArguments,
     /// URL of the key
     key: String,
     /// Print JSON (what is printed is JSON in any case)
@@ -97,11 +89,7 @@ struct GetArguments {
 #[derive(Args, Debug)]
 struct SignArguments {
     #[command(flatten)]
-    server: ServerArguments,
-    #[command(flatten)]
-    identity: IdentityArguments,
-    #[command(flatten)]
-    capability: CapabilityArguments,
+    caller: CallerArguments,
     /// URL of the key
     key: String,
     /// Text to sign; without --data and --file, stdin is signed
@@ -118,11 +106,7 @@ struct SignArguments {
 #[derive(Args, Debug)]
 struct DeriveArguments {
     #[command(flatten)]
-    server: ServerArguments,
-    #[command(flatten)]
-    identity: IdentityArguments,
-    #[command(flatten)]
-    capability: CapabilityArguments,
+    caller: CallerArguments,
     /// URL of the key
     key: String,
     /// The other side's public key
@@ -162,9 +146,7 @@ fn key_type(name: &str) -> &str {
 }
 
 async fn generate(arguments: GenerateArguments) -> Result<Facts, Failure> {
-    let identity = arguments.identity.load()?;
-    let capability = arguments.capability.load()?;
-    let client = arguments.server.client()?;
+    let (client, identity, capability) = arguments.caller.open()?;
     let parameters = KeyParameters {
         key_type: key_type(&arguments.key_type).to_owned(),
         max_capability_chain_length: arguments.max_chain_length,
@@ -179,9 +161,7 @@ async fn generate(arguments: GenerateArguments) -> Result<Facts, Failure> {
 }
 
 async fn get(arguments: GetArguments) -> Result<Facts, Failure> {
-    let identity = arguments.identity.load()?;
-    let capability = arguments.capability.load()?;
-    let client = arguments.server.client()?;
+    let (client, identity, capability) = arguments.caller.open()?;
     let description = client
         .get_key(&identity, &arguments.key, capability.as_ref())
         .await?;
@@ -189,9 +169,7 @@ async fn get(arguments: GetArguments) -> Result<Facts, Failure> {
 }
 
 async fn sign(arguments: SignArguments) -> Result<Facts, Failure> {
-    let identity = arguments.identity.load()?;
-    let capability = arguments.capability.load()?;
-    let client = arguments.server.client()?;
+    let (client, identity, capability) = arguments.caller.open()?;
     let data = match (arguments.data, arguments.file) {
         (Some(text), _) => text.into_bytes(),
         (None, Some(path)) => {
@@ -223,9 +201,7 @@ fn read(source: impl Read) -> io::Result<Vec<u8>> {
 }
 
 async fn derive(arguments: DeriveArguments) -> Result<Facts, Failure> {
-    let identity = arguments.identity.load()?;
-    let capability = arguments.capability.load()?;
-    let client = arguments.server.client()?;
+    let (client, identity, capability) = arguments.caller.open()?;
     let public_type = match arguments.public_key_type {
         Some(name) => key_type(&name).to_owned(),
         None => {

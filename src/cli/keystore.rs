@@ -1,6 +1,6 @@
 //! `conclave keystore`: create, read, list and change keystores.
 
-use crate::cli::connection::{CapabilityArguments, IdentityArguments, ServerArguments};
+use crate::cli::connection::{CallerArguments, IdentityArguments, ServerArguments};
 use crate::cli::output::{EXIT_CODES, Facts, Failure, finish};
 use crate::client::call::one_or_many;
 use clap::{Args, Subcommand};
@@ -67,11 +67,7 @@ struct CreateArguments {
 #[derive(Args, Debug)]
 struct GetArguments {
     #[command(flatten)]
-    server: ServerArguments,
-    #[command(flatten)]
-    identity: IdentityArguments,
-    #[command(flatten)]
-    capability: CapabilityArguments,
+    caller: CallerArguments,
     /// URL of the keystore
     keystore: String,
     /// Print JSON (what is printed is JSON in any case)
@@ -96,11 +92,7 @@ struct ListArguments {
 #[derive(Args, Debug)]
 struct UpdateArguments {
     #[command(flatten)]
-    server: ServerArguments,
-    #[command(flatten)]
-    identity: IdentityArguments,
-    #[command(flatten)]
-    capability: CapabilityArguments,
+    caller: CallerArguments,
     /// URL of the keystore
     keystore: String,
     /// New controllers, all of them; repeatable
@@ -158,9 +150,7 @@ async fn create(arguments: CreateArguments) -> Result<Facts, Failure> {
 }
 
 async fn get(arguments: GetArguments) -> Result<Facts, Failure> {
-    let identity = arguments.identity.load()?;
-    let capability = arguments.capability.load()?;
-    let client = arguments.server.client()?;
+    let (client, identity, capability) = arguments.caller.open()?;
     let config = client
         .get_keystore(&identity, &arguments.keystore, capability.as_ref())
         .await?;
@@ -178,9 +168,7 @@ async fn list(arguments: ListArguments) -> Result<Facts, Failure> {
 }
 
 async fn update(arguments: UpdateArguments) -> Result<Facts, Failure> {
-    let identity = arguments.identity.load()?;
-    let capability = arguments.capability.load()?;
-    let client = arguments.server.client()?;
+    let (client, identity, capability) = arguments.caller.open()?;
     let stored = client
         .get_keystore(&identity, &arguments.keystore, capability.as_ref())
         .await?;
