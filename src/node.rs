@@ -299,7 +299,6 @@ impl Node {
             signing_key,
             envelope_key: EnvelopeKey::from_bytes(&material.identity.envelope_secret().to_bytes()),
             consensus,
-            groups: config.groups,
             network,
             shares: Arc::new(shares),
             audit,

@@ -227,7 +227,12 @@ pub fn group_of(parts: &Parts, request: &Examined, operation: &OperationId) -> G
     match &request.route {
         Route::CreateKeystore => {
             let (cluster, name) = (&parts.membership.cluster, &request.authenticated.name);
-            parts.group_of(&LocalId::of_new_keystore(cluster, operation, name, parts.groups))
+            parts.group_of(&LocalId::of_new_keystore(
+                cluster,
+                operation,
+                name,
+                parts.rules.groups,
+            ))
         }
         route => match route.keystore().and_then(|named| named.id) {
             Some(keystore) => parts.group_of(&keystore),
@@ -277,7 +282,7 @@ async fn settled(
     let deadline = Instant::now() + PATIENCE;
     for (number, index) in asked.needs.iter().take(4) {
         let needed = GroupId(*number);
-        if number >= &parts.groups {
+        if number >= &parts.rules.groups {
             return Err(Abstention::Behind);
         }
         parts

@@ -50,8 +50,6 @@ pub struct Parts {
     pub envelope_key: EnvelopeKey,
     /// Raft.
     pub consensus: Consensus,
-    /// Number of Raft groups.
-    pub groups: u32,
     /// The other nodes.
     pub network: Arc<dyn Network>,
     /// Sealed shares.
@@ -153,7 +151,7 @@ impl Parts {
 
     /// The group of a keystore: 1 to G-1.
     pub fn group_of(&self, keystore: &LocalId) -> GroupId {
-        GroupId(keystore.group(self.groups))
+        GroupId(keystore.group(self.rules.groups))
     }
 
     /// The scope of a keystore in its group.

@@ -11,7 +11,7 @@ use actix::prelude::*;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::coordinator::{Work, busy_node};
+use super::coordinator::{Work, busy};
 use super::examined::Examined;
 use super::holder;
 use super::keystore::{Ask, KeystoreActor, MAILBOX};
@@ -90,7 +90,7 @@ impl Registry {
                     answer,
                 },
             )?;
-            return answered.await.unwrap_or_else(|_| Err(busy_node()));
+            return answered.await.unwrap_or_else(|_| Err(busy()));
         }
         let now = self
             .parts
@@ -100,7 +100,7 @@ impl Registry {
             let parts = self.parts.clone();
             move || Examined::of_client(&request, &parts.rules, now)
         };
-        let request = Arc::new(self.parts.pool.run(examine).await.map_err(|_| busy_node())??);
+        let request = Arc::new(self.parts.pool.run(examine).await.map_err(|_| busy())??);
         match request.route.keystore().and_then(|named| named.id) {
             Some(id) => {
                 let (answer, answered) = oneshot::channel();
@@ -112,7 +112,7 @@ impl Registry {
                         answer,
                     },
                 )?;
-                answered.await.unwrap_or_else(|_| Err(busy_node()))
+                answered.await.unwrap_or_else(|_| Err(busy()))
             }
             None => Work::new(&self.parts, request, addresses).serve().await,
         }
@@ -158,14 +158,14 @@ impl Registry {
             // Always by the address that is kept: actix lets every clone of it put one message beyond the bound.
             match self.actor(&mut actors, id).try_send(ask) {
                 Ok(()) => return Ok(()),
-                Err(SendError::Full(_)) => return Err(busy_node()),
+                Err(SendError::Full(_)) => return Err(busy()),
                 Err(SendError::Closed(unsent)) => {
                     actors.remove(&id);
                     ask = unsent;
                 }
             }
         }
-        Err(busy_node())
+        Err(busy())
     }
 
     fn actor<'a>(&self, actors: &'a mut Actors, id: LocalId) -> &'a Addr<KeystoreActor> {

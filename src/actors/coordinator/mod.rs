@@ -213,10 +213,6 @@ pub(crate) async fn confirm_group(parts: &Parts, group: GroupId) -> Result<(), P
 }
 
 /// 503: this node has no room.
-pub fn busy_node() -> Problem {
-    busy()
-}
-
 pub(crate) fn busy() -> Problem {
     Problem::unavailable("This node is overloaded or not ready; try again, or another node.")
 }

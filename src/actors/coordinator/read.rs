@@ -50,7 +50,7 @@ pub(super) async fn show(work: &Work) -> Result<Reply, Problem> {
 async fn list(work: &Work, controller: &str) -> Result<Reply, Problem> {
     let parts = &work.parts;
     let mut found = Vec::new();
-    let groups: Vec<_> = (1..parts.groups).map(conclave_consensus::GroupId).collect();
+    let groups: Vec<_> = (1..parts.rules.groups).map(conclave_consensus::GroupId).collect();
     futures::future::try_join_all(groups.iter().map(|group| confirm_group(parts, *group))).await?;
     for group in groups {
         let view = parts.consensus.view(group).map_err(|_| busy())?;

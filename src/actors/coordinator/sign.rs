@@ -247,7 +247,12 @@ async fn two_rounds(
     let mut mine = None;
     if let Some(own) = own {
         let frame = frame(&work.request.encoded, 0, parts.node);
-        let (nonces, public) = frost::commit(&own.share, &frame, &mut OsRng).map_err(|_| busy())?;
+        let drawn = {
+            let own = own.clone();
+            move || frost::commit(&own.share, &frame, &mut OsRng)
+        };
+        let drawn = parts.pool.run(drawn).await.map_err(|_| busy())?;
+        let (nonces, public) = drawn.map_err(|_| busy())?;
         list.insert(own.share.index(), encode(&public));
         mine = Some((own.clone(), nonces));
     }

@@ -175,7 +175,7 @@ async fn idle_groups(parts: &Arc<Parts>, now: u64) {
 /// A share is live when the replicated state names its ceremony. One that no key names is an orphan once the
 /// group's applied time is past the ceremony's life: then no entry can name it any more.
 fn settle(parts: &Parts) -> Result<(), String> {
-    let latest = (1..parts.groups)
+    let latest = (1..parts.rules.groups)
         .filter_map(|group| applied_time(parts, GroupId(group)))
         .max()
         .unwrap_or(0);

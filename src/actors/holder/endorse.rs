@@ -72,7 +72,7 @@ pub(crate) fn sign(
 
 /// Endorses that time passes in an idle group: only this member's own clock stands behind it.
 pub(super) async fn time(parts: &Arc<Parts>, from: u64, group: u32, operation: OperationId) -> Answer {
-    if operation.node != from || group >= parts.groups {
+    if operation.node != from || group >= parts.rules.groups {
         return Answer::Misfit("a time entry of another node's, or of no group".into());
     }
     match parts.now() {

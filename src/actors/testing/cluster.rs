@@ -378,7 +378,6 @@ fn node(
         signing_key,
         envelope_key,
         consensus,
-        groups: GROUPS,
         network,
         shares: Arc::new(shares),
         audit,
