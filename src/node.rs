@@ -311,6 +311,7 @@ impl Node {
             nonces: Mutex::default(),
             answers: Mutex::default(),
             open_keys: Mutex::new(HashMap::new()),
+            wake: doors.wake(),
             metrics: RequestMetrics::register(metrics),
             started,
             #[cfg(test)]
@@ -326,7 +327,7 @@ impl Node {
         let arbiters = vec![Arbiter::new().handle()];
         let registry = Arc::new(Registry::new(parts.clone(), arbiters));
         doors.open(registry.clone());
-        tokio::spawn(upkeep::deliveries(parts.clone(), doors.wake()));
+        tokio::spawn(upkeep::deliveries(parts.clone()));
         tokio::spawn(upkeep::chores(parts.clone()));
         status.count(metrics, &parts, &registry);
         Ok(Self { parts, registry })

@@ -14,6 +14,7 @@ use conclave_threshold::{Commitment, KeyShare};
 use conclave_transport::{CallError, Network};
 use ed25519_dalek::SigningKey;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::answers::Answers;
 use super::ceremonies::Ceremonies;
@@ -74,6 +75,8 @@ pub struct Parts {
     pub answers: Mutex<Answers>,
     /// Opened keys.
     pub open_keys: Mutex<HashMap<ShareId, Arc<OpenKey>>>,
+    /// Wakes the task that fetches shares: a link came up, or a share is missed.
+    pub wake: Arc<Notify>,
     /// Counters and histograms.
     pub metrics: Metrics,
     /// Start of the monotonic clock.
@@ -184,7 +187,10 @@ impl Parts {
         if let Some(open) = self.open_keys.lock().get(&id) {
             return Ok(open.clone());
         }
-        let sealed = self.shares.get(&id)?.ok_or(OpenError::NoShare)?;
+        let Some(sealed) = self.shares.get(&id)? else {
+            self.wake.notify_one();
+            return Err(OpenError::NoShare);
+        };
         let share = KeyShare::from_bytes(sealed.expose()).map_err(|_| OpenError::Unfit)?;
         let commitment: Commitment =
             postcard::from_bytes(&record.commitment).map_err(|_| OpenError::Unfit)?;

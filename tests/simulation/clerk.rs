@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use conclave::actors::denials::Denials;
+use conclave::actors::denials::{self, Life};
 use conclave::authorization::{Authenticated, RawRequest, authenticate};
 use conclave::identifier::{LocalId, OperationId};
 use conclave::keystore::command::GeneratedKey;
@@ -26,6 +26,9 @@ use crate::history::History;
 use crate::office::member_key;
 
 mod leader;
+
+/// No worker finishes here what a coordinator left: nothing is kept for that.
+type Denials = denials::Denials<()>;
 
 const METERS: GroupId = GroupId(0);
 const KEYSTORES: GroupId = GroupId(1);
@@ -334,9 +337,12 @@ impl Clerk {
             state_version: judgement.state_version,
             chain: judgement.chain,
         };
-        let dead = (authenticated.expires + 300) * 1_000;
+        let life = Life {
+            since: wall(node.now()),
+            until: (authenticated.expires + 300) * 1_000,
+        };
         self.denials
-            .endorsed(operation, &statement.command, judgement.state_version, dead);
+            .endorsed(operation, &statement.command, judgement.state_version, (), life);
         let endorsement = statement.endorse(node.id(), &member_key(node.id()), wall(node.now()));
         node.send(
             from,

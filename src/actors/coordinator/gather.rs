@@ -19,6 +19,13 @@ use crate::problem::Problem;
 const IMPATIENCE: Duration = Duration::from_millis(400);
 /// Longest wait for one holder.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Waits before those that could not contribute are asked again, together less than a nonce pair lives.
+const PAUSES: [Duration; 4] = [
+    Duration::from_millis(50),
+    Duration::from_millis(150),
+    Duration::from_millis(400),
+    Duration::from_millis(1_000),
+];
 /// Attempts that one holder accepts of one operation.
 const MAX_ATTEMPTS: u8 = 4;
 
@@ -38,6 +45,8 @@ pub(super) struct Holders {
     /// Those that lied, refused or did not answer: not asked again for this request.
     excluded: BTreeSet<u64>,
     tolerated: usize,
+    /// Pauses taken so far.
+    paused: usize,
 }
 
 impl Holders {
@@ -61,6 +70,7 @@ impl Holders {
             refusals: Vec::new(),
             excluded: BTreeSet::new(),
             tolerated,
+            paused: 0,
         }
     }
 
@@ -102,7 +112,7 @@ impl Holders {
         F: Future<Output = Result<(T, Call), Problem>>,
     {
         self.refill(work);
-        let mut gathered = Vec::new();
+        let mut gathered: Vec<(u64, T, Answer)> = Vec::new();
         let mut asked = FuturesUnordered::new();
         loop {
             while gathered.len() + asked.len() < count {
@@ -110,7 +120,13 @@ impl Holders {
                 asked.push(send(work, node, ask(node, attempt)));
             }
             if asked.is_empty() {
-                return Err(self.failure());
+                if !self.pause(work).await {
+                    return Err(self.failure());
+                }
+                self.refill(work);
+                self.left
+                    .retain(|node| gathered.iter().all(|(other, ..)| other != node));
+                continue;
             }
             let next = match tokio::time::timeout(IMPATIENCE, asked.next()).await {
                 Ok(next) => next,
@@ -153,6 +169,19 @@ impl Holders {
             if work.left().is_zero() {
                 return Err(self.failure());
             }
+        }
+    }
+
+    /// Nobody is left to ask. Around a node's death or return the rest may only be able in a moment: a link comes up,
+    /// a fence falls, a share arrives. `false` when enough time was given.
+    async fn pause(&mut self, work: &Work) -> bool {
+        match PAUSES.get(self.paused) {
+            Some(pause) if work.left() > *pause + PATIENCE => {
+                self.paused += 1;
+                tokio::time::sleep(*pause).await;
+                true
+            }
+            _ => false,
         }
     }
 

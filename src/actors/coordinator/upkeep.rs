@@ -1,5 +1,5 @@
 //! What a node does without being asked: fetch the shares of keys that were born while it was away, destroy shares
-//! that no key refers to, let time pass in idle groups, forget what has expired.
+//! that no key refers to, let time pass in idle groups, finish what a dead coordinator left, forget what has expired.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,9 +7,9 @@ use std::time::Duration;
 use conclave_consensus::GroupId;
 use conclave_shares::ShareId;
 use conclave_threshold::{Commitment, envelope};
-use tokio::sync::Notify;
 
-use super::change::pass_time;
+use super::change::{self, pass_time};
+use super::{Work, rests_on_state};
 use crate::actors::holder::{Sealed, key_name, session_of};
 use crate::actors::parts::Parts;
 use crate::actors::wire::{Answer, Call, ShareName};
@@ -25,15 +25,15 @@ const CHORES: Duration = Duration::from_secs(5);
 const IDLE: u64 = 60_000;
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Fetches envelopes from every peer: at once when `wake` says that a link came up, and now and then.
-pub async fn deliveries(parts: Arc<Parts>, wake: Arc<Notify>) {
+/// Fetches envelopes from every peer: at once when a link came up or a share is missed, and now and then.
+pub async fn deliveries(parts: Arc<Parts>) {
     loop {
         for member in &parts.membership.members {
             if member.node != parts.node && parts.network.connected(member.node) {
                 fetch(&parts, member.node).await;
             }
         }
-        let _ = tokio::time::timeout(DELIVERY, wake.notified()).await;
+        let _ = tokio::time::timeout(DELIVERY, parts.wake.notified()).await;
     }
 }
 
@@ -143,6 +143,7 @@ pub async fn chores(parts: Arc<Parts>) {
             let moment = parts.moment(now);
             parts.replays.lock().advance(moment);
             idle_groups(&parts, now).await;
+            orphans(&parts, now).await;
         }
         let settled = tokio::task::spawn_blocking({
             let parts = parts.clone();
@@ -169,6 +170,25 @@ async fn idle_groups(parts: &Arc<Parts>, now: u64) {
         {
             tracing::debug!(group = %status.group, reason = problem.message, "no entry of time");
         }
+    }
+}
+
+/// Finishes the revocations and removals that this member endorsed and whose coordinator died: their client signed
+/// them and got no answer, so that they are to be made, or refused, and not half of each.
+pub(crate) async fn orphans(parts: &Arc<Parts>, now: u64) {
+    let orphans = parts.denials.lock().orphans(now);
+    for (keystore, operation, request) in orphans {
+        let finished = change::apply(&Work::new(parts, request, Arc::from([]))).await;
+        match finished {
+            Ok(_) => tracing::info!(%keystore, "a change whose coordinator died was finished here"),
+            // Confirmed: made already, or never to be made. What the state says holds everywhere.
+            Err(problem) if rests_on_state(&problem) => {}
+            Err(problem) => {
+                tracing::debug!(%keystore, reason = problem.message, "a change is left for later");
+                continue;
+            }
+        }
+        parts.denials.lock().decided(&keystore, &operation);
     }
 }
 

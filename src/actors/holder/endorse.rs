@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{asked, examine};
 use crate::actors::decide::{Decided, Purpose, decide};
+use crate::actors::denials::Life;
 use crate::actors::examined::Examined;
 use crate::actors::parts::Parts;
 use crate::actors::wire::{Abstention, Answer, Forwarded};
@@ -57,16 +58,21 @@ pub(crate) fn statement(
 /// Signs it, and denies from now on what it denies.
 pub(crate) fn sign(
     parts: &Parts,
-    request: &Examined,
+    request: &Arc<Examined>,
     decided: &Decided,
     statement: &Statement,
 ) -> crate::keystore::Endorsement {
-    let version = decided.judgement.state_version;
-    let until = request.dead_after();
-    parts
-        .denials
-        .lock()
-        .endorsed(statement.operation, &statement.command, version, until);
+    let life = Life {
+        since: decided.now,
+        until: request.dead_after(),
+    };
+    parts.denials.lock().endorsed(
+        statement.operation,
+        &statement.command,
+        decided.judgement.state_version,
+        request.clone(),
+        life,
+    );
     statement.endorse(parts.node, &parts.signing_key, decided.now)
 }
 

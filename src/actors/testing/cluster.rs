@@ -390,6 +390,7 @@ fn node(
         nonces: Mutex::default(),
         answers: Mutex::default(),
         open_keys: Mutex::new(HashMap::new()),
+        wake: doors.wake(),
         metrics: Metrics::register(&telemetry::Metrics::new()),
         started: Instant::now(),
         passed: AtomicU64::new(0),
@@ -404,7 +405,7 @@ fn node(
     let arbiter = Arbiter::new().handle();
     let registry = Arc::new(Registry::new(parts.clone(), vec![arbiter.clone()]));
     doors.open(registry.clone());
-    tokio::spawn(upkeep::deliveries(parts.clone(), doors.wake()));
+    tokio::spawn(upkeep::deliveries(parts.clone()));
     tokio::spawn(upkeep::chores(parts.clone()));
     Node {
         parts,

@@ -6,6 +6,7 @@ use serde_json::json;
 use super::client::{Client, furnished, status};
 use super::cluster::{Cluster, run};
 use super::malicious_coordinator::{commitments, encoded, forwarded};
+use crate::actors::coordinator::upkeep;
 use crate::actors::wire::{Answer, Call};
 use crate::authorization::issue::Capability;
 use crate::keystore::query;
@@ -175,6 +176,47 @@ fn a_denial_binds_a_member_from_which_the_entry_is_kept() {
             assert!(
                 matches!(later, Answer::Refused(_)),
                 "{what}: not refused by the entry"
+            );
+        }
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn a_change_whose_coordinator_died_is_finished_by_a_member_that_endorsed_it() {
+    run(async {
+        let cluster = Cluster::start(3).await;
+        let (alice, carol) = (Client::new(), Client::new());
+        let keystore = alice.keystore(cluster.node(1)).await;
+        let key = alice
+            .key(cluster.node(1), &keystore, super::client::ED25519)
+            .await;
+        let lent = alice.delegate(&keystore, &key, &carol, "urn:uuid:lent");
+        let by_carol = |message: &[u8]| carol.sign_by(Capability::Delegated(&lent), &key, message, 0);
+        cluster.catch_up(&keystore.id).await;
+
+        // Node 3 shows the revocation to node 1, and dies before it proposes it.
+        let dead = cluster.node(3);
+        let operation = dead.parts.next_operation();
+        let shown = Call::Endorse(forwarded(operation, &encoded(&alice.revoke(&keystore, &lent))));
+        assert!(matches!(dead.ask(1, &shown).await, Answer::Endorsed(_)));
+        assert_eq!(status(&cluster.node(1).serve(by_carol(b"there")).await), 403);
+        assert_eq!(status(&cluster.node(2).serve(by_carol(b"elsewhere")).await), 200);
+
+        let now = cluster.node(1).parts.now().unwrap();
+        upkeep::orphans(&cluster.node(1).parts, now + 20_000).await;
+        cluster.catch_up(&keystore.id).await;
+        for node in cluster.nodes() {
+            let view = node
+                .parts
+                .consensus
+                .view(node.parts.group_of(&keystore.id))
+                .unwrap();
+            assert!(query::revoked(&view, &keystore.id, "urn:uuid:lent", &alice.did).unwrap());
+            assert_eq!(status(&node.serve(by_carol(b"after")).await), 403);
+            assert!(
+                !node.parts.denials.lock().concern(&keystore.id),
+                "nothing is left open"
             );
         }
         cluster.stop().await;
