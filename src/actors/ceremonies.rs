@@ -1,19 +1,27 @@
 //! Generations that this node takes part in, by ceremony id: bounded in number and in time. What happens between
 //! rounds is nobody's but the threshold crate's; this file keeps it and throws it away.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use conclave_threshold::Session;
 use conclave_threshold::dkg::Participant;
 
+use super::conduct::Conduct;
 use super::decide::Weighed;
-use super::wire::Beginning;
+use super::wire::{Answer, Beginning, Round};
 use crate::identifier::OperationId;
 
 /// Longest life of a ceremony.
 const LIFE: Duration = Duration::from_secs(10);
+/// How often old ones are looked for.
+const SWEEP: Duration = Duration::from_secs(1);
 /// Most ceremonies at once.
 const MAX: usize = 1_024;
+
+/// Names a ceremony: a hash of everything that its participants agree on.
+pub type Id = [u8; 32];
 
 /// One generation as its participant sees it.
 pub struct Ceremony {
@@ -57,30 +65,42 @@ impl Ceremony {
     }
 }
 
-/// What became of a ceremony that is no longer under way.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Past {
-    Finished,
-    Failed,
+/// What stays of a ceremony beside the protocol's state: for others that ask what this node said.
+struct Record {
+    coordinator: u64,
+    operation: OperationId,
+    session: Arc<Session>,
+    asked: BTreeMap<Round, [u8; 32]>,
+    said: BTreeMap<Round, Answer>,
+    begun: Instant,
 }
 
 /// All of them.
 #[derive(Default)]
 pub struct Ceremonies {
-    under_way: HashMap<[u8; 32], Ceremony>,
-    past: HashMap<[u8; 32], (Past, Instant)>,
+    /// How members behave in them.
+    pub conduct: Conduct,
+    under_way: HashMap<Id, Ceremony>,
+    records: HashMap<Id, Record>,
+    swept: Option<Instant>,
 }
-
-/// A shared place to take a ceremony from.
-pub type Id = [u8; 32];
 
 impl Ceremonies {
     /// Begins one; `false` if there are too many or it is known already.
     pub fn begin(&mut self, id: Id, ceremony: Ceremony) -> bool {
         self.sweep();
-        if self.under_way.len() >= MAX || self.under_way.contains_key(&id) || self.past.contains_key(&id) {
+        if self.under_way.len() >= MAX || self.records.contains_key(&id) {
             return false;
         }
+        let record = Record {
+            coordinator: ceremony.coordinator,
+            operation: ceremony.operation,
+            session: ceremony.participant.session().clone(),
+            asked: BTreeMap::new(),
+            said: BTreeMap::new(),
+            begun: ceremony.begun,
+        };
+        self.records.insert(id, record);
         self.under_way.insert(id, ceremony);
         true
     }
@@ -101,28 +121,51 @@ impl Ceremonies {
         }
     }
 
-    /// It is over, well or not.
-    pub fn over(&mut self, id: Id, finished: bool) {
-        self.under_way.remove(&id);
-        self.past.insert(
-            id,
-            (
-                if finished { Past::Finished } else { Past::Failed },
-                Instant::now(),
-            ),
-        );
+    /// Keeps a digest of what this node was first asked in a round, and what it said.
+    pub fn say(&mut self, id: &Id, round: Round, asked: [u8; 32], said: &Answer) {
+        if let Some(record) = self.records.get_mut(id) {
+            record.asked.entry(round).or_insert(asked);
+            record.said.entry(round).or_insert_with(|| said.clone());
+        }
     }
 
-    /// Whether this node itself refused or failed the ceremony.
-    pub fn failed(&self, id: &Id) -> bool {
-        matches!(self.past.get(id), Some((Past::Failed, _)))
+    /// Whether this node was asked exactly this in a round.
+    pub fn was_asked(&self, id: &Id, round: Round, asked: &[u8; 32]) -> bool {
+        let record = self.records.get(id);
+        record.and_then(|record| record.asked.get(&round)) == Some(asked)
+    }
+
+    /// The ceremony that a question began.
+    pub fn begun_by(&self, asked: &[u8; 32]) -> Option<Id> {
+        let begun = |record: &Record| record.asked.get(&Round::Hash) == Some(asked);
+        self.records
+            .iter()
+            .find_map(|(id, record)| begun(record).then_some(*id))
+    }
+
+    /// What this node said in a round of a ceremony that it is or was in.
+    pub fn said(&self, id: &Id, round: Round) -> Option<Answer> {
+        self.records.get(id)?.said.get(&round).cloned()
+    }
+
+    /// Who coordinates a ceremony that this node is or was in.
+    pub fn coordinator(&self, id: &Id) -> Option<u64> {
+        self.records.get(id).map(|record| record.coordinator)
+    }
+
+    /// The session and operation of a ceremony that `coordinator` runs and this node is or was in.
+    pub fn session(&self, id: &Id, coordinator: u64) -> Option<(Arc<Session>, OperationId)> {
+        let record = self.records.get(id)?;
+        (record.coordinator == coordinator).then(|| (record.session.clone(), record.operation))
     }
 
     fn sweep(&mut self) {
+        if self.swept.is_some_and(|swept| swept.elapsed() < SWEEP) {
+            return;
+        }
+        self.swept = Some(Instant::now());
         self.under_way
             .retain(|_, ceremony| ceremony.begun.elapsed() < LIFE);
-        if self.past.len() > 4 * MAX {
-            self.past.retain(|_, (_, at)| at.elapsed() < 3 * LIFE);
-        }
+        self.records.retain(|_, record| record.begun.elapsed() < LIFE);
     }
 }

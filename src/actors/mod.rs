@@ -7,6 +7,7 @@
 pub mod answers;
 pub mod application;
 pub mod ceremonies;
+pub mod conduct;
 pub mod coordinator;
 pub mod crypto_pool;
 pub mod decide;

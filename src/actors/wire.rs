@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::ceremonies;
+use super::conduct::Abort;
 use crate::identifier::{LocalId, OperationId};
 use crate::keystore::{Endorsement, Statement};
 use crate::problem::Problem;
@@ -46,13 +48,19 @@ pub enum Call {
     SignShare(OperationId, u8, BTreeMap<u16, Vec<u8>>),
     /// A partial Diffie-Hellman result with its proof.
     Derive(Forwarded),
-    /// Generation, first round.
-    Begin(Forwarded, Beginning),
-    /// Generation, a later round: everybody's messages of the round before, by share index.
-    Continue([u8; 32], Round, BTreeMap<u16, Vec<u8>>),
-    /// Would you take part in this ceremony of this group? Asked before signing a transcript that leaves the asked
-    /// member out.
-    Standing([u8; 32], u32),
+    /// Generation, first round; with why the operation's earlier attempts ended, [`MAX_ABORTS`] at most.
+    Begin(Forwarded, Beginning, Vec<Abort>),
+    /// Generation, a later round: everybody's messages of the round before, by share index. The answer is the
+    /// message of `Round`, which is not the first.
+    Continue(ceremonies::Id, Round, BTreeMap<u16, Vec<u8>>),
+    /// Asks a participant to put this question, which the asked one got itself, to another one, which gave the
+    /// coordinator no answer. The answer is the other one's, or [`Answer::Standing`].
+    Witness(Box<Call>, u64),
+    /// A coordinator's question by way of another participant: [`Call::Begin`] or [`Call::Continue`].
+    Relayed(Box<Call>),
+    /// Would you take part in a generation for this operation, in this group? Asked before signing a transcript that
+    /// leaves the asked member out.
+    Standing(OperationId, u32),
     /// Envelopes that are kept for the asking member, after this share.
     Envelopes(Option<ShareName>),
     /// The asking member has its share of this key on disk.
@@ -70,15 +78,20 @@ pub struct Beginning {
     pub configuration: u64,
 }
 
-/// Rounds of a generation after the first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Most aborts that a proposal brings.
+pub const MAX_ABORTS: usize = 16;
+
+/// Rounds of a generation, each called after what a participant says in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Round {
-    /// Everybody's hash; the answer is the package.
-    Packages,
-    /// Everybody's package; the answer is echo and envelopes.
+    /// The hash of its package.
+    Hash,
+    /// The package.
+    Package,
+    /// Echo and envelopes.
     Deal,
-    /// Everybody's envelopes; the answer is the signed outcome.
-    Finish,
+    /// The outcome, signed.
+    Outcome,
 }
 
 /// Names one share of one key in envelopes and confirmations.
@@ -110,10 +123,12 @@ pub enum Answer {
     /// To the last round: the outcome and this participant's signature over it. The coordinator believes only its
     /// own outcome, and every other participant's signature over that.
     Generated(Box<Statement>, Endorsement),
-    /// To [`Call::Standing`].
+    /// To a round of a generation: it ended for this participant.
+    Aborted(Box<Abort>),
+    /// To [`Call::Standing`] and [`Call::Witness`].
     Standing {
-        /// It is up and has refused or failed this ceremony itself, or is out of touch with the group and takes part
-        /// in none.
+        /// The member has taken no part in an attempt of this operation or has ended one, or it is out of touch with
+        /// the group and takes part in none.
         refused: bool,
     },
     /// To [`Call::Envelopes`]: (share, envelopes as kept).
@@ -190,7 +205,7 @@ impl Call {
             | Self::Cosign(forwarded, _)
             | Self::Commit(forwarded)
             | Self::Derive(forwarded)
-            | Self::Begin(forwarded, _) => Some(forwarded),
+            | Self::Begin(forwarded, ..) => Some(forwarded),
             _ => None,
         }
     }

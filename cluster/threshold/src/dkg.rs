@@ -108,6 +108,12 @@ pub(crate) fn is_wrong_by_itself<G: Group>(
     }
 }
 
+/// Whether `bytes` are what the participant `sender` signed for this round of this session, whatever they say: a
+/// coordinator hands on nothing else, so that a message that nobody signed is laid at its sender's door.
+pub fn is_signed<G: Group>(session: &Session, round: u8, sender: u16, bytes: &[u8]) -> bool {
+    message::open(session, round, sender, bytes, bound::<G>(session)).is_ok()
+}
+
 /// A round 2 payload of the right shape: one echo per participant, one envelope per other member.
 fn read_deal<G: Group>(session: &Session, dealer: u16, payload: &[u8]) -> Option<Deal> {
     let deal: Deal = message::decode_owned(payload)?;
@@ -171,7 +177,7 @@ impl<G: Group> Participant<G> {
     }
 
     /// The session that it runs in.
-    pub fn session(&self) -> &Session {
+    pub fn session(&self) -> &Arc<Session> {
         &self.session
     }
 

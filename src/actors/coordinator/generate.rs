@@ -1,19 +1,24 @@
 //! Generating a key: four rounds with every member that is there, then the entry that all participants signed.
 //! Who falls out means a new attempt without it; the key is born with a share for everybody all the same.
+//!
+//! A member that gives this node nothing is asked by the others as well, so that its fault is not this node's word.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::future::join_all;
 use serde_json::json;
 
+use super::blame::{Blame, Failed};
 use super::change::{no_quorum, rejected};
 use super::{Work, busy, propose_problem};
+use crate::actors::ceremonies;
+use crate::actors::conduct::Abort;
 use crate::actors::decide::Purpose;
-use crate::actors::holder::ceremony_id;
+use crate::actors::holder::{ceremony_id, convicted, says};
 use crate::actors::wire::{Answer, Beginning, Call, Round};
 use crate::identifier::LocalId;
-use crate::keystore::{Command, Endorsement, Entry, Outcome, Statement, query};
+use crate::keystore::{Endorsement, Entry, Outcome, Statement, query};
 use crate::operation::description::{describe, key_url};
 use crate::operation::judge::{Intent, NewKeyTerms};
 use crate::problem::Problem;
@@ -24,13 +29,15 @@ const ATTEMPTS: u8 = 8;
 /// Before everybody is asked again, times the attempt: links come and go at different moments on different nodes, and
 /// a ceremony is over sooner than they agree on who is there.
 const SETTLING: Duration = Duration::from_millis(50);
-/// Longest wait for a participant's round: it is left out after that.
+/// Longest wait for a participant's round.
 const ROUND: Duration = Duration::from_millis(1_500);
+/// The same for one that was silent before and answered a witness.
+const SLOW: Duration = Duration::from_millis(250);
 
 /// Why an attempt made no key.
 enum Fallen {
-    /// These nodes fell out: try without them.
-    Without(Vec<u64>),
+    /// Some did not go on.
+    Failed(Failed),
     /// More than may be wrong refused.
     Refused(Problem),
 }
@@ -38,16 +45,21 @@ enum Fallen {
 /// Generates a key and describes it.
 pub(super) async fn key(work: &Work) -> Result<Reply, Problem> {
     let parts = &work.parts;
-    let members = &parts.membership.members;
-    let mut left_out: Vec<u64> = Vec::new();
+    let members: BTreeSet<u64> = parts
+        .membership
+        .members
+        .iter()
+        .map(|member| member.node)
+        .collect();
+    let mut blame = Blame::new(parts.node, members.clone(), parts.membership.quorum());
     for attempt in 1..=ATTEMPTS {
         let weighed = work.weigh(Purpose::Endorse).await?;
         let Intent::Generate(terms) = weighed.judgement.intent.clone() else {
             return Err(Problem::malformed("This request generates no key."));
         };
         let there =
-            |node: &u64| !left_out.contains(node) && (*node == parts.node || parts.network.connected(*node));
-        let nodes: Vec<u64> = members.iter().map(|member| member.node).filter(there).collect();
+            |node: &u64| !blame.leaves_out(*node) && (*node == parts.node || parts.network.connected(*node));
+        let nodes: Vec<u64> = members.iter().copied().filter(there).collect();
         if nodes.len() < parts.membership.quorum() {
             return Err(no_quorum("take part in generating a key"));
         }
@@ -57,19 +69,11 @@ pub(super) async fn key(work: &Work) -> Result<Reply, Problem> {
             group: weighed.group,
             terms: &terms,
         };
-        let (statement, endorsements) = match ceremony.run(&nodes).await? {
+        let (statement, endorsements) = match ceremony.run(&nodes, blame.aborts()).await? {
             Ok(done) => done,
             Err(Fallen::Refused(problem)) => return Err(problem),
-            Err(Fallen::Without(fallen)) => {
-                tracing::warn!(
-                    ?fallen,
-                    attempt,
-                    "a generation starts again without those that fell out"
-                );
-                left_out.extend(fallen);
-                if members.len() - left_out.len() < parts.membership.quorum() {
-                    // So many cannot all be at fault: the keystore changed under the ceremony, or this node was slow.
-                    left_out.clear();
+            Err(Fallen::Failed(failed)) => {
+                if !blame.learn(failed) {
                     let pause = SETTLING * u32::from(attempt);
                     if work.left() < pause + ROUND {
                         return Err(busy());
@@ -127,9 +131,10 @@ struct Ceremony<'a> {
 }
 
 type Done = (Statement, Vec<Endorsement>);
+type Answers = BTreeMap<u64, Answer>;
 
 impl Ceremony<'_> {
-    async fn run(&self, nodes: &[u64]) -> Result<Result<Done, Fallen>, Problem> {
+    async fn run(&self, nodes: &[u64], aborts: Vec<Abort>) -> Result<Result<Done, Fallen>, Problem> {
         let parts = &self.work.parts;
         let mut participants = Vec::new();
         let mut unknown = Vec::new();
@@ -145,7 +150,7 @@ impl Ceremony<'_> {
             }
         }
         if !unknown.is_empty() {
-            return Ok(Err(Fallen::Without(unknown)));
+            return Ok(Err(Fallen::Failed(Failed::without(unknown))));
         }
         let start = parts.now().map_err(|_| busy())?;
         let beginning = Beginning {
@@ -155,106 +160,175 @@ impl Ceremony<'_> {
         };
         let forwarded = self.work.forwarded(self.attempt, self.group, nodes.to_vec());
         let id = ceremony_id(parts, &forwarded, self.terms, &beginning, &self.work.request.hash);
+        let begin = Call::Begin(forwarded, beginning, aborts);
+        Ok(self.rounds(id, nodes, begin).await)
+    }
 
-        let begin = Call::Begin(forwarded, beginning);
-        let mut messages = match self.round(nodes, |_| begin.clone()).await {
-            Ok(answers) => match by_index(parts, answers) {
-                Ok(messages) => messages,
-                Err(fallen) => return Ok(Err(fallen)),
-            },
-            Err(fallen) => return Ok(Err(fallen)),
-        };
-        for round in [Round::Packages, Round::Deal] {
-            let call = Call::Continue(id, round, messages);
-            messages = match self.round(nodes, |_| call.clone()).await {
-                Ok(answers) => match by_index(parts, answers) {
-                    Ok(messages) => messages,
-                    Err(fallen) => return Ok(Err(fallen)),
-                },
-                Err(fallen) => return Ok(Err(fallen)),
+    async fn rounds(&self, id: ceremonies::Id, nodes: &[u64], begin: Call) -> Result<Done, Fallen> {
+        let mut slow = BTreeSet::new();
+        let (mut round, mut call) = (Round::Hash, begin);
+        loop {
+            let answers = self.round(&id, round, nodes, &call, &mut slow).await?;
+            round = match round {
+                Round::Hash => Round::Package,
+                Round::Package => Round::Deal,
+                Round::Deal => Round::Outcome,
+                Round::Outcome => return self.signatures(answers),
             };
-        }
-        let call = Call::Continue(id, Round::Finish, messages);
-        match self.round(nodes, |_| call.clone()).await {
-            Ok(answers) => Ok(self.signatures(answers)),
-            Err(fallen) => Ok(Err(fallen)),
+            call = Call::Continue(id, round, self.by_index(answers));
         }
     }
 
-    /// Asks everybody; all must answer.
-    async fn round(&self, nodes: &[u64], call: impl Fn(u64) -> Call) -> Result<Vec<(u64, Answer)>, Fallen> {
+    /// Asks everybody; all must say something that they signed, to this node or to a witness.
+    async fn round(
+        &self,
+        id: &ceremonies::Id,
+        round: Round,
+        nodes: &[u64],
+        call: &Call,
+        slow: &mut BTreeSet<u64>,
+    ) -> Result<Answers, Fallen> {
         let parts = &self.work.parts;
-        let patience = ROUND.min(self.work.left());
         let asked = nodes.iter().map(|node| {
-            let call = call(*node);
-            async move { (*node, parts.ask(*node, &call, patience).await) }
+            let patience = if slow.contains(node) { SLOW } else { ROUND };
+            let patience = patience.min(self.work.left());
+            async move { (*node, parts.ask(*node, call, patience).await) }
         });
-        let (mut answers, mut fallen, mut refusals) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut said, mut failed, mut refusals) = (Answers::new(), Failed::default(), Vec::new());
         for (node, answer) in join_all(asked).await {
             match answer {
+                Ok(answer @ (Answer::Message(_) | Answer::Generated(..))) => drop(said.insert(node, answer)),
                 Ok(Answer::Refused(problem)) => {
                     refusals.push(*problem);
-                    fallen.push(node);
+                    failed.silent.insert(node);
                 }
-                Ok(answer @ (Answer::Message(_) | Answer::Generated(..))) => answers.push((node, answer)),
+                Ok(Answer::Aborted(abort)) if self.is_own(node, id, &abort) => {
+                    let convicted = convicted(parts, parts.node, &abort);
+                    failed.aborts.push((*abort, convicted));
+                }
                 Ok(Answer::Misfit(reason)) => {
                     tracing::warn!(node, reason, "a participant did not go on");
-                    fallen.push(node);
+                    failed.silent.insert(node);
                 }
-                _ => fallen.push(node),
+                _ => drop(failed.silent.insert(node)),
             }
         }
+        if !said.contains_key(&parts.node) {
+            // Without its own part this node cannot tell what others say.
+            return Err(Fallen::Failed(failed));
+        }
+        let unusable = self.unusable(id, round, &mut said).await;
+        failed.silent.extend(unusable);
         let tolerated = parts.membership.members.len() - parts.membership.quorum();
-        match (refusals.len() > tolerated, refusals.pop()) {
-            (true, Some(problem)) => Err(Fallen::Refused(problem)),
-            _ if !fallen.is_empty() => Err(Fallen::Without(fallen)),
-            _ => Ok(answers),
+        if refusals.len() > tolerated
+            && let Some(problem) = refusals.pop()
+        {
+            return Err(Fallen::Refused(problem));
+        }
+        // What has ended for somebody cannot be mended by witnesses.
+        if failed.aborts.is_empty() {
+            let gave_nothing: Vec<u64> = nodes
+                .iter()
+                .copied()
+                .filter(|node| !said.contains_key(node))
+                .collect();
+            for node in gave_nothing {
+                if let Some(answer) = self.by_witness(id, round, node, call, &said).await {
+                    slow.insert(node);
+                    said.insert(node, answer);
+                }
+            }
+        }
+        if said.len() == nodes.len() {
+            return Ok(said);
+        }
+        failed.silent.retain(|node| !said.contains_key(node));
+        let silent = &failed.silent;
+        let aborted: Vec<u64> = failed.aborts.iter().map(|(abort, _)| abort.node).collect();
+        let attempt = self.attempt;
+        tracing::warn!(?silent, ?aborted, attempt, "an attempt to generate a key failed");
+        Err(Fallen::Failed(failed))
+    }
+
+    /// Takes out what was not signed by whoever said it: nothing of it is handed on.
+    async fn unusable(&self, id: &ceremonies::Id, round: Round, said: &mut Answers) -> Vec<u64> {
+        let parts = self.work.parts.clone();
+        let (id, answers) = (*id, std::mem::take(said));
+        let others: Vec<u64> = answers.keys().copied().collect();
+        let checked = self.work.parts.pool.run(move || {
+            let session = parts.ceremonies.lock().session(&id, parts.node);
+            let usable = |node: &u64, answer: &Answer| {
+                let signed = |session| says(&parts, (session, &id), round, *node, answer);
+                *node == parts.node || session.as_ref().is_some_and(|(session, _)| signed(session))
+            };
+            let (mut usable_answers, mut unusable) = (Answers::new(), Vec::new());
+            for (node, answer) in answers {
+                match usable(&node, &answer) {
+                    true => drop(usable_answers.insert(node, answer)),
+                    false => unusable.push(node),
+                }
+            }
+            (usable_answers, unusable)
+        });
+        match checked.await {
+            Ok((usable, unusable)) => {
+                *said = usable;
+                for node in &unusable {
+                    self.work.parts.name_liar(*node, "a message that it did not sign");
+                }
+                unusable
+            }
+            Err(_) => others,
         }
     }
 
-    /// This node's own outcome is what counts; every participant must have signed the same.
-    fn signatures(&self, answers: Vec<(u64, Answer)>) -> Result<Done, Fallen> {
+    /// Has the others ask a participant that gave this node nothing.
+    async fn by_witness(
+        &self,
+        id: &ceremonies::Id,
+        round: Round,
+        node: u64,
+        call: &Call,
+        said: &Answers,
+    ) -> Option<Answer> {
         let parts = &self.work.parts;
-        let own = answers.iter().find_map(|(node, answer)| match answer {
-            Answer::Generated(statement, _) if *node == parts.node => Some(statement.as_ref().clone()),
+        let session = parts.ceremonies.lock().session(id, parts.node);
+        let (session, _) = session.filter(|_| node != parts.node)?;
+        let witness = Call::Witness(Box::new(call.clone()), node);
+        let witnesses = said.keys().filter(|witness| **witness != parts.node);
+        let asked = witnesses.map(|other| parts.ask(*other, &witness, ROUND.min(self.work.left())));
+        let answers = join_all(asked).await.into_iter().flatten();
+        let mut usable = answers.filter(|answer| says(parts, (&session, id), round, node, answer));
+        usable.next()
+    }
+
+    fn is_own(&self, node: u64, id: &ceremonies::Id, abort: &Abort) -> bool {
+        let member = self.work.parts.membership.member(node);
+        abort.node == node
+            && abort.ceremony == *id
+            && abort.operation == self.work.operation
+            && member.is_some_and(|member| abort.is_signed(&member.verifying_key))
+    }
+
+    fn by_index(&self, answers: Answers) -> BTreeMap<u16, Vec<u8>> {
+        let membership = &self.work.parts.membership;
+        let messages = answers.into_iter().filter_map(|(node, answer)| match answer {
+            Answer::Message(message) => Some((membership.member(node)?.index, message)),
             _ => None,
         });
-        let Some(own) = own else {
-            return Err(Fallen::Refused(busy()));
-        };
-        let ours = matches!(&own.command, Command::GenerateKey(generated) if generated.key == self.terms.key);
-        let (mut endorsements, mut fallen) = (Vec::new(), Vec::new());
-        for (node, answer) in answers {
-            let member = parts.membership.member(node);
-            match (answer, member) {
-                (Answer::Generated(_, endorsement), Some(member))
-                    if ours
-                        && endorsement.node == node
-                        && own.is_endorsed(&endorsement, &member.verifying_key) =>
-                {
-                    endorsements.push(endorsement);
-                }
-                _ => fallen.push(node),
-            }
-        }
-        if fallen.is_empty() {
-            Ok((own, endorsements))
-        } else {
-            Err(Fallen::Without(fallen))
-        }
+        messages.collect()
     }
-}
 
-fn by_index(
-    parts: &crate::actors::parts::Parts,
-    answers: Vec<(u64, Answer)>,
-) -> Result<BTreeMap<u16, Vec<u8>>, Fallen> {
-    let mut messages = BTreeMap::new();
-    for (node, answer) in answers {
-        match (parts.membership.member(node), answer) {
-            (Some(member), Answer::Message(message)) => drop(messages.insert(member.index, message)),
-            _ => return Err(Fallen::Without(vec![node])),
-        }
+    /// This node's own outcome is what counts; every participant has signed the same, which was checked.
+    fn signatures(&self, answers: Answers) -> Result<Done, Fallen> {
+        let own = match answers.get(&self.work.parts.node) {
+            Some(Answer::Generated(statement, _)) => statement.as_ref().clone(),
+            _ => return Err(Fallen::Refused(busy())),
+        };
+        let endorsements = answers.into_values().filter_map(|answer| match answer {
+            Answer::Generated(_, endorsement) => Some(endorsement),
+            _ => None,
+        });
+        Ok((own, endorsements.collect()))
     }
-    Ok(messages)
 }

@@ -1,6 +1,7 @@
 //! What this node does with a request that reached it: reads, changes and uses. The coordinator is trusted with
 //! nothing: every contribution and endorsement that it gathers was judged by the node that gave it.
 
+mod blame;
 mod change;
 mod derive;
 mod gather;

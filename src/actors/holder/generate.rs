@@ -1,5 +1,8 @@
 //! Taking part in the generation of a key: the rounds of the ceremony, the share and the record on disk, then the
 //! signature over the outcome, which is this participant's endorsement.
+//!
+//! A question that was answered is answered the same again. Who refuses, abstains or fails is on its own record as
+//! having declined the operation, so that others may go on without it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,17 +18,22 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::contribute::key_name;
-use super::{asked, examine};
-use crate::actors::ceremonies::Ceremony;
+use super::{asked, examine, witness};
+use crate::actors::ceremonies::{Ceremony, Id};
+use crate::actors::conduct::Abort;
 use crate::actors::decide::{Purpose, weigh};
 use crate::actors::parts::Parts;
 use crate::actors::wire::{Abstention, Answer, Beginning, Call, Forwarded, Round};
+use crate::identifier::OperationId;
 use crate::keystore::command::GeneratedKey;
 use crate::keystore::record::{KeyType, Purpose as KeyPurpose};
 use crate::keystore::{Command, Statement, query};
 use crate::membership::Membership;
 use crate::operation::judge::{Intent, NewKeyTerms};
 use crate::problem::Problem;
+
+/// Longest wait for a member's word on whether it takes part.
+pub(super) const STANDING: Duration = Duration::from_secs(1);
 
 /// What is kept for a member that was away: everything that it needs beside the replicated state.
 #[derive(Serialize, Deserialize)]
@@ -36,41 +44,74 @@ pub struct Sealed {
     pub envelopes: Vec<SealedShare>,
 }
 
+/// What is said in a ceremony; the error is the answer that says nothing in it.
+type Said = Result<(Id, Answer), Answer>;
+
+/// Answers a coordinator's question of any round.
+pub(super) async fn round(parts: &Arc<Parts>, from: u64, call: Call) -> Answer {
+    let asked = witness::digest(&call);
+    let (operation, round, said) = match call {
+        Call::Begin(forwarded, beginning, aborts) => {
+            let operation = Some(forwarded.operation).filter(|operation| operation.node == from);
+            let said = begin(parts, from, forwarded, beginning, aborts).await;
+            (operation, Round::Hash, said)
+        }
+        Call::Continue(id, round, messages) => {
+            let session = parts.ceremonies.lock().session(&id, from);
+            let operation = session.map(|(_, operation)| operation);
+            (operation, round, proceed(parts, from, id, round, messages).await)
+        }
+        _ => return Answer::Misfit("no question of a generation".into()),
+    };
+    let mut ceremonies = parts.ceremonies.lock();
+    match said {
+        Ok((id, answer)) => {
+            ceremonies.say(&id, round, asked, &answer);
+            answer
+        }
+        Err(answer) => {
+            if let Some(operation) = operation {
+                ceremonies.conduct.decline(operation);
+            }
+            answer
+        }
+    }
+}
+
 /// First round: judge the request, check the proposal, draw the polynomial.
-pub(super) async fn begin(
+async fn begin(
     parts: &Arc<Parts>,
     from: u64,
     forwarded: Forwarded,
     beginning: Beginning,
-) -> Answer {
-    let request = match examine(parts, from, &forwarded).await {
-        Ok(request) => request,
-        Err(answer) => return answer,
-    };
-    let weighed = match weigh(parts, &request, asked(Purpose::Endorse, from, &forwarded)).await {
-        Ok(weighed) => weighed,
-        Err(declined) => return declined.into(),
-    };
+    aborts: Vec<Abort>,
+) -> Said {
+    let request = examine(parts, from, &forwarded).await?;
+    let weighed = weigh(parts, &request, asked(Purpose::Endorse, from, &forwarded)).await?;
     let Intent::Generate(terms) = &weighed.judgement.intent else {
-        return Answer::Misfit("a ceremony for a request that generates no key".into());
+        return misfit("a ceremony for a request that generates no key");
     };
     match exists(parts, terms) {
         Some(false) => {}
         Some(true) => {
             let problem = Problem::new(409, "DuplicateError", "Duplicate identifier.");
-            return weighed.refuse(problem).into();
+            return Err(weighed.refuse(problem).into());
         }
-        None => return Answer::Abstained(Abstention::Behind),
+        None => return Err(Abstention::Behind.into()),
     }
     if let Err(reason) = check(parts, from, &beginning, weighed.now) {
-        return Answer::Misfit(reason.into());
+        return misfit(reason);
     }
-    let ceremony = ceremony_id(parts, &forwarded, terms, &beginning, &request.hash);
+    let operation = forwarded.operation;
+    witness::learn(parts, from, operation, aborts).await;
+    let id = ceremony_id(parts, &forwarded, terms, &beginning, &request.hash);
+    if let Some(said) = parts.ceremonies.lock().said(&id, Round::Hash) {
+        return Ok((id, said));
+    }
     let nodes: Vec<u64> = beginning.participants.iter().map(|(node, _)| *node).collect();
     let key = (terms.key_type, 0, key_name(&terms.keystore, &terms.key));
-    let session = match session_of(&parts.membership, key, ceremony, &nodes) {
-        Some(session) => session,
-        None => return Answer::Misfit("terms that make no session".into()),
+    let Some(session) = session_of(&parts.membership, key, id, &nodes) else {
+        return misfit("terms that make no session");
     };
     let begun = {
         let parts = parts.clone();
@@ -82,28 +123,23 @@ pub(super) async fn begin(
             Participant::begin(session, me, &parts.signing_key, &mut OsRng)
         }
     };
-    let (participant, message) = match parts.pool.run(begun).await {
-        Ok(Ok(begun)) => begun,
-        Ok(Err(fault)) => return faulty(parts, ceremony, &fault),
-        Err(_) => return Answer::Abstained(Abstention::Busy),
-    };
+    let begun = parts.pool.run(begun).await.map_err(|_| Abstention::Busy)?;
+    let (participant, message) = begun.map_err(|fault| faulty(parts, (operation, id), fault))?;
     let authenticated = &request.authenticated;
     let named = (
         request.hash,
         authenticated.name,
         authenticated.expires.saturating_mul(1_000),
     );
-    let begun = Ceremony::new(
-        (from, forwarded.operation),
-        beginning,
-        weighed,
-        named,
-        participant,
-    );
-    match parts.ceremonies.lock().begin(ceremony, begun) {
-        true => Answer::Message(message),
-        false => Answer::Abstained(Abstention::Busy),
+    let begun = Ceremony::new((from, operation), beginning, weighed, named, participant);
+    match parts.ceremonies.lock().begin(id, begun) {
+        true => Ok((id, Answer::Message(message))),
+        false => Err(Abstention::Busy.into()),
     }
+}
+
+fn misfit<T>(reason: &str) -> Result<T, Answer> {
+    Err(Answer::Misfit(reason.into()))
 }
 
 /// Whether the key is there already: an operation makes one key (trust.md 2: taken identifiers are refused).
@@ -209,68 +245,81 @@ pub fn session_of(
 }
 
 /// A later round.
-pub(super) async fn proceed(
+async fn proceed(
     parts: &Arc<Parts>,
     from: u64,
-    id: [u8; 32],
+    id: Id,
     round: Round,
     messages: BTreeMap<u16, Vec<u8>>,
-) -> Answer {
-    let Some(ceremony) = parts.ceremonies.lock().take(&id, from) else {
-        return Answer::Misfit("a round of a ceremony that is not under way".into());
+) -> Said {
+    let ceremony = {
+        let mut ceremonies = parts.ceremonies.lock();
+        match ceremonies.said(&id, round) {
+            Some(said) if ceremonies.coordinator(&id) == Some(from) => return Ok((id, said)),
+            _ => ceremonies.take(&id, from),
+        }
+    };
+    let Some(ceremony) = ceremony else {
+        return misfit("a round of a ceremony that is not under way");
     };
     if !ceremony.weighed.is_fresh() {
-        parts.ceremonies.lock().over(id, false);
-        return Answer::Misfit("a ceremony that took longer than its decision is good for".into());
+        return misfit("a ceremony that took longer than its decision is good for");
     }
-    match round {
-        Round::Packages | Round::Deal => middle(parts, id, ceremony, round, messages).await,
-        Round::Finish => finish(parts, id, ceremony, messages).await,
-    }
+    let answer = match round {
+        Round::Hash => return misfit("a first round that is called as a later one"),
+        Round::Package | Round::Deal => middle(parts, id, ceremony, round, messages).await?,
+        Round::Outcome => finish(parts, id, ceremony, messages).await?,
+    };
+    Ok((id, answer))
 }
 
 async fn middle(
     parts: &Arc<Parts>,
-    id: [u8; 32],
+    id: Id,
     mut ceremony: Ceremony,
     round: Round,
     messages: BTreeMap<u16, Vec<u8>>,
-) -> Answer {
+) -> Result<Answer, Answer> {
+    let operation = ceremony.operation;
     let work = move || {
         let message = match round {
-            Round::Packages => ceremony.participant.packages(&messages),
+            Round::Package => ceremony.participant.packages(&messages),
             _ => ceremony.participant.deal(&messages, &mut OsRng),
         };
         (ceremony, message)
     };
-    match parts.pool.run(work).await {
-        Err(_) => Answer::Abstained(Abstention::Busy),
-        Ok((_, Err(fault))) => faulty(parts, id, &fault),
-        Ok((ceremony, Ok(message))) => {
-            parts.ceremonies.lock().put_back(id, ceremony);
-            Answer::Message(message)
-        }
-    }
+    let (ceremony, message) = parts.pool.run(work).await.map_err(|_| Abstention::Busy)?;
+    let message = message.map_err(|fault| faulty(parts, (operation, id), fault))?;
+    parts.ceremonies.lock().put_back(id, ceremony);
+    Ok(Answer::Message(message))
 }
 
-fn faulty(parts: &Parts, id: [u8; 32], fault: &Fault) -> Answer {
-    parts.ceremonies.lock().over(id, false);
-    for index in &fault.culprits {
-        if let Some(member) = parts.membership.by_index(*index) {
-            parts.name_liar(member.node, &fault.reason.to_string());
-        }
+/// A fault ends the ceremony. Whom it names has signed what is wrong, so this node knows it for itself.
+fn faulty(parts: &Parts, (operation, id): (OperationId, Id), fault: Fault) -> Answer {
+    let named = fault
+        .culprits
+        .iter()
+        .filter_map(|index| parts.membership.by_index(*index));
+    let culprit = named.map(|member| member.node).next();
+    tracing::warn!(reason = %fault.reason, ?culprit, "a ceremony ends without a key");
+    if let Some(node) = culprit {
+        parts.name_liar(node, &fault.reason.to_string());
+        parts.ceremonies.lock().conduct.fell(operation, node);
     }
-    Answer::Misfit(fault.reason.to_string())
+    let signer = (parts.node, &parts.signing_key);
+    let abort = Abort::sign((operation, id), signer, culprit, fault.evidence);
+    Answer::Aborted(Box::new(abort))
 }
 
 /// Last round: the share on disk and the decision on record, then the signature.
 async fn finish(
     parts: &Arc<Parts>,
-    id: [u8; 32],
+    id: Id,
     ceremony: Ceremony,
     messages: BTreeMap<u16, Vec<u8>>,
-) -> Answer {
+) -> Result<Answer, Answer> {
     let Ceremony {
+        coordinator,
         operation,
         beginning,
         weighed,
@@ -283,21 +332,19 @@ async fn finish(
         let parts = parts.clone();
         move || participant.finish(&messages, &parts.envelope_key)
     };
-    let outcome = match parts.pool.run(work).await {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(fault)) => return faulty(parts, id, &fault),
-        Err(_) => return Answer::Abstained(Abstention::Busy),
-    };
-    if let Err(node) = absent_are_away(parts, id, weighed.group, &beginning).await {
-        parts.ceremonies.lock().over(id, false);
-        return Answer::Misfit(format!("node {node} was left out and is there"));
+    let outcome = parts.pool.run(work).await.map_err(|_| Abstention::Busy)?;
+    let outcome = outcome.map_err(|fault| faulty(parts, (operation, id), fault))?;
+    // The rule is for those that a coordinator leads, not for itself.
+    if coordinator != parts.node
+        && let Err(node) = absent_are_away(parts, operation, weighed.group, &beginning).await
+    {
+        return misfit(&format!("node {node} was left out and is there"));
     }
     let Intent::Generate(terms) = weighed.judgement.intent.clone() else {
-        return Answer::Misfit("a ceremony for a request that generates no key".into());
+        return misfit("a ceremony for a request that generates no key");
     };
-    let generated = match generated(id, &terms, &beginning, &outcome) {
-        Some(generated) => generated,
-        None => return Answer::Misfit("an outcome that is no key".into()),
+    let Some(generated) = generated(id, &terms, &beginning, &outcome) else {
+        return misfit("an outcome that is no key");
     };
     let started = beginning.start;
     let stored = tokio::task::spawn_blocking({
@@ -306,15 +353,11 @@ async fn finish(
         move || store(&parts, &generated, &outcome, started)
     });
     let (stored, decided) = futures::join!(stored, weighed.record());
-    let decided = match decided {
-        Ok(decided) => decided,
-        Err(abstention) => return Answer::Abstained(abstention),
-    };
+    let decided = decided?;
     if !matches!(stored, Ok(Ok(()))) {
         tracing::error!("a share could not be written: the ceremony is not signed");
-        return Answer::Abstained(Abstention::Audit);
+        return Err(Abstention::Audit.into());
     }
-    parts.ceremonies.lock().over(id, true);
     let statement = Statement {
         cluster: parts.membership.cluster,
         group: decided.group.0,
@@ -327,39 +370,33 @@ async fn finish(
         chain: decided.judgement.chain.clone(),
     };
     let endorsement = statement.endorse(parts.node, &parts.signing_key, decided.now);
-    Answer::Generated(Box::new(statement), endorsement)
+    Ok(Answer::Generated(Box::new(statement), endorsement))
 }
 
-/// A participant signs without a member only if it has no link to it itself, or has asked it itself and heard that
-/// it refused, or nothing within a second: a coordinator cannot choose whom to leave out.
+/// A participant signs without a member only if it has no link to it itself, knows for itself that it fell out, or
+/// has asked it itself and heard that it refused, or nothing within a second: a coordinator cannot choose whom to
+/// leave out.
 async fn absent_are_away(
     parts: &Arc<Parts>,
-    id: [u8; 32],
+    operation: OperationId,
     group: GroupId,
     beginning: &Beginning,
 ) -> Result<(), u64> {
     let takes_part = |node: u64| {
-        beginning
-            .participants
-            .iter()
-            .any(|(participant, _)| *participant == node)
+        let mut participants = beginning.participants.iter();
+        participants.any(|(participant, _)| *participant == node)
     };
-    for member in parts
-        .membership
-        .members
-        .iter()
-        .filter(|member| !takes_part(member.node))
-    {
-        if !parts.network.connected(member.node) {
+    let members = parts.membership.members.iter().map(|member| member.node);
+    for node in members.filter(|node| !takes_part(*node)) {
+        let known = parts.ceremonies.lock().conduct.may_be_left_out(&operation, node);
+        if known || !parts.network.connected(node) {
             continue;
         }
-        match parts
-            .ask(member.node, &Call::Standing(id, group.0), Duration::from_secs(1))
-            .await
-        {
-            Ok(Answer::Standing { refused: false }) => return Err(member.node),
-            _ => continue,
+        let standing = Call::Standing(operation, group.0);
+        if let Ok(Answer::Standing { refused: false }) = parts.ask(node, &standing, STANDING).await {
+            return Err(node);
         }
+        parts.ceremonies.lock().conduct.fell(operation, node);
     }
     Ok(())
 }

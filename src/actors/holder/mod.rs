@@ -6,6 +6,7 @@ mod deliver;
 mod endorse;
 mod generate;
 pub mod nonces;
+mod witness;
 
 use std::sync::Arc;
 
@@ -24,6 +25,9 @@ pub(crate) use contribute::key_name;
 pub(crate) use endorse::{sign as sign_statement, statement as statement_of, time_statement};
 pub(crate) use generate::ceremony_id;
 pub use generate::{Sealed, session_of};
+#[cfg(test)]
+pub(crate) use witness::digest;
+pub(crate) use witness::{convicted, says};
 
 /// Answers one call of `from`, whose identity TLS has proven.
 pub async fn answer(parts: &Arc<Parts>, from: u64, call: Call) -> Answer {
@@ -34,14 +38,13 @@ pub async fn answer(parts: &Arc<Parts>, from: u64, call: Call) -> Answer {
         Call::SignShare(operation, attempt, list) => {
             contribute::second_round(parts, from, (operation, attempt), list).await
         }
-        Call::Begin(forwarded, beginning) => generate::begin(parts, from, forwarded, beginning).await,
-        Call::Continue(ceremony, round, messages) => {
-            generate::proceed(parts, from, ceremony, round, messages).await
-        }
-        Call::Standing(ceremony, group) => {
+        Call::Begin(..) | Call::Continue(..) => generate::round(parts, from, call).await,
+        Call::Witness(call, node) => witness::ask(parts, from, *call, node).await,
+        Call::Relayed(call) => witness::relayed(parts, from, *call).await,
+        Call::Standing(operation, group) => {
             // A node that has just started is linked before it may endorse anything: it takes part in no ceremony.
             let touch = parts.consensus.freshness().may_contribute(GroupId(group));
-            let refused = touch.is_err() || parts.ceremonies.lock().failed(&ceremony);
+            let refused = touch.is_err() || parts.ceremonies.lock().conduct.declined(&operation);
             Answer::Standing { refused }
         }
         Call::Envelopes(after) => deliver::envelopes(parts, from, after).await,

@@ -86,7 +86,7 @@ async fn refused_everywhere(
         ];
         if asks == Asks::Everything {
             calls.push(Call::Endorse(next()));
-            calls.push(Call::Begin(next(), beginning(cluster)));
+            calls.push(Call::Begin(next(), beginning(cluster), Vec::new()));
         }
         let asked = calls.len() as u64;
         for call in calls {
@@ -243,7 +243,7 @@ fn a_ceremony_for_a_key_that_exists_is_refused() {
             let mut question = forwarded(again, &encoded(&request));
             question.attempt = 3;
             let answer = thief
-                .ask(number, &Call::Begin(question, beginning(&cluster)))
+                .ask(number, &Call::Begin(question, beginning(&cluster), Vec::new()))
                 .await;
             assert!(matches!(&answer, Answer::Refused(problem) if problem.status == 409));
             assert_eq!(victim.recorded(Kind::Refused).await, recorded + 1);

@@ -12,3 +12,4 @@ mod liars;
 mod malicious_coordinator;
 mod malicious_leader;
 mod replays;
+mod sabotage;
