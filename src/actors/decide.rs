@@ -1,5 +1,6 @@
 //! A holder's decision: may this request have what it asks for, by this node's own clock and state, and is it on
-//! this node's record? Nothing is contributed or endorsed but by a [`Decided`].
+//! this node's record? Nothing is contributed or endorsed but by a [`Decided`]; the coordinator's own part of a use
+//! comes after `Use::gather`, which records as well.
 //!
 //! The order: clock, replay, fence, what the coordinator had applied, pending entries, judgement, audit record.
 
@@ -19,6 +20,7 @@ use crate::operation::judge::{Case, Intent, Judgement, NotAllowed, Using};
 use crate::operation::route::Route;
 use crate::problem::Problem;
 use crate::replay::{Kind as ReplayKind, Sighting, Verdict};
+use crate::reply::Reply;
 
 /// Longest wait for entries that a decision needs.
 const PATIENCE: Duration = Duration::from_millis(1_500);
@@ -165,18 +167,53 @@ impl Weighed {
     /// # Errors
     /// [`Abstention::Audit`] or [`Abstention::Busy`]: then nothing may be contributed.
     pub async fn record(self) -> Result<Decided, Abstention> {
-        self.append().await?;
+        self.append(self.asked.attempt, self.asked.participants.clone())
+            .await?;
         Ok(Decided(self))
     }
 
-    async fn append(&self) -> Result<(), Abstention> {
-        let (kind, asked) = (self.kind(), &self.asked);
-        let mut entry = self
-            .request
-            .record(kind, self.now, asked.operation, asked.attempt);
+    /// The same with another attempt and participants: what a coordinator knows only when it asks.
+    ///
+    /// # Errors
+    /// As [`Weighed::record`].
+    pub async fn append(&self, attempt: u8, participants: Vec<u64>) -> Result<(), Abstention> {
+        let kind = match self.asked.purpose {
+            Purpose::Endorse => Kind::Endorsed,
+            Purpose::Contribute => Kind::Contributed,
+        };
+        let entry = self.entry(kind, attempt, participants);
+        match self.parts.audit.append(entry).await {
+            Ok(_) => {
+                self.parts.clock.lock().recorded(self.now);
+                Ok(())
+            }
+            Err(AppendError::Busy) => Err(Abstention::Busy),
+            Err(error) => {
+                tracing::error!(%error, "the audit record cannot be written: nothing is contributed");
+                Err(Abstention::Audit)
+            }
+        }
+    }
+
+    /// The coordinator's record of how it ended, for which nobody waits: `participants` brought the answer. What the
+    /// client signed is on the records before it.
+    pub fn conclude(&self, attempt: u8, participants: Vec<u64>, answer: &Result<Reply, Problem>) {
+        let mut entry = self.entry(Kind::Outcome, attempt, participants);
+        entry.evidence = None;
+        entry.verdict = match answer {
+            Ok(reply) => reply.status.to_string(),
+            Err(problem) => verdict_of(problem),
+        };
+        if let Err(error) = self.parts.audit.append_unsynced(entry) {
+            tracing::warn!(%error, "an outcome could not be recorded");
+        }
+    }
+
+    fn entry(&self, kind: Kind, attempt: u8, participants: Vec<u64>) -> Entry {
+        let mut entry = self.request.record(kind, self.now, self.asked.operation, attempt);
         entry.group = self.group.0;
         entry.applied = self.applied;
-        entry.participants = asked.participants.clone();
+        entry.participants = participants;
         entry.verdict = "ok".into();
         match &self.judgement.intent {
             Intent::Use {
@@ -200,25 +237,7 @@ impl Weighed {
             Intent::Change(command) => entry.keystore = command.keystore().map_or([0; 16], |id| id.0),
             _ => {}
         }
-        let appended = self.parts.audit.append(entry).await;
-        match appended {
-            Ok(_) => {
-                self.parts.clock.lock().recorded(self.now);
-                Ok(())
-            }
-            Err(AppendError::Busy) => Err(Abstention::Busy),
-            Err(error) => {
-                tracing::error!(%error, "the audit record cannot be written: nothing is contributed");
-                Err(Abstention::Audit)
-            }
-        }
-    }
-
-    fn kind(&self) -> Kind {
-        match self.asked.purpose {
-            Purpose::Endorse => Kind::Endorsed,
-            Purpose::Contribute => Kind::Contributed,
-        }
+        entry
     }
 }
 
@@ -388,13 +407,15 @@ pub(crate) fn record_refusal(parts: &Parts, mut entry: Entry, asker: u64, proble
     };
     entry.count = count;
     entry.participants = vec![asker];
-    let reason = problem.cause.as_ref().map_or(&problem.name, |cause| &cause.name);
-    entry.verdict = format!("{} {reason}", problem.status)
-        .chars()
-        .filter(char::is_ascii)
-        .take(64)
-        .collect();
+    entry.verdict = verdict_of(problem);
     if let Err(error) = parts.audit.append_unsynced(entry) {
         tracing::warn!(%error, "a refusal could not be recorded");
     }
+}
+
+/// A short code for the record: status and the name of the reason.
+fn verdict_of(problem: &Problem) -> String {
+    let reason = problem.cause.as_ref().map_or(&problem.name, |cause| &cause.name);
+    let code = format!("{} {reason}", problem.status);
+    code.chars().filter(char::is_ascii).take(64).collect()
 }

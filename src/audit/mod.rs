@@ -23,7 +23,7 @@ pub use journal::{Audit, Counters, Health, SignedHead};
 pub use record::{Capability, Content, Entry, Evidence, Kind, OperationId, Record, Signature};
 pub use refusals::RefusalRate;
 pub use settings::{Retention, Settings};
-pub use verification::{Report, verify};
+pub use verification::{Report, verify, verify_each};
 
 pub use chain::head_message;
 

@@ -41,6 +41,15 @@ pub struct Report {
 
 /// Checks the folder; with the node's Ed25519 public key its heads too.
 pub fn verify(folder: &Path, key: Option<&[u8; 32]>) -> Result<Report, VerifyError> {
+    verify_each(folder, key, |_| {})
+}
+
+/// The same, and shows every record that is found good, in order.
+pub fn verify_each(
+    folder: &Path,
+    key: Option<&[u8; 32]>,
+    mut show: impl FnMut(&Record),
+) -> Result<Report, VerifyError> {
     let disk = |path: &Path| {
         let file = path.to_owned();
         move |error: io::Error| VerifyError {
@@ -103,6 +112,7 @@ pub fn verify(folder: &Path, key: Option<&[u8; 32]>) -> Result<Report, VerifyErr
                 Step::Record(record) => {
                     check(&record, &header, key.as_ref(), &mut known, &mut report)
                         .map_err(|reason| wrong(path, offset, reason))?;
+                    show(&record);
                 }
             }
         }

@@ -37,17 +37,20 @@ pub(super) async fn apply(work: &Work) -> Result<Reply, Problem> {
         let own = sign_statement(&work.parts, &work.request, &decided, &statement);
         let call = Call::Endorse(work.forwarded(round, group, Vec::new()));
         let entry_request = work.request.encoded.clone();
-        let outcome = commit(work, group, statement.clone(), own, call, entry_request).await?;
-        match outcome {
+        let (outcome, endorsers) = commit(work, group, statement.clone(), own, call, entry_request).await?;
+        let answer = match outcome {
             Outcome::Refused(rejection) if rejection.is_stale() && round < ROUNDS => continue,
-            Outcome::Refused(rejection) => return Err(rejected(work, &statement, &rejection)),
-            Outcome::Applied(applied) => return reply(work, &applied),
-        }
+            Outcome::Refused(rejection) => Err(rejected(work, &statement, &rejection)),
+            Outcome::Applied(applied) => reply(work, &applied),
+        };
+        decided.conclude(round, endorsers, &answer);
+        return answer;
     }
     Err(busy())
 }
 
-/// Gathers endorsements of `statement` beside our own, proposes, and answers the outcome that this node applied.
+/// Gathers endorsements of `statement` beside our own, proposes, and answers the outcome that this node applied, with
+/// the nodes whose endorsements it has.
 async fn commit(
     work: &Work,
     group: GroupId,
@@ -55,7 +58,7 @@ async fn commit(
     own: Endorsement,
     call: Call,
     request: Vec<u8>,
-) -> Result<Outcome, Problem> {
+) -> Result<(Outcome, Vec<u64>), Problem> {
     let parts = &work.parts;
     let quorum = parts.membership.quorum();
     let statement = Arc::new(statement);
@@ -83,6 +86,8 @@ async fn commit(
         return Err(problem.unwrap_or_else(|| no_quorum("endorse this change")));
     }
     let denies = statement.command.restricts();
+    let mut endorsers: Vec<u64> = endorsements.iter().map(|endorsement| endorsement.node).collect();
+    endorsers.sort_unstable();
     let entry = Entry {
         statement: Arc::unwrap_or_clone(statement),
         request,
@@ -98,7 +103,8 @@ async fn commit(
         let _ = tokio::time::timeout(DENIAL_WAIT, all).await;
     }
     let applied = proposed.map_err(propose_problem)?;
-    postcard::from_bytes(&applied.result).map_err(|_| busy())
+    let outcome = postcard::from_bytes(&applied.result).map_err(|_| busy())?;
+    Ok((outcome, endorsers))
 }
 
 async fn endorse(

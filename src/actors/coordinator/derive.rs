@@ -10,10 +10,9 @@ use rand::rngs::OsRng;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::gather::{Holders, Target};
-use super::sign::{name, on_record, open};
-use super::{Work, busy};
-use crate::actors::decide::Weighed;
+use super::busy;
+use super::gather::{Contribution, Wave};
+use super::using::Use;
 use crate::actors::holder::key_name;
 use crate::actors::wire::{Answer, Call};
 use crate::problem::Problem;
@@ -23,52 +22,37 @@ use crate::reply::Reply;
 const TRIES: usize = 3;
 
 /// The secret shared with the holder of `u`.
-pub(super) async fn derive(
-    work: &Work,
-    weighed: Weighed,
-    target: &Target,
-    u: [u8; 32],
-) -> Result<Reply, Problem> {
+pub(super) async fn derive(using: &mut Use<'_>, u: [u8; 32]) -> Result<Reply, Problem> {
     if let Err(refused) = diffie_hellman::lift(u) {
         return Err(Problem::not_authorized(
             "DataError",
             format!("The given public key is not acceptable: {refused}."),
         ));
     }
+    let (work, target) = (using.work, using.target);
     let parts = &work.parts;
     let group = parts.group_of(&target.keystore);
-    let own = open(work, target).await;
-    let needed = parts.membership.quorum() - usize::from(own.is_some());
-    let (mut weighed, mut decided) = (Some(weighed), None);
-    let mut holders = Holders::new(work);
     for _ in 0..TRIES {
-        let ask = |node: u64, attempt: u8| {
-            let mut participants = vec![parts.node, node];
-            participants.sort_unstable();
+        let ask = |_,
+                   Wave {
+                       attempt,
+                       participants,
+                   }| {
             let forwarded = work.forwarded(attempt, group, participants);
             async move { Ok(((), Call::Derive(forwarded))) }
         };
         let fits = |answer: &Answer| matches!(answer, Answer::Derived(_));
-        let (gathered, recorded) = futures::join!(
-            holders.gather::<(), _>(work, needed, fits, ask),
-            on_record(&mut weighed, &mut decided)
-        );
-        recorded?;
+        let (_, contributions) = using.gather(fits, ask).await?;
         let mut partials = BTreeMap::new();
-        for (node, (), answer) in gathered? {
-            let index = parts
-                .membership
-                .member(node)
-                .map(|member| member.index)
-                .ok_or_else(busy)?;
-            let Answer::Derived(partial) = answer else {
-                continue;
-            };
-            partials.insert(index, Zeroizing::new(partial));
+        for Contribution { node, answer, .. } in contributions {
+            if let Answer::Derived(partial) = answer {
+                partials.insert(using.index(node)?, Zeroizing::new(partial));
+            }
         }
         let combine = {
-            let (own, record, operation) = (own.clone(), target.record.clone(), work.operation.to_bytes());
-            let (cluster, key) = (parts.membership.cluster, key_name(&target.keystore, &target.key));
+            let (own, record) = (using.own.clone(), target.record.clone());
+            let (operation, key) = (work.operation.to_bytes(), key_name(&target.keystore, &target.key));
+            let cluster = parts.membership.cluster;
             move || -> Result<Result<Zeroizing<[u8; 32]>, Vec<u16>>, Problem> {
                 let commitment: Commitment = postcard::from_bytes(&record.commitment).map_err(|_| busy())?;
                 let context = Context {
@@ -91,7 +75,7 @@ pub(super) async fn derive(
                     json!({ "secret": URL_SAFE_NO_PAD.encode(&secret[..]) }),
                 ));
             }
-            Err(liars) => name(work, &mut holders, &liars),
+            Err(liars) => using.name(&liars),
         }
     }
     Err(busy())

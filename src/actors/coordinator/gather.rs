@@ -1,5 +1,6 @@
-//! Asking holders: as many as the quorum needs beside this node, in turn, one more for each that is silent, behind
-//! or lying, at most three quorums. What comes back was judged by the holder that gave it.
+//! Asking holders: as many as the quorum needs beside this node, in waves. All of a wave are told the same attempt and
+//! the same participants, so that their records agree; when one of several falls out, the next wave asks them all
+//! anew. What comes back was judged by the holder that gave it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -11,8 +12,6 @@ use futures::stream::FuturesUnordered;
 use super::Work;
 use super::change::no_quorum;
 use crate::actors::wire::{Answer, Call};
-use crate::identifier::LocalId;
-use crate::keystore::KeyRecord;
 use crate::problem::Problem;
 
 /// Silence after which another holder is asked as well.
@@ -29,29 +28,41 @@ const PAUSES: [Duration; 4] = [
 /// Attempts that one holder accepts of one operation.
 const MAX_ATTEMPTS: u8 = 4;
 
-/// The key that is used.
-pub(super) struct Target {
-    pub(super) keystore: LocalId,
-    pub(super) key: LocalId,
-    pub(super) record: Box<KeyRecord>,
+/// Who takes part in one attempt, the same on everybody's record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wave {
+    pub(super) attempt: u8,
+    /// Ascending, this node among them if it contributes.
+    pub(super) participants: Vec<u64>,
+}
+
+/// One holder's answer, with what the asker needs to understand it.
+pub(super) struct Contribution<T> {
+    pub(super) node: u64,
+    pub(super) context: T,
+    pub(super) answer: Answer,
 }
 
 /// Holders that were asked, and what is left to ask.
 pub(super) struct Holders {
     left: Vec<u64>,
-    /// Questions that each holder has got: a holder counts its own attempts.
+    /// The last attempt of each: a holder counts its own.
     attempts: BTreeMap<u64, u8>,
     refusals: Vec<Problem>,
     /// Those that lied, refused or did not answer: not asked again for this request.
     excluded: BTreeSet<u64>,
     tolerated: usize,
+    /// Holders that are needed.
+    count: usize,
+    /// This node, if it contributes as well.
+    own: Option<u64>,
     /// Pauses taken so far.
     paused: usize,
 }
 
 impl Holders {
-    /// The members with a live link, beginning with another one each time.
-    pub(super) fn new(work: &Work) -> Self {
+    /// The members with a live link, beginning with another one each time. `contributes`: this node does, too.
+    pub(super) fn new(work: &Work, contributes: bool) -> Self {
         let parts = &work.parts;
         let members = &parts.membership.members;
         let mut left: Vec<u64> = members
@@ -63,13 +74,15 @@ impl Holders {
             let offset = usize::try_from(work.operation.counter).unwrap_or(0) % left.len();
             left.rotate_left(offset);
         }
-        let tolerated = members.len() - parts.membership.quorum();
+        let quorum = parts.membership.quorum();
         Self {
             left,
             attempts: BTreeMap::new(),
             refusals: Vec::new(),
             excluded: BTreeSet::new(),
-            tolerated,
+            tolerated: members.len() - quorum,
+            count: quorum - usize::from(contributes),
+            own: contributes.then_some(parts.node),
             paused: 0,
         }
     }
@@ -86,90 +99,163 @@ impl Holders {
         self.exclude(node);
     }
 
-    /// Those that contributed to an earlier try may be needed for the next one: they come last.
+    /// The wave that comes next, if there are enough to ask.
+    pub(super) fn next_wave(&self) -> Option<Wave> {
+        self.plan().map(|(wave, _)| wave)
+    }
+
+    fn plan(&self) -> Option<(Wave, Vec<u64>)> {
+        let attempts = |node: &u64| self.attempts.get(node).copied().unwrap_or(0);
+        let able = self
+            .left
+            .iter()
+            .copied()
+            .filter(|node| attempts(node) < MAX_ATTEMPTS);
+        let nodes: Vec<u64> = able.take(self.count).collect();
+        if nodes.len() < self.count {
+            return None;
+        }
+        let attempt = 1 + nodes.iter().map(attempts).max().unwrap_or(0);
+        let mut participants: Vec<u64> = nodes.iter().copied().chain(self.own).collect();
+        participants.sort_unstable();
+        let wave = Wave {
+            attempt,
+            participants,
+        };
+        Some((wave, nodes))
+    }
+
+    /// Those that were asked before may be needed again: they come last.
     fn refill(&mut self, work: &Work) {
         let parts = &work.parts;
         for member in &parts.membership.members {
             let node = member.node;
-            let asked = node == parts.node || self.left.contains(&node) || self.excluded.contains(&node);
-            if !asked && parts.network.connected(node) {
+            let known = node == parts.node || self.left.contains(&node) || self.excluded.contains(&node);
+            if !known && parts.network.connected(node) {
                 self.left.push(node);
             }
         }
     }
 
-    /// Gathers contributions of `count` holders. `ask` makes the question for a node and an attempt, with what the
-    /// asker needs to understand the answer; each question is made afresh. An answer that is not what `fits` wants
-    /// names its holder.
+    /// Gathers contributions of as many holders as are needed. `ask` makes the question for a node in a wave, with
+    /// what the asker needs to understand the answer; each question is made afresh. An answer that is not what `fits`
+    /// wants names its holder.
     pub(super) async fn gather<T, F>(
         &mut self,
         work: &Work,
-        count: usize,
         fits: fn(&Answer) -> bool,
-        ask: impl Fn(u64, u8) -> F,
-    ) -> Result<Vec<(u64, T, Answer)>, Problem>
+        ask: impl Fn(u64, Wave) -> F,
+    ) -> Result<(Wave, Vec<Contribution<T>>), Problem>
     where
         F: Future<Output = Result<(T, Call), Problem>>,
     {
         self.refill(work);
-        let mut gathered: Vec<(u64, T, Answer)> = Vec::new();
+        let mut gathered: Vec<Contribution<T>> = Vec::new();
         let mut asked = FuturesUnordered::new();
+        // Asked in the last wave and neither failed nor here yet.
+        let mut awaited: Vec<u64> = Vec::new();
         loop {
-            while gathered.len() + asked.len() < count {
-                let Some((node, attempt)) = self.next() else { break };
-                asked.push(send(work, node, ask(node, attempt)));
-            }
             if asked.is_empty() {
-                if !self.pause(work).await {
-                    return Err(self.failure());
-                }
-                self.refill(work);
-                self.left
-                    .retain(|node| gathered.iter().all(|(other, ..)| other != node));
-                continue;
+                let Some((wave, nodes)) = self.plan() else {
+                    if !self.pause(work).await {
+                        return Err(self.failure());
+                    }
+                    self.refill(work);
+                    continue;
+                };
+                self.start(&wave, &nodes);
+                asked.extend(
+                    nodes
+                        .iter()
+                        .map(|node| send(work, *node, wave.clone(), ask(*node, wave.clone()))),
+                );
+                awaited = nodes;
             }
-            let next = match tokio::time::timeout(IMPATIENCE, asked.next()).await {
-                Ok(next) => next,
-                Err(_) => {
-                    if let Some((node, attempt)) = self.next() {
-                        asked.push(send(work, node, ask(node, attempt)));
-                        continue;
-                    }
-                    asked.next().await
+            let next = tokio::time::timeout(IMPATIENCE, asked.next()).await;
+            let Ok(next) = next else {
+                // One more beside the silent one; or, of several, everybody but the silent ones anew.
+                let here = gathered.iter().map(|contribution| contribution.node);
+                let able: Vec<u64> = here.chain(self.left.iter().copied()).collect();
+                if able.len() < self.count {
+                    continue;
                 }
+                self.left = able;
+                if self.count > 1 {
+                    self.left.append(&mut awaited);
+                    gathered.clear();
+                    asked.clear();
+                } else if let Some((wave, nodes)) = self.plan() {
+                    self.start(&wave, &nodes);
+                    asked.extend(
+                        nodes
+                            .iter()
+                            .map(|node| send(work, *node, wave.clone(), ask(*node, wave.clone()))),
+                    );
+                }
+                continue;
             };
-            match next {
-                Some((node, Ok((context, answer)))) => match answer {
-                    Answer::Refused(problem) => {
-                        self.exclude(node);
-                        self.refusals.push(*problem);
-                        if self.refusals.len() > self.tolerated {
-                            return Err(self.failure());
-                        }
+            let Some((node, wave, answer)) = next else {
+                continue;
+            };
+            awaited.retain(|other| *other != node);
+            match self.take(work, node, answer, fits) {
+                Some((context, answer)) => {
+                    gathered.push(Contribution {
+                        node,
+                        context,
+                        answer,
+                    });
+                    if gathered.len() == self.count {
+                        return Ok((wave, gathered));
                     }
-                    Answer::Abstained(reason) => tracing::debug!(node, %reason, "a holder abstained"),
-                    Answer::Misfit(reason) => {
-                        self.exclude(node);
-                        tracing::warn!(node, reason, "a holder did not understand");
-                    }
-                    answer if !fits(&answer) => self.name(work, node, "an answer to another question"),
-                    answer => {
-                        gathered.push((node, context, answer));
-                        if gathered.len() == count {
-                            return Ok(gathered);
-                        }
-                    }
-                },
-                Some((node, Err(error))) => {
-                    self.exclude(node);
-                    tracing::debug!(node, error, "a holder did not answer");
+                }
+                None if self.count > 1 => {
+                    let again: Vec<u64> = gathered.drain(..).map(|contribution| contribution.node).collect();
+                    let rest = std::mem::take(&mut self.left);
+                    self.left = again.into_iter().chain(awaited.drain(..)).chain(rest).collect();
+                    asked.clear();
                 }
                 None => {}
             }
-            if work.left().is_zero() {
+            if work.left().is_zero() || self.refusals.len() > self.tolerated {
                 return Err(self.failure());
             }
         }
+    }
+
+    fn start(&mut self, wave: &Wave, nodes: &[u64]) {
+        self.left.retain(|node| !nodes.contains(node));
+        for node in nodes {
+            self.attempts.insert(*node, wave.attempt);
+        }
+    }
+
+    /// A contribution, or what to make of the lack of one.
+    fn take<T>(
+        &mut self,
+        work: &Work,
+        node: u64,
+        answer: Result<(T, Answer), String>,
+        fits: fn(&Answer) -> bool,
+    ) -> Option<(T, Answer)> {
+        match answer {
+            Ok((_, Answer::Refused(problem))) => {
+                self.exclude(node);
+                self.refusals.push(*problem);
+            }
+            Ok((_, Answer::Abstained(reason))) => tracing::debug!(node, %reason, "a holder abstained"),
+            Ok((_, Answer::Misfit(reason))) => {
+                self.exclude(node);
+                tracing::warn!(node, reason, "a holder did not understand");
+            }
+            Ok((_, answer)) if !fits(&answer) => self.name(work, node, "an answer to another question"),
+            Ok((context, answer)) => return Some((context, answer)),
+            Err(error) => {
+                self.exclude(node);
+                tracing::debug!(node, error, "a holder did not answer");
+            }
+        }
+        None
     }
 
     /// Nobody is left to ask. Around a node's death or return the rest may only be able in a moment: a link comes up,
@@ -183,19 +269,6 @@ impl Holders {
             }
             _ => false,
         }
-    }
-
-    /// The next holder to ask, and which of its attempts that is.
-    fn next(&mut self) -> Option<(u64, u8)> {
-        while !self.left.is_empty() {
-            let node = self.left.remove(0);
-            let attempt = self.attempts.entry(node).or_default();
-            if *attempt < MAX_ATTEMPTS {
-                *attempt += 1;
-                return Some((node, *attempt));
-            }
-        }
-        None
     }
 
     fn failure(&mut self) -> Problem {
@@ -213,17 +286,16 @@ impl Holders {
 async fn send<T>(
     work: &Work,
     node: u64,
+    wave: Wave,
     question: impl Future<Output = Result<(T, Call), Problem>>,
-) -> (u64, Result<(T, Answer), String>) {
+) -> (u64, Wave, Result<(T, Answer), String>) {
     let (context, call) = match question.await {
         Ok(question) => question,
-        Err(problem) => return (node, Err(problem.message)),
+        Err(problem) => return (node, wave, Err(problem.message)),
     };
     let answer = work.parts.ask(node, &call, PATIENCE.min(work.left())).await;
-    (
-        node,
-        answer
-            .map(|answer| (context, answer))
-            .map_err(|error| error.to_string()),
-    )
+    let answer = answer
+        .map(|answer| (context, answer))
+        .map_err(|error| error.to_string());
+    (node, wave, answer)
 }

@@ -93,14 +93,16 @@ pub(super) async fn key(work: &Work) -> Result<Reply, Problem> {
             .propose(weighed.group, entry.encode(), work.deadline)
             .await;
         let outcome = postcard::from_bytes(&applied.map_err(propose_problem)?.result).map_err(|_| busy())?;
-        match outcome {
+        let answer = match outcome {
+            Outcome::Refused(rejection) if rejection.is_stale() && attempt < ATTEMPTS => continue,
+            Outcome::Refused(rejection) => Err(rejected(work, &entry.statement, &rejection)),
             Outcome::Applied(_) => {
                 parts.metrics.generated.inc();
-                return describe_new(work, &terms.keystore, &terms.key);
+                describe_new(work, &terms.keystore, &terms.key)
             }
-            Outcome::Refused(rejection) if rejection.is_stale() && attempt < ATTEMPTS => continue,
-            Outcome::Refused(rejection) => return Err(rejected(work, &entry.statement, &rejection)),
-        }
+        };
+        weighed.conclude(attempt, nodes, &answer);
+        return answer;
     }
     Err(busy())
 }

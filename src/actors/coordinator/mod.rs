@@ -9,6 +9,7 @@ mod generate;
 mod read;
 mod sign;
 pub mod upkeep;
+mod using;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use conclave_consensus::{GroupId, ProposeError};
 
+use self::using::{Target, Use};
 use super::decide::{Asked, Declined, Purpose, Weighed, group_of, weigh};
 use super::examined::Examined;
 use super::parts::Parts;
@@ -90,15 +92,17 @@ impl Work {
         else {
             return Err(Problem::malformed("This request uses no key."));
         };
-        let target = gather::Target {
+        let target = Target {
             keystore,
             key,
             record,
         };
-        match using {
-            Using::Sign(message) => sign::sign(self, weighed, &target, message).await,
-            Using::DeriveSecret(u) => derive::derive(self, weighed, &target, u).await,
-        }
+        let mut under_way = Use::new(self, weighed, &target).await;
+        let answer = match using {
+            Using::Sign(message) => sign::sign(&mut under_way, message).await,
+            Using::DeriveSecret(u) => derive::derive(&mut under_way, u).await,
+        };
+        under_way.conclude(answer)
     }
 
     /// This node's own judgement. A refusal is confirmed before it is believed: a ReadIndex for the groups that it

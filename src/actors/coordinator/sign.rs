@@ -13,11 +13,11 @@ use rand::rngs::OsRng;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::gather::{Holders, Target};
-use super::{Work, busy};
-use crate::actors::decide::{Decided, Weighed};
+use super::busy;
+use super::gather::{Contribution, Wave};
+use super::using::Use;
 use crate::actors::parts::OpenKey;
-use crate::actors::wire::{Abstention, Answer, Call};
+use crate::actors::wire::{Answer, Call};
 use crate::problem::Problem;
 use crate::reply::Reply;
 
@@ -25,123 +25,43 @@ use crate::reply::Reply;
 const TRIES: usize = 3;
 const SECOND_ROUND: Duration = Duration::from_millis(1_500);
 
+/// A signature, or the share indexes of those who lied.
+type Signed = Result<[u8; 64], Vec<u16>>;
+
 /// Signs `message`.
-pub(super) async fn sign(
-    work: &Work,
-    weighed: Weighed,
-    target: &Target,
-    message: Vec<u8>,
-) -> Result<Reply, Problem> {
+pub(super) async fn sign(using: &mut Use<'_>, message: Vec<u8>) -> Result<Reply, Problem> {
     let message: Arc<[u8]> = message.into();
-    let quorum = work.parts.membership.quorum();
-    let own = open(work, target).await;
-    let mut holders = Holders::new(work);
-    let mut weighed = Some(weighed);
-    let mut decided = None;
+    let quorum = using.work.parts.membership.quorum();
     for _ in 0..TRIES {
-        let attempt = match &own {
-            Some(own) if quorum == 2 => {
-                one_round(
-                    work,
-                    &mut weighed,
-                    &mut decided,
-                    own,
-                    target,
-                    &message,
-                    &mut holders,
-                )
-                .await
-            }
-            own => {
-                two_rounds(
-                    work,
-                    &mut weighed,
-                    &mut decided,
-                    own.as_ref(),
-                    target,
-                    &message,
-                    &mut holders,
-                )
-                .await
-            }
+        let signed = match using.own.clone() {
+            Some(own) if quorum == 2 => one_round(using, own, &message).await?,
+            own => two_rounds(using, own, &message).await?,
         };
-        match attempt? {
+        match signed {
             Ok(signature) => {
                 let value = URL_SAFE_NO_PAD.encode(signature);
                 return Ok(Reply::ok(json!({ "signatureValue": value })));
             }
-            Err(liars) => name(work, &mut holders, &liars),
+            Err(liars) => using.name(&liars),
         }
     }
     Err(busy())
-}
-
-/// A signature, or the share indexes of those who lied.
-type Signed = Result<[u8; 64], Vec<u16>>;
-
-/// This node's own share, if it has one.
-pub(super) async fn open(work: &Work, target: &Target) -> Option<Arc<OpenKey>> {
-    let (parts, record) = (work.parts.clone(), target.record.clone());
-    let (keystore, key) = (target.keystore, target.key);
-    let opened = parts.pool.run({
-        let parts = parts.clone();
-        move || parts.open_key(&keystore, &key, &record)
-    });
-    match opened.await {
-        Ok(Ok(open)) => Some(open),
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "this node coordinates without a share of its own");
-            None
-        }
-        Err(_) => None,
-    }
-}
-
-/// Names liars by share index: counted, logged, and not asked again.
-pub(super) fn name(work: &Work, holders: &mut Holders, liars: &[u16]) {
-    for index in liars {
-        if let Some(member) = work.parts.membership.by_index(*index) {
-            holders.name(work, member.node, "a contribution that does not verify");
-        }
-    }
-}
-
-/// Puts the decision on record once, for all tries.
-pub(super) async fn on_record<'a>(
-    weighed: &mut Option<Weighed>,
-    decided: &'a mut Option<Decided>,
-) -> Result<&'a Decided, Problem> {
-    if let Some(weighed) = weighed.take() {
-        let recorded = weighed.record().await.map_err(|abstention| match abstention {
-            Abstention::Busy => busy(),
-            other => Problem::unavailable(format!(
-                "This node cannot contribute now ({other}); try another node."
-            )),
-        })?;
-        *decided = Some(recorded);
-    }
-    decided.as_ref().ok_or_else(busy)
 }
 
 fn encode(commitments: &NonceCommitments) -> Vec<u8> {
     postcard::to_stdvec(commitments).unwrap_or_default()
 }
 
-async fn one_round(
-    work: &Work,
-    weighed: &mut Option<Weighed>,
-    decided: &mut Option<Decided>,
-    own: &Arc<OpenKey>,
-    target: &Target,
-    message: &Arc<[u8]>,
-    holders: &mut Holders,
-) -> Result<Signed, Problem> {
+async fn one_round(using: &mut Use<'_>, own: Arc<OpenKey>, message: &Arc<[u8]>) -> Result<Signed, Problem> {
+    let work = using.work;
     let parts = &work.parts;
-    let group = parts.group_of(&target.keystore);
-    let ask = |node: u64, attempt: u8| {
-        let (own, parts) = (own.clone(), parts.clone());
-        let mut participants = vec![parts.node, node];
-        participants.sort_unstable();
+    let group = parts.group_of(&using.target.keystore);
+    let ask = |node: u64,
+               Wave {
+                   attempt,
+                   participants,
+               }| {
+        let own = own.clone();
         let forwarded = work.forwarded(attempt, group, participants);
         async move {
             // A pair for each holder and attempt: never one commitment to two holders.
@@ -150,29 +70,22 @@ async fn one_round(
                 let drawn = frost::commit(&own.share, &frame, &mut OsRng);
                 drawn.map(|(nonces, public)| ((nonces, public), Call::Cosign(forwarded, encode(&public))))
             };
-            parts
-                .pool
-                .run(drawn)
-                .await
-                .map_err(|_| busy())?
-                .map_err(|_| busy())
+            let drawn = parts.pool.run(drawn).await.map_err(|_| busy())?;
+            drawn.map_err(|_| busy())
         }
     };
     let fits = |answer: &Answer| matches!(answer, Answer::Cosigned(..));
-    let (gathered, recorded) = futures::join!(
-        holders.gather::<(Nonces, NonceCommitments), _>(work, 1, fits, ask),
-        on_record(weighed, decided)
-    );
-    recorded?;
-    let Some((node, (nonces, public), Answer::Cosigned(theirs, share))) = gathered?.pop() else {
+    let (_, mut contributions) = using.gather::<(Nonces, NonceCommitments), _>(fits, ask).await?;
+    let Some(Contribution {
+        node,
+        context: (nonces, public),
+        answer: Answer::Cosigned(theirs, share),
+    }) = contributions.pop()
+    else {
         return Err(busy());
     };
-    let index = parts
-        .membership
-        .member(node)
-        .map(|member| member.index)
-        .ok_or_else(busy)?;
-    let (own, message) = (own.clone(), message.clone());
+    let index = using.index(node)?;
+    let message = message.clone();
     let finish = move || -> Signed {
         let lied = || Err(vec![index]);
         let (Ok(theirs), Ok(share)) = (postcard::from_bytes(&theirs), <[u8; 32]>::try_from(&share[..]))
@@ -203,37 +116,28 @@ fn frame(request: &[u8], attempt: u8, node: u64) -> [u8; 32] {
 }
 
 async fn two_rounds(
-    work: &Work,
-    weighed: &mut Option<Weighed>,
-    decided: &mut Option<Decided>,
-    own: Option<&Arc<OpenKey>>,
-    target: &Target,
+    using: &mut Use<'_>,
+    own: Option<Arc<OpenKey>>,
     message: &Arc<[u8]>,
-    holders: &mut Holders,
 ) -> Result<Signed, Problem> {
+    let work = using.work;
     let parts = &work.parts;
-    let group = parts.group_of(&target.keystore);
-    let needed = parts.membership.quorum() - usize::from(own.is_some());
-    let ask = |node: u64, attempt: u8| {
-        let forwarded = work.forwarded(attempt, group, vec![node]);
-        async move { Ok((attempt, Call::Commit(forwarded))) }
+    let group = parts.group_of(&using.target.keystore);
+    let ask = |_,
+               Wave {
+                   attempt,
+                   participants,
+               }| {
+        let forwarded = work.forwarded(attempt, group, participants);
+        async move { Ok(((), Call::Commit(forwarded))) }
     };
     let fits = |answer: &Answer| matches!(answer, Answer::Committed(_));
-    let (gathered, recorded) = futures::join!(
-        holders.gather::<u8, _>(work, needed, fits, ask),
-        on_record(weighed, decided)
-    );
-    recorded?;
-    let gathered = gathered?;
+    let (wave, contributions) = using.gather::<(), _>(fits, ask).await?;
 
     let mut list: BTreeMap<u16, Vec<u8>> = BTreeMap::new();
     let mut signers = Vec::new();
-    for (node, attempt, answer) in gathered {
-        let index = parts
-            .membership
-            .member(node)
-            .map(|member| member.index)
-            .ok_or_else(busy)?;
+    for Contribution { node, answer, .. } in contributions {
+        let index = using.index(node)?;
         let Answer::Committed(commitments) = answer else {
             return Ok(Err(vec![index]));
         };
@@ -242,11 +146,11 @@ async fn two_rounds(
             return Ok(Err(vec![index]));
         }
         list.insert(index, commitments);
-        signers.push((node, index, attempt));
+        signers.push((node, index));
     }
     let mut mine = None;
     if let Some(own) = own {
-        let frame = frame(&work.request.encoded, 0, parts.node);
+        let frame = frame(&work.request.encoded, wave.attempt, parts.node);
         let drawn = {
             let own = own.clone();
             move || frost::commit(&own.share, &frame, &mut OsRng)
@@ -254,10 +158,10 @@ async fn two_rounds(
         let drawn = parts.pool.run(drawn).await.map_err(|_| busy())?;
         let (nonces, public) = drawn.map_err(|_| busy())?;
         list.insert(own.share.index(), encode(&public));
-        mine = Some((own.clone(), nonces));
+        mine = Some((own, nonces));
     }
-    let shares = signers.iter().map(|(node, index, attempt)| {
-        let call = Call::SignShare(work.operation, *attempt, list.clone());
+    let shares = signers.iter().map(|(node, index)| {
+        let call = Call::SignShare(work.operation, wave.attempt, list.clone());
         async move {
             let answer = parts.ask(*node, &call, SECOND_ROUND.min(work.left())).await;
             (*node, *index, answer)
@@ -273,7 +177,7 @@ async fn two_rounds(
             },
             // No lie: its nonces may have died with a connection. It is not asked again all the same.
             Ok(Answer::Misfit(_) | Answer::Abstained(_) | Answer::Refused(_)) | Err(_) => {
-                holders.exclude(node);
+                using.holders.exclude(node);
                 complete = false;
             }
             Ok(_) => liars.push(index),
@@ -282,7 +186,7 @@ async fn two_rounds(
     if !liars.is_empty() || !complete {
         return Ok(Err(liars));
     }
-    let (record, message) = (target.record.clone(), message.clone());
+    let (record, message) = (using.target.record.clone(), message.clone());
     let finish = move || -> Result<Signed, Problem> {
         let commitment: Commitment = postcard::from_bytes(&record.commitment).map_err(|_| busy())?;
         let context = VerifyingContext::new(&commitment).map_err(|_| busy())?;

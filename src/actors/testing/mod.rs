@@ -11,5 +11,6 @@ mod five;
 mod liars;
 mod malicious_coordinator;
 mod malicious_leader;
+mod record;
 mod replays;
 mod sabotage;
