@@ -108,4 +108,7 @@ impl Handler for Doors {
             registry.disconnected(peer);
         }
     }
+    fn gone(&self, peer: NodeId) {
+        self.consensus.refused(peer);
+    }
 }

@@ -167,7 +167,7 @@ impl Inner {
                     |seat: &Arc<Seat>| seats.get(&seat.node).is_some_and(|now| Arc::ptr_eq(now, seat));
                 let keep = !cut.contains(pair) && present(&pipe.from) && present(&pipe.to);
                 if !keep {
-                    gone.push(Arc::clone(pipe));
+                    gone.push((Arc::clone(pipe), present(&pipe.from) && !present(&pipe.to)));
                 }
                 keep
             });
@@ -182,9 +182,12 @@ impl Inner {
                 }
             }
         }
-        for pipe in gone {
+        for (pipe, process_gone) in gone {
             pipe.closed.send_replace(true);
             pipe.from.handler.link(pipe.to.node, false);
+            if process_gone {
+                pipe.from.handler.gone(pipe.to.node);
+            }
         }
         for pipe in come {
             pipe.from.changed.send_modify(|_| ());

@@ -68,6 +68,10 @@ pub trait Handler: Send + Sync + 'static {
     /// A link came up (`true`: raft messages and calls to the peer are taken) or went down (`false`: one of the two is
     /// not, the other may be for a moment). For one peer the values alternate, beginning with `true`.
     fn link(&self, peer: NodeId, up: bool);
+
+    /// After a connection was lost, the peer's address refused the next one: nobody listens there, its process is
+    /// gone. Once for each loss; a peer that is only cut off is never said to be gone.
+    fn gone(&self, peer: NodeId);
 }
 
 /// Why a handler gave no answer; the code and its meaning are the application's.

@@ -38,6 +38,13 @@ enum DialError {
     NotAccepted,
 }
 
+impl DialError {
+    /// The peer's host is there and nobody listens.
+    fn is_refused_by_the_host(&self) -> bool {
+        matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused)
+    }
+}
+
 /// Keeps a lane to a peer up until the transport ends.
 pub(crate) async fn keep_up(
     shared: Arc<Shared>,
@@ -48,6 +55,7 @@ pub(crate) async fn keep_up(
     let mut rng = StdRng::from_entropy();
     let mut backoff = Backoff::new(shared.bounds.backoff_first, shared.bounds.backoff_most);
     let mut failures = 0_u64;
+    let mut lost = false;
     while !shared.stopped() {
         let attempt = tokio::select! {
             attempt = timeout(shared.bounds.handshake, dial(&shared, &peer, lane, &config)) => attempt,
@@ -58,6 +66,7 @@ pub(crate) async fn keep_up(
                 failures = 0;
                 let began = Instant::now();
                 speak(&shared, &peer, lane, stream, boot).await;
+                lost = lane == Lane::Raft;
                 // One that is taken and dropped at once is no better than one that is refused.
                 if began.elapsed() >= shared.bounds.backoff_most {
                     backoff.reset();
@@ -65,6 +74,9 @@ pub(crate) async fn keep_up(
             }
             Err(error) => {
                 failures += 1;
+                if std::mem::take(&mut lost) && error.is_refused_by_the_host() {
+                    shared.handler.gone(peer.node);
+                }
                 shared
                     .counters
                     .with(peer.node, |c| c.connect_failed[lane.index()].one());

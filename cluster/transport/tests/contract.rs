@@ -231,6 +231,7 @@ async fn a_peer_that_goes_and_returns<W: World>() {
         patient(two.shutdown()).await;
         assert_eq!(patient(pending).await.unwrap(), Err(CallError::Closed));
         assert_eq!(seen[0].link().await, (2, false));
+        assert_eq!(seen[0].gone().await, 2);
         assert!(!one.connected(2));
         assert_eq!(one.boot_of(2), None);
         assert_eq!(call(&one, 2, "echo").await, Err(CallError::NotConnected));
@@ -402,6 +403,10 @@ async fn the_double_cuts_heals_and_shows_every_payload() {
     assert_eq!(seen[0].link().await, (2, true));
     hub.cut(2, 1);
     assert_eq!(seen[0].link().await, (2, false));
+    assert!(
+        seen[0].gone.lock().await.try_recv().is_err(),
+        "cut off is not gone"
+    );
     assert_eq!(one.send(2, Lane::Raft, text("x")), Err(SendError::NotConnected));
     hub.heal(1, 2);
     assert_eq!(seen[0].link().await, (2, true));

@@ -102,6 +102,10 @@ impl Handler for Door {
     fn link(&self, peer: NodeId, up: bool) {
         self.honest.link(peer, up);
     }
+
+    fn gone(&self, peer: NodeId) {
+        self.honest.gone(peer);
+    }
 }
 
 /// One node.

@@ -138,6 +138,9 @@ pub struct Seen {
     pub links: tokio::sync::Mutex<mpsc::UnboundedReceiver<(NodeId, bool)>>,
     to_messages: mpsc::UnboundedSender<(NodeId, Lane, Bytes)>,
     to_links: mpsc::UnboundedSender<(NodeId, bool)>,
+    /// Peers whose processes are gone.
+    pub gone: tokio::sync::Mutex<mpsc::UnboundedReceiver<NodeId>>,
+    to_gone: mpsc::UnboundedSender<NodeId>,
     /// A call `wait` takes one permit before it answers.
     pub gate: Arc<Semaphore>,
     /// While locked, messages of the lane stand before it.
@@ -150,11 +153,14 @@ impl Seen {
     pub fn new() -> Arc<Self> {
         let (to_messages, messages) = mpsc::unbounded_channel();
         let (to_links, links) = mpsc::unbounded_channel();
+        let (to_gone, gone) = mpsc::unbounded_channel();
         Arc::new(Self {
             messages: messages.into(),
             links: links.into(),
             to_messages,
             to_links,
+            gone: gone.into(),
+            to_gone,
             gate: Arc::new(Semaphore::new(0)),
             stopped: [Mutex::new(()), Mutex::new(()), Mutex::new(())],
             begun: Semaphore::new(0),
@@ -167,6 +173,10 @@ impl Seen {
 
     pub async fn link(&self) -> (NodeId, bool) {
         patient(async { self.links.lock().await.recv().await.unwrap() }).await
+    }
+
+    pub async fn gone(&self) -> NodeId {
+        patient(async { self.gone.lock().await.recv().await.unwrap() }).await
     }
 
     pub async fn call_begins(&self) {
@@ -219,5 +229,9 @@ impl Handler for Seen {
 
     fn link(&self, peer: NodeId, up: bool) {
         let _ = self.to_links.send((peer, up));
+    }
+
+    fn gone(&self, peer: NodeId) {
+        let _ = self.to_gone.send(peer);
     }
 }
