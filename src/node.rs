@@ -27,6 +27,7 @@ use crate::actors::crypto_pool::CryptoPool;
 use crate::actors::doors::{Doors, Lanes};
 use crate::actors::metrics::Metrics as RequestMetrics;
 use crate::actors::parts::Parts;
+use crate::actors::recheck;
 use crate::actors::registry::Registry;
 use crate::api::{self, Api};
 use crate::audit::{Audit, RefusalRate, Settings as AuditSettings};
@@ -319,6 +320,9 @@ impl Node {
             operations: AtomicU64::new(0),
         });
         let told = parts.clone();
+        let (sender, applied) = recheck::queue();
+        application.recheck(sender);
+        tokio::spawn(recheck::run(parts.clone(), applied));
         application.listen(Box::new(move |_: GroupId, entry, _| {
             if let Some(keystore) = entry.statement.command.keystore() {
                 told.denials.lock().decided(&keystore, &entry.statement.operation);

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use conclave_consensus::{Application, GroupId, Halt, Restricts, Scope, StateTransaction};
 use parking_lot::Mutex;
 
+use super::recheck::{self, Applied};
 use crate::keystore::apply::{apply, is_endorsed};
 use crate::keystore::entry::EntryError;
 use crate::keystore::state::Pair;
-use crate::keystore::{Entry, Outcome, ReadState, Rejection, StateError, WriteState};
+use crate::keystore::{Entry, Outcome, ReadState, Rejection, StateError, WriteState, query};
 use crate::membership::Membership;
 
 /// What is told of an applied entry.
@@ -19,6 +20,7 @@ pub type Listener = Box<dyn Fn(GroupId, &Entry, &Outcome) + Send + Sync>;
 pub struct KeystoreApplication {
     membership: Arc<Membership>,
     listener: Mutex<Option<Arc<Listener>>>,
+    recheck: Mutex<Option<recheck::Sender>>,
 }
 
 impl KeystoreApplication {
@@ -27,12 +29,37 @@ impl KeystoreApplication {
         Self {
             membership,
             listener: Mutex::new(None),
+            recheck: Mutex::new(None),
         }
     }
 
     /// Whom to tell of applied entries, from now on.
     pub fn listen(&self, listener: Listener) {
         *self.listener.lock() = Some(Arc::new(listener));
+    }
+
+    /// Who is to look again at what changed the state, from now on; as far as there is room in the queue.
+    pub fn recheck(&self, sender: recheck::Sender) {
+        *self.recheck.lock() = Some(sender);
+    }
+
+    /// Applies, and hands over what changed the state.
+    fn change(&self, group: GroupId, entry: Entry, state: &mut Transaction<'_, '_>) -> Result<Outcome, Halt> {
+        let halt = |error: StateError| Halt::new(error.to_string());
+        let sender = self.recheck.lock().clone();
+        let keystore = entry.statement.command.keystore().filter(|_| sender.is_some());
+        let before = match keystore {
+            Some(keystore) => query::keystore(state, &keystore).map_err(halt)?,
+            None => None,
+        };
+        let outcome = apply(&entry, group.0, &self.membership, state).map_err(halt)?;
+        if let (Some(sender), Outcome::Applied(_)) = (sender, &outcome) {
+            let applied = Applied { group, entry, before };
+            if sender.try_send(applied).is_err() {
+                tracing::debug!(%group, "too much to do: a change is not looked at again");
+            }
+        }
+        Ok(outcome)
     }
 }
 
@@ -85,8 +112,7 @@ impl Application for KeystoreApplication {
         state: &mut StateTransaction<'_>,
     ) -> Result<Vec<u8>, Halt> {
         let outcome = match Entry::decode(entry) {
-            Ok(entry) => apply(&entry, group.0, &self.membership, &mut Transaction(state))
-                .map_err(|error| Halt::new(error.to_string()))?,
+            Ok(entry) => self.change(group, entry, &mut Transaction(state))?,
             Err(EntryError::Malformed) => Outcome::Refused(Rejection::NotEndorsed("not an entry".into())),
             Err(error @ EntryError::UnknownVersion(_)) => return Err(Halt::new(error.to_string())),
         };

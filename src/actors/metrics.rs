@@ -31,6 +31,8 @@ pub struct Metrics {
     pub misfits: Family<OfNode, Counter>,
     /// Proven lies in ceremonies, by liar.
     pub liars: Family<OfNode, Counter>,
+    /// Applied changes that this node's own verifier would have refused.
+    pub verdict_alarms: Counter,
     /// Keys generated.
     pub generated: Counter,
     /// Shares that arrived by envelope.
@@ -50,6 +52,7 @@ impl Metrics {
             foreign_operations: Counter::default(),
             misfits: Family::default(),
             liars: Family::default(),
+            verdict_alarms: Counter::default(),
             generated: Counter::default(),
             delivered: Counter::default(),
             seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 16)),
@@ -70,6 +73,11 @@ impl Metrics {
                 "holder_refusals",
                 "Signed requests this node refused as a holder",
                 all.refusals,
+            );
+            registry.register(
+                "verdict_alarms",
+                "Applied changes this node would have refused: corrupt endorsers, or another build",
+                all.verdict_alarms,
             );
             registry.register("replays", "Requests refused as replays", all.replays);
             registry.register(

@@ -18,6 +18,7 @@ pub mod holder;
 pub mod keystore;
 pub mod metrics;
 pub mod parts;
+pub mod recheck;
 pub mod registry;
 pub mod views;
 pub mod wire;

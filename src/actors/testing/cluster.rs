@@ -28,6 +28,7 @@ use crate::actors::crypto_pool::CryptoPool;
 use crate::actors::doors::{Doors, Lanes};
 use crate::actors::metrics::{Metrics, OfNode};
 use crate::actors::parts::Parts;
+use crate::actors::recheck;
 use crate::actors::registry::Registry;
 use crate::actors::wire::{Answer, Call};
 use crate::audit::{self, Audit, Entry as AuditEntry, Kind, RefusalRate, Settings as AuditSettings};
@@ -414,6 +415,9 @@ fn node(
         operations: AtomicU64::new(0),
     });
     let told = parts.clone();
+    let (sender, applied) = recheck::queue();
+    application.recheck(sender);
+    tokio::spawn(recheck::run(parts.clone(), applied));
     application.listen(Box::new(move |_: GroupId, entry, _| {
         if let Some(keystore) = entry.statement.command.keystore() {
             told.denials.lock().decided(&keystore, &entry.statement.operation);

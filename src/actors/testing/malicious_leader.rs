@@ -7,7 +7,7 @@ use rand::rngs::OsRng;
 use serde_json::json;
 
 use super::client::{Client, furnished};
-use super::cluster::{Cluster, SOON, run};
+use super::cluster::{Cluster, SOON, run, until};
 use crate::actors::examined::Examined;
 use crate::actors::wire::{Answer, Call, Forwarded};
 use crate::identifier::LocalId;
@@ -187,6 +187,57 @@ fn a_leader_cannot_change_what_a_quorum_has_not_endorsed() {
         assert!(matches!(outcome, Outcome::Applied(_)), "{outcome:?}");
         for controllers in controllers(&cluster, &keystore.id).await {
             assert_eq!(controllers, [alice.did.clone(), bob.did.clone()]);
+        }
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn a_change_that_corrupt_endorsers_made_up_raises_an_alarm_and_an_honest_one_does_not() {
+    run(async {
+        let (cluster, alice, keystore, key, _) = furnished(3).await;
+        let (bob, mallory) = (Client::new(), Client::new());
+        let first = cluster.node(1);
+        let lent = alice.delegate(&keystore, &key, &bob, "urn:uuid:lent");
+        first.serve(alice.revoke(&keystore, &lent)).await.unwrap();
+        let both = json!([alice.did, bob.did]);
+        first.serve(alice.update(&keystore, 1, &both)).await.unwrap();
+        cluster.catch_up(&keystore.id).await;
+
+        // Two of three are corrupt and hand the keystore to mallory, who asks for it with a signature of her own.
+        let request = mallory.update(&keystore, 2, &json!([mallory.did]));
+        let encoded = request.signed_part().unwrap().encode();
+        let now = first.parts.now().unwrap();
+        let examined = Examined::of_node(encoded.clone(), &first.parts.rules, now).unwrap();
+        let mut config = first.keystore_record(&keystore.id).unwrap().config;
+        (config.controllers, config.sequence) = (vec![mallory.did.clone()], 2);
+        let statement = Statement {
+            cluster: first.parts.membership.cluster,
+            group: first.parts.group_of(&keystore.id).0,
+            operation: cluster.node(3).parts.next_operation(),
+            request: examined.hash,
+            name: examined.authenticated.name,
+            expires: examined.authenticated.expires * 1_000,
+            command: Command::UpdateKeystore {
+                id: keystore.id,
+                config,
+            },
+            state_version: 2,
+            chain: Vec::new(),
+        };
+        let endorsed = |node: u64| statement.endorse(node, &cluster.node(node).parts.signing_key, now);
+        let entry = Entry {
+            statement: statement.clone(),
+            request: encoded,
+            endorsements: vec![endorsed(2), endorsed(3)],
+        };
+        for node in cluster.nodes() {
+            assert_eq!(node.parts.metrics.verdict_alarms.get(), 0, "of honest changes");
+        }
+        let outcome = propose(&cluster, &keystore.id, &entry).await;
+        assert!(matches!(outcome, Outcome::Applied(_)), "{outcome:?}");
+        for node in cluster.nodes() {
+            until("the alarm", || node.parts.metrics.verdict_alarms.get() == 1).await;
         }
         cluster.stop().await;
     });
