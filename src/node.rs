@@ -169,7 +169,7 @@ async fn serve(config: Config, ended: impl Future<Output = ()>) -> Result<ExitCo
     let node = Node::start(&config, &node_key, &registry, &status).await?;
     drop(node_key);
     status.opened(node.parts.clone());
-    let api = Api::new(&config, node.registry.clone());
+    let api = Api::new(&config, node.registry.clone(), &registry);
     let http = api::serve(&config, api).map_err(start("the public listener"))?;
     let http_handle = http.handle();
     let http = tokio::spawn(http);

@@ -3,13 +3,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-mod authorization_support;
+#[path = "threats/support.rs"]
+mod support;
 
-use authorization_support::*;
 use conclave::authorization::issue::{Capability, Delegation, Invocation};
 use conclave::authorization::{RawRequest, Suite, authenticate, json, target};
 use proptest::prelude::*;
 use serde_json::Value;
+use support::*;
 
 /// One random link: suite, actions kept, path added, days cut off, further controllers.
 #[derive(Clone, Debug)]
@@ -46,7 +47,7 @@ fn step() -> impl Strategy<Value = Step> {
 fn delegate(steps: &[Step]) -> (Value, String, String) {
     const ACTIONS: [&str; 5] = ["sign", "read", "verify", "generateKey", "deriveSecret"];
     let (mut holder, mut url, mut actions, mut expires) =
-        ("alice".to_owned(), KEYSTORE.to_owned(), None, NOW + 40 * DAY);
+        ("alice".to_owned(), keystore().to_owned(), None, now() + 40 * DAY);
     let mut capability: Option<Value> = None;
     for (index, step) in steps.iter().enumerate() {
         let next = format!("agent {index}");
@@ -65,7 +66,7 @@ fn delegate(steps: &[Step]) -> (Value, String, String) {
         let id = format!("urn:uuid:{index}:{}", step.others);
         let parent = capability
             .as_ref()
-            .map_or(Capability::Root(KEYSTORE), Capability::Delegated);
+            .map_or(Capability::Root(keystore()), Capability::Delegated);
         let made = Delegation {
             key: &key(&holder),
             parent,
@@ -73,7 +74,7 @@ fn delegate(steps: &[Step]) -> (Value, String, String) {
             controllers: &controllers,
             target: &url,
             actions: actions.map(|count| &ACTIONS[..count]),
-            created: NOW - 100 + index as u64,
+            created: now() - 100 + index as u64,
             expires,
             suite: step.suite,
         }
@@ -88,12 +89,12 @@ fn invocation(capability: &Value, url: &str, holder: &str, body: Option<&[u8]>) 
     Invocation {
         key: &key(holder),
         method: if body.is_some() { "POST" } else { "GET" },
-        authority: HOST,
+        authority: host(),
         target: url.strip_prefix("https://kms.example").unwrap(),
         capability: Capability::Delegated(capability),
         action: "sign",
-        created: NOW,
-        expires: NOW + 600,
+        created: now(),
+        expires: now() + 600,
         body,
     }
     .sign()
@@ -107,12 +108,12 @@ proptest! {
     fn what_is_issued_is_accepted(steps in proptest::collection::vec(step(), 1..10), with_body: bool) {
         let (capability, url, holder) = delegate(&steps);
         let url = format!("{url}/end?x=1");
-        let request = invocation(&capability, &url, &holder, with_body.then_some(BODY));
+        let request = invocation(&capability, &url, &holder, with_body.then_some(body()));
         let authorized = World::new().judge(&request).map_err(|refusal| TestCaseError::fail(refusal.detail()))?;
         prop_assert_eq!(authorized.chain_length, steps.len() + 1);
         prop_assert_eq!(authorized.invoker, did(&holder));
         // Anybody else is refused, and so is the same chain hanging from another controller.
-        let stranger = invocation(&capability, &url, "mallory", with_body.then_some(BODY));
+        let stranger = invocation(&capability, &url, "mallory", with_body.then_some(body()));
         prop_assert!(World::new().judge(&stranger).is_err());
         let usurped = World::new().with(|world| world.controllers = vec![did("mallory")]);
         prop_assert!(usurped.judge(&request).is_err());
@@ -160,10 +161,10 @@ proptest! {
         let _ = conclave::authorization::DidKey::from_method(&text);
         let _ = conclave::authorization::time::Timestamp::parse(&text);
         for value in [text.clone(), format!("Signature {text}"), format!("Signature keyId=\"{text}\",headers=\"host\"")] {
-            let _ = authenticate(&Forge::root().sent(&value), &World::new().policy, NOW * 1_000);
+            let _ = authenticate(&Forge::root().sent(&value), &World::new().policy, now() * 1_000);
         }
         for value in [text.clone(), format!("zcap {text}"), format!("zcap capability=\"{text}\",action=\"sign\"")] {
-            let _ = authenticate(&Forge::new(&value).signed(), &World::new().policy, NOW * 1_000);
+            let _ = authenticate(&Forge::new(&value).signed(), &World::new().policy, now() * 1_000);
         }
         let _ = World::new().judge(&invoke_text(&bytes, "carol"));
         let _ = World::new().judge(&invoke_packed(&text, "carol"));

@@ -1,7 +1,7 @@
 //! A request whose signature holds, with everything that later steps ask of it, made once.
 
 use crate::audit::{Entry, Evidence, Kind, Signature};
-use crate::authorization::{Authenticated, Invoked, RawRequest, authenticate};
+use crate::authorization::{Authenticated, Invoked, RawRequest, authenticate, authenticate_head};
 use crate::identifier::OperationId;
 use crate::operation::judge::Rules;
 use crate::operation::route::Route;
@@ -27,6 +27,15 @@ impl Examined {
     pub fn of_client(request: &RawRequest, rules: &Rules, now: u64) -> Result<Self, Problem> {
         let signed = request.signed_part()?;
         Self::examine(&signed, signed.encode(), rules, now)
+    }
+
+    /// Whether the head of a client's request is signed as it must be, so that its body is worth reading.
+    ///
+    /// # Errors
+    /// The refusal as the client sees it.
+    pub fn of_head(request: &RawRequest, rules: &Rules, now: u64) -> Result<(), Problem> {
+        authenticate_head(request, &rules.policy, now)?;
+        Ok(())
     }
 
     /// The same for what another node forwarded: it is verified as if the client had sent it here.

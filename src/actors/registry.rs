@@ -74,6 +74,19 @@ impl Registry {
         served
     }
 
+    /// Whether a request is worth its body: asked for a client that waits to be told (`Expect: 100-continue`).
+    ///
+    /// # Errors
+    /// What the client is told instead.
+    pub fn admits(&self, head: &RawRequest) -> Result<(), Problem> {
+        if matches!(Route::parse(&head.method, &head.target), Some(Route::GetKey(..))) {
+            return Ok(());
+        }
+        let now = self.parts.now();
+        let now = now.map_err(|error| Problem::unavailable(error.to_string()))?;
+        Examined::of_head(head, &self.parts.rules, now)
+    }
+
     async fn serve_now(&self, request: RawRequest, addresses: Vec<IpAddr>) -> Result<Reply, Problem> {
         let addresses: Arc<[IpAddr]> = addresses.into();
         if let Some(Route::GetKey(keystore, key)) = Route::parse(&request.method, &request.target) {

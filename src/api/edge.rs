@@ -60,6 +60,14 @@ impl Edge {
     }
 }
 
+impl Edge {
+    /// Tells how many requests are under way, also later.
+    pub(crate) fn under_way(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
+        let under_way = self.under_way.clone();
+        move || under_way.lock().all as u64
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let mut under_way = self.under_way.lock();

@@ -17,6 +17,8 @@ use std::sync::Arc;
 
 use crate::actors::registry::Registry;
 use crate::config::Config;
+use crate::telemetry;
+use crate::telemetry::metrics::{Kind, Sample};
 
 /// What the handlers share.
 pub struct Api {
@@ -33,14 +35,22 @@ pub struct Api {
 }
 
 impl Api {
-    /// From a node's configuration.
-    pub fn new(config: &Config, registry: Arc<Registry>) -> Self {
+    /// From a node's configuration; what is under way is told in `metrics`.
+    pub fn new(config: &Config, registry: Arc<Registry>, metrics: &telemetry::Metrics) -> Self {
+        let edge = edge::Edge::new(config.limits.requests_in_flight);
+        let under_way = edge.under_way();
+        metrics.sample(
+            "requests_in_flight",
+            "Client requests under way",
+            Kind::Gauge,
+            move || vec![Sample::plain(under_way())],
+        );
         Self {
             registry,
             authority: config.public_url.authority().to_owned(),
             trust_forwarded_for: config.trust_forwarded_for,
             max_body: config.limits.body_bytes,
-            edge: edge::Edge::new(config.limits.requests_in_flight),
+            edge,
         }
     }
 }

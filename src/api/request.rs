@@ -1,9 +1,12 @@
 //! A client's request as it was sent: raw target, raw header lines, a body read within its bound.
 
+use std::time::Duration;
+
 use actix_web::HttpRequest;
 use actix_web::web::Payload;
 use futures::StreamExt;
 
+use super::Api;
 use crate::authorization::RawRequest;
 use crate::authorization::request::{MAX_HEADERS, MAX_TARGET};
 use crate::problem::Problem;
@@ -11,16 +14,32 @@ use crate::problem::Problem;
 /// Of a body that is too long, this much is read and thrown away, so that the client sees the answer and not a
 /// connection reset.
 const DRAIN: usize = 1024 * 1024;
+/// A client that sends nothing for this long is waiting for the answer.
+const DRAIN_PAUSE: Duration = Duration::from_millis(250);
 
-/// Checks the head and the one accepted authority, then reads the body.
+/// Checks the head and the one accepted authority, then reads the body. Who waits to be told whether to send a body is
+/// told no before it is read.
 pub(super) async fn read(
     request: &HttpRequest,
     mut payload: Payload,
-    authority: &str,
-    max_body: usize,
+    api: &Api,
 ) -> Result<RawRequest, Problem> {
-    let raw = head(request, authority)?;
+    let max_body = api.max_body;
+    let raw = head(request, &api.authority)?;
     let declared = declared_length(&raw)?;
+    // Chunks bring trailers and every way to disagree with a proxy about where a request ends; no client needs them.
+    if raw
+        .headers
+        .iter()
+        .any(|(name, _)| name == "transfer-encoding" || name == "trailer")
+    {
+        return Err(Problem::malformed(
+            "A body must come whole, with its Content-Length: no chunks and no trailers.",
+        ));
+    }
+    if raw.headers.iter().any(|(name, _)| name == "expect") {
+        api.registry.admits(&raw)?;
+    }
     if raw.headers.iter().any(|(name, _)| name == "content-encoding") {
         return Err(Problem::new(
             415,
@@ -50,7 +69,7 @@ fn too_large() -> Problem {
 
 async fn drain(payload: &mut Payload, most: usize) {
     let mut seen = 0;
-    while let Some(Ok(chunk)) = payload.next().await {
+    while let Ok(Some(Ok(chunk))) = tokio::time::timeout(DRAIN_PAUSE, payload.next()).await {
         seen += chunk.len();
         if seen >= most.min(DRAIN) {
             return;

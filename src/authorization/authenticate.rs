@@ -60,21 +60,12 @@ impl std::fmt::Debug for Authenticated {
 /// Verifies a request as far as that needs no state, cheap checks first: sizes, header grammar, time window,
 /// signature, digest, invocation header, strict shape of the chain. `now` is Unix milliseconds.
 pub fn authenticate(request: &RawRequest, policy: &Policy, now: u64) -> Result<Authenticated, Refusal> {
-    request.check_sizes()?;
-    check_request_line(request)?;
-    let authorization = request
-        .header("authorization")?
-        .ok_or(Refusal::MissingAuthorization)?;
-    let header = SignatureHeader::parse(authorization)?;
-    check_host(request, policy)?;
-    header.check_coverage(request)?;
-    header.check_window(policy, now)?;
-    let signing_string = header.signing_string(request)?;
-    if request.header("content-encoding")?.is_some() {
-        return Err(Refusal::UnsupportedContent("content-encoding".into()));
-    }
-    let key = DidKey::from_method(header.key_id)?;
-    let signature = header.verify(&key, &signing_string)?;
+    let Head {
+        header,
+        key,
+        signing_string,
+        signature,
+    } = authenticate_head(request, policy, now)?;
     if let Some(value) = request.header("digest")? {
         digest::check(parameters::visible(value)?.trim_matches(' '), &request.body)?;
     }
@@ -97,6 +88,43 @@ pub fn authenticate(request: &RawRequest, policy: &Policy, now: u64) -> Result<A
         capability,
         body_json,
         key,
+    })
+}
+
+/// What the signature says, before anything is asked of the body.
+pub(crate) struct Head<'a> {
+    header: SignatureHeader<'a>,
+    key: DidKey,
+    signing_string: String,
+    signature: [u8; 64],
+}
+
+/// The steps of [`authenticate`] that need no body: whether it is worth reading one.
+pub(crate) fn authenticate_head<'a>(
+    request: &'a RawRequest,
+    policy: &Policy,
+    now: u64,
+) -> Result<Head<'a>, Refusal> {
+    request.check_sizes()?;
+    check_request_line(request)?;
+    let authorization = request
+        .header("authorization")?
+        .ok_or(Refusal::MissingAuthorization)?;
+    let header = SignatureHeader::parse(authorization)?;
+    check_host(request, policy)?;
+    header.check_coverage(request)?;
+    header.check_window(policy, now)?;
+    let signing_string = header.signing_string(request)?;
+    if request.header("content-encoding")?.is_some() {
+        return Err(Refusal::UnsupportedContent("content-encoding".into()));
+    }
+    let key = DidKey::from_method(header.key_id)?;
+    let signature = header.verify(&key, &signing_string)?;
+    Ok(Head {
+        header,
+        key,
+        signing_string,
+        signature,
     })
 }
 

@@ -32,6 +32,7 @@ mod second_opinion;
 #[cfg(test)]
 mod vectors;
 
+pub(crate) use authenticate::authenticate_head;
 pub use authenticate::{Authenticated, authenticate};
 pub use authorize::{Authorized, VerifiedDelegation, authorize, verify_delegation};
 pub use cache::ChainCache;

@@ -106,6 +106,8 @@ impl RawRequest {
             .header("authorization")?
             .ok_or(Refusal::MissingAuthorization)?;
         let parsed = http_signature::SignatureHeader::parse(value)?;
+        // Before the rest is left out: what had to be signed and was not is to be named as that.
+        parsed.check_coverage(self)?;
         let kept = |name: &str| name == "authorization" || parsed.headers.contains(&name);
         Ok(RawRequest {
             method: self.method.clone(),

@@ -59,6 +59,9 @@ async fn exchange(
         Err(_) => return Err(std::io::ErrorKind::TimedOut.into()),
     }
     let answer = String::from_utf8_lossy(&answer);
+    let answer = answer
+        .strip_prefix("HTTP/1.1 100 Continue\r\n\r\n")
+        .unwrap_or(&answer);
     let (head, body) = answer
         .split_once("\r\n\r\n")
         .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::UnexpectedEof))?;

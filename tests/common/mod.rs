@@ -6,6 +6,7 @@
 pub(crate) mod cluster;
 pub(crate) mod https;
 pub(crate) mod load;
+pub(crate) mod namespace;
 pub(crate) mod npm;
 pub(crate) mod relay;
 pub(crate) mod world;

@@ -214,7 +214,7 @@ pub(crate) async fn admin_status(node: &Node) -> Value {
     serde_json::from_str(&answer.body).unwrap()
 }
 
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 

@@ -1,10 +1,6 @@
 //! Bad inputs 34 to 42 of the threat list: the `Capability-Invocation` header and the JSON inside it.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod authorization_support;
-
-use authorization_support::*;
+use super::support::*;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
 use conclave::authorization::{ChainFault, RawRequest, Refusal, root_id};
@@ -12,11 +8,16 @@ use serde_json::json;
 
 #[test]
 fn capability_invocation_header() {
+    table();
+}
+
+/// Judges every case by the verifier, and gives them all.
+pub(crate) fn table() -> Table {
     let (table, world) = (Table::default(), World::new());
     let refused = |row, case: &str, request: &RawRequest, status| {
         table.refused(row, case, world.judge(request), status)
     };
-    let root = root_id(KEYSTORE);
+    let root = root_id(keystore());
     let links = links();
     let text = links.child.to_string();
     let packed = gzip(text.as_bytes());
@@ -179,7 +180,7 @@ fn capability_invocation_header() {
         .with(|forge| (forge.key, forge.key_id) = (key("carol"), method("carol")));
     refused(42, "delegated by id", &by_id.signed(), 403);
     let root_object = json!({
-        "@context": "https://w3id.org/zcap/v1", "id": root, "controller": did("carol"), "invocationTarget": KEYSTORE
+        "@context": "https://w3id.org/zcap/v1", "id": root, "controller": did("carol"), "invocationTarget": keystore()
     });
     table.for_reason(
         42,
@@ -188,4 +189,5 @@ fn capability_invocation_header() {
         Refusal::RootByValue,
     );
     assert_eq!(*table.rows.borrow(), (34..=42).collect());
+    table
 }

@@ -1,13 +1,9 @@
 //! Bad inputs 1 to 33 of the threat list: the HTTP request and its signature. Left to the HTTP layer: 23, 26, 33
 //! (framing); to the replay rule, which the caller judges between the two steps: 29.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod authorization_support;
-
 use std::collections::BTreeSet;
 
-use authorization_support::*;
+use super::support::*;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
 use conclave::authorization::issue::{Capability, Invocation};
@@ -16,6 +12,11 @@ use sha2::Digest as _;
 
 #[test]
 fn http_and_signature() {
+    table();
+}
+
+/// Judges every case by the verifier, and gives them all.
+pub(crate) fn table() -> Table {
     let (table, world) = (Table::default(), World::new());
     let forge = Forge::root();
     let good = forge.signed();
@@ -69,7 +70,7 @@ fn http_and_signature() {
         ("trailing comma", format!("{plain},")),
         (
             "no quotes",
-            plain.replace(&format!("\"{NOW}\""), &NOW.to_string()),
+            plain.replace(&format!("\"{}\"", now()), &now().to_string()),
         ),
     ] {
         refused(5, case, &forge.sent(&value), 400);
@@ -126,11 +127,26 @@ fn http_and_signature() {
         });
         world.judge(&forge.signed())
     };
-    assert!(at(NOW + 300, NOW + 900).is_ok() && at(NOW - 900, NOW - 300).is_ok());
-    table.for_reason(12, "future", at(NOW + 301, NOW + 600), Refusal::SignatureInFuture);
-    table.for_reason(12, "past", at(NOW - 900, NOW - 301), Refusal::SignatureExpired);
-    table.for_reason(13, "reversed", at(NOW + 10, NOW + 9), Refusal::SignatureWindow);
-    table.for_reason(13, "too wide", at(NOW, NOW + 601), Refusal::SignatureWindow);
+    assert!(at(now() + 300, now() + 900).is_ok() && at(now() - 900, now() - 300).is_ok());
+    table.for_reason(
+        12,
+        "future",
+        at(now() + 301, now() + 600),
+        Refusal::SignatureInFuture,
+    );
+    table.for_reason(
+        12,
+        "past",
+        at(now() - 900, now() - 301),
+        Refusal::SignatureExpired,
+    );
+    table.for_reason(
+        13,
+        "reversed",
+        at(now() + 10, now() + 9),
+        Refusal::SignatureWindow,
+    );
+    table.for_reason(13, "too wide", at(now(), now() + 601), Refusal::SignatureWindow);
     let numbers = [
         "1e9",
         "-1",
@@ -158,8 +174,8 @@ fn http_and_signature() {
             400,
         );
     }
-    for other in [NOW + 1, NOW + 2] {
-        let value = plain.replace(&format!("created=\"{NOW}\""), &format!("created=\"{other}\""));
+    for other in [now() + 1, now() + 2] {
+        let value = plain.replace(&format!("created=\"{}\"", now()), &format!("created=\"{other}\""));
         table.for_reason(
             15,
             "created",
@@ -168,8 +184,8 @@ fn http_and_signature() {
         );
     }
     let value = plain.replace(
-        &format!("expires=\"{}\"", NOW + 600),
-        &format!("expires=\"{}\"", NOW + 599),
+        &format!("expires=\"{}\"", now() + 600),
+        &format!("expires=\"{}\"", now() + 599),
     );
     table.for_reason(
         15,
@@ -179,12 +195,12 @@ fn http_and_signature() {
     );
     let with_query = forge
         .clone()
-        .with(|forge| forge.target = format!("{KEY}?a=1&b=2"))
+        .with(|forge| forge.target = format!("{}?a=1&b=2", key_path()))
         .signed();
     assert!(world.judge(&with_query).is_ok());
     for target in ["?a=1&b=3", "?b=2&a=1", "?a=1", "", "?a=1&b=2&c=3"] {
         let mut request = with_query.clone();
-        request.target = format!("{KEY}{target}");
+        request.target = format!("{}{target}", key_path());
         table.for_reason(16, target, world.judge(&request), Refusal::SignatureNotVerified);
     }
     refused(16, "method", &edited(&|r| r.method = "PUT".into()), 403);
@@ -195,6 +211,8 @@ fn http_and_signature() {
         400,
     );
     for target in ["http://other/", "https://kms.example/kms", "*", "", "kms"] {
+        let target = here(target);
+        let target = target.as_str();
         refused(
             17,
             target,
@@ -211,6 +229,8 @@ fn http_and_signature() {
         "kms.example:8443",
         "",
     ] {
+        let host = here(host);
+        let host = host.as_str();
         refused(18, host, &forge.clone().set("host", host).signed(), 400);
     }
     refused(
@@ -231,6 +251,8 @@ fn http_and_signature() {
         "/kms/keystores/z1A//keys/z1B",
         "/kms/keystores/z1A/keys/z1B/",
     ] {
+        let target = here(target);
+        let target = target.as_str();
         table.for_reason(
             19,
             target,
@@ -250,7 +272,7 @@ fn http_and_signature() {
         world.judge(&edited(&|r| r.body.push(b' '))),
         Refusal::DigestMismatch,
     );
-    let sha = STANDARD.encode(sha2::Sha256::digest(BODY));
+    let sha = STANDARD.encode(sha2::Sha256::digest(body()));
     assert!(
         world
             .judge(&forge.clone().set("digest", format!("SHA-256={sha}")).signed())
@@ -259,7 +281,7 @@ fn http_and_signature() {
     let multihash = |code: u8, length: u8, rest: &[u8]| {
         format!("mh=u{}", URL_SAFE_NO_PAD.encode([&[code, length], rest].concat()))
     };
-    let hash = sha2::Sha256::digest(BODY);
+    let hash = sha2::Sha256::digest(body());
     for value in [
         "md5=XrY7u+Ae7tCTyyK7j1rNww==".to_owned(),
         "unixsum=30637".into(),
@@ -394,7 +416,7 @@ fn http_and_signature() {
         other_codec(&[0xed]),
         format!("did:key:z1{0}#z1{0}", &multibase[1..]),
         format!("did:key:z{0}#z{0}", "1".repeat(100)),
-        format!("DID:KEY:{multibase}#{multibase}"),
+        format!("DID:key_path():{multibase}#{multibase}"),
         format!("did:key:{0}#{0}", multibase.replacen('z', "u", 1)),
         format!("did:key:{0}#{0}", multibase.to_lowercase()),
     ] {
@@ -426,7 +448,7 @@ fn http_and_signature() {
         "target",
         &forge
             .clone()
-            .with(|forge| forge.target = format!("{KEY}\u{e9}"))
+            .with(|forge| forge.target = format!("{}\u{e9}", key_path()))
             .signed(),
         400,
     );
@@ -435,6 +457,7 @@ fn http_and_signature() {
     let missing = [23, 26, 29, 33];
     let expected: BTreeSet<u32> = (1..=33).filter(|row| !missing.contains(row)).collect();
     assert_eq!(*table.rows.borrow(), expected);
+    table
 }
 
 /// S + L, with the same R: valid where S is not checked to be reduced.
@@ -491,13 +514,13 @@ fn the_unbent_request_is_the_issued_one() {
     let invocation = Invocation {
         key: &key("alice"),
         method: "POST",
-        authority: HOST,
-        target: KEY,
-        capability: Capability::Root(KEYSTORE),
+        authority: host(),
+        target: key_path(),
+        capability: Capability::Root(keystore()),
         action: "sign",
-        created: NOW,
-        expires: NOW + 600,
-        body: Some(BODY),
+        created: now(),
+        expires: now() + 600,
+        body: Some(body()),
     };
     let (issued, forged) = (invocation.sign().unwrap(), Forge::root().signed());
     assert_eq!(issued.header("authorization"), forged.header("authorization"));

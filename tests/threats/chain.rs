@@ -1,13 +1,9 @@
 //! Bad inputs 43 to 67 of the threat list: chains and delegation, each with its reason. The parts of 65 that need a
 //! route (whose request revokes what) are the caller's.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod authorization_support;
-
 use std::time::Duration;
 
-use authorization_support::*;
+use super::support::*;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use conclave::authorization::issue::{Capability, Delegation};
@@ -18,6 +14,11 @@ use serde_json::{Value, json};
 
 #[test]
 fn chain_and_delegation() {
+    table();
+}
+
+/// Judges every case by the verifier, and gives them all.
+pub(crate) fn table() -> Table {
     let (table, world) = (Table::default(), World::new());
     let links = links();
     let judge = |value: &Value, who: &str| world.judge(&invoke(value, who));
@@ -50,7 +51,7 @@ fn chain_and_delegation() {
         Member(M::ProofValue),
     );
     edited(44, "empty", &|v| v["proof"]["capabilityChain"] = json!([]), Chain);
-    let other = "https://kms.example/kms/keystores/z1O";
+    let other = &here("https://kms.example/kms/keystores/z1O");
     let alice = key("alice");
     let foreign = Delegation {
         controllers: &[&did("carol")],
@@ -72,7 +73,7 @@ fn chain_and_delegation() {
         Chain,
     );
     edited(46, "cycle", &|v| v["id"] = json!("urn:uuid:p"), Chain);
-    edited(46, "root as id", &|v| v["id"] = json!(root_id(KEYSTORE)), Chain);
+    edited(46, "root as id", &|v| v["id"] = json!(root_id(keystore())), Chain);
     edited(
         46,
         "levels differ",
@@ -134,7 +135,7 @@ fn chain_and_delegation() {
     edited(
         49,
         "target",
-        &|v| v["invocationTarget"] = json!(format!("{KEYSTORE}/keys")),
+        &|v| v["invocationTarget"] = json!(format!("{}/keys", keystore())),
         Proof,
     );
     edited(49, "id", &|v| v["id"] = json!("urn:uuid:d"), Proof);
@@ -241,7 +242,7 @@ fn chain_and_delegation() {
     for who in ["alice", "bob", "mallory"] {
         table.for_reason(53, who, judge(&links.child, who), Refusal::WrongInvoker);
     }
-    let end = NOW + 10 * DAY;
+    let end = now() + 10 * DAY;
     let at = |now: u64, skew: u32, value: &Value| {
         let world = world.clone().with(|world| {
             world.now = now * 1_000;
@@ -309,30 +310,30 @@ fn chain_and_delegation() {
             })
         })
     };
-    fault(56, "after expires", &created(NOW, NOW - 1), Created);
+    fault(56, "after expires", &created(now(), now() - 1), Created);
     fault(
         56,
         "before parent",
-        &created(NOW - 10 * DAY - 1, NOW + DAY),
+        &created(now() - 10 * DAY - 1, now() + DAY),
         Created,
     );
-    assert!(judge(&created(NOW + 300, NOW + DAY), "carol").is_ok());
+    assert!(judge(&created(now() + 300, now() + DAY), "carol").is_ok());
     table.for_reason(
         56,
         "in the future",
-        judge(&created(NOW + 301, NOW + DAY), "carol"),
+        judge(&created(now() + 301, now() + DAY), "carol"),
         Refusal::DelegatedInFuture,
     );
-    // Signed at NOW, judged 10 minutes later, delegated in between, beyond the skew.
-    let later = world.clone().with(|world| world.now = (NOW + 600) * 1_000);
-    let early = later.judge(&invoke(&created(NOW + 301, NOW + DAY), "carol"));
+    // Signed at now(), judged 10 minutes later, delegated in between, beyond the skew.
+    let later = world.clone().with(|world| world.now = (now() + 600) * 1_000);
+    let early = later.judge(&invoke(&created(now() + 301, now() + DAY), "carol"));
     table.for_reason(56, "invoked before", early, Refusal::DelegatedInFuture);
     // Ahead of now by more than the skew, though not of an invocation that is itself ahead by less.
     let ahead = Forge::root().with(|forge| {
-        let packed = URL_SAFE_NO_PAD.encode(gzip(created(NOW + 450, NOW + DAY).to_string().as_bytes()));
+        let packed = URL_SAFE_NO_PAD.encode(gzip(created(now() + 450, now() + DAY).to_string().as_bytes()));
         *forge = Forge::new(&format!("zcap capability=\"{packed}\",action=\"sign\""));
         (forge.key, forge.key_id) = (key("carol"), method("carol"));
-        (forge.created, forge.expires) = ((NOW + 200).to_string(), (NOW + 300).to_string());
+        (forge.created, forge.expires) = ((now() + 200).to_string(), (now() + 300).to_string());
     });
     table.for_reason(
         56,
@@ -418,13 +419,13 @@ fn chain_and_delegation() {
             Member(M::Controller),
         );
     }
-    let narrow = format!("{KEYSTORE}/keys");
+    let narrow = format!("{}/keys", keystore());
     let narrowed = parent(|d| made(Delegation { target: &narrow, ..d }));
     for (case, target) in [
-        ("widened", KEYSTORE.to_owned()),
+        ("widened", keystore().to_owned()),
         ("sibling with the same prefix", format!("{narrow}X")),
         ("no separator", format!("{narrow}-")),
-        ("outside", "https://kms.example/kms/keystores/z1O/keys".into()),
+        ("outside", here("https://kms.example/kms/keystores/z1O/keys")),
         (
             "other host",
             "https://kms.exampl/kms/keystores/z1A/keys/z1B".into(),
@@ -450,7 +451,7 @@ fn chain_and_delegation() {
         "#f",
         "/keys#f",
     ] {
-        let target = format!("{KEYSTORE}{target}");
+        let target = format!("{}{target}", keystore());
         fault(
             61,
             &target,
@@ -471,6 +472,8 @@ fn chain_and_delegation() {
         "https://u@kms.example/kms/keystores/z1A",
         "http://kms.example/kms/keystores/z1A",
     ] {
+        let target = here(target);
+        let target = target.as_str();
         fault(
             61,
             target,
@@ -492,10 +495,12 @@ fn chain_and_delegation() {
         "/kms/keystores/z1A/keys/z1B;x",
         "/kms/keystores/z1A/keys#f",
     ] {
+        let path = here(path);
+        let path = path.as_str();
         let request = Forge::root().with(|forge| forge.target = path.into()).signed();
         table.for_reason(61, path, world.judge(&request), Refusal::TargetNotAllowed);
     }
-    let asked = format!("{KEYSTORE}?a=1");
+    let asked = format!("{}?a=1", keystore());
     let with_query = parent(|d| {
         made(Delegation {
             target: &asked,
@@ -511,7 +516,7 @@ fn chain_and_delegation() {
         });
         world.judge(&forge.signed())
     };
-    assert!(get("/kms/keystores/z1A?a=1&b=2").is_ok());
+    assert!(get(&here("/kms/keystores/z1A?a=1&b=2")).is_ok());
     for path in [
         "?a=1&a=2",
         "?a=1&%61=2",
@@ -524,7 +529,7 @@ fn chain_and_delegation() {
         table.for_reason(
             62,
             path,
-            get(&format!("/kms/keystores/z1A{path}")),
+            get(&here(&format!("/kms/keystores/z1A{path}"))),
             Refusal::TargetNotAllowed,
         );
     }
@@ -574,7 +579,7 @@ fn chain_and_delegation() {
         revoked("urn:uuid:p", "alice", &links.child),
         Refusal::Revoked,
     );
-    let again = created(NOW, NOW + DAY);
+    let again = created(now(), now() + DAY);
     table.for_reason(
         64,
         "issued again",
@@ -591,7 +596,7 @@ fn chain_and_delegation() {
             world.now,
         )
     };
-    let roots = [ExpectedRoot::new(KEYSTORE, vec![did("alice")])];
+    let roots = [ExpectedRoot::new(keystore(), vec![did("alice")])];
     let verified = delegations(&links.child, &roots, false).unwrap();
     assert_eq!(verified.controllers, [did("alice"), did("bob"), did("carol")]);
     assert_eq!(
@@ -621,7 +626,7 @@ fn chain_and_delegation() {
     revocation_refused("twice", delegations(&links.child, &roots, true));
     revocation_refused(
         "root",
-        delegations(&json!({"id": root_id(KEYSTORE)}), &roots, false),
+        delegations(&json!({"id": root_id(keystore())}), &roots, false),
     );
     revocation_refused(
         "other keystore",
@@ -634,7 +639,7 @@ fn chain_and_delegation() {
     revocation_refused("stranger's", delegations(&usurped, &roots, false));
     revocation_refused(
         "expired",
-        delegations(&created(NOW - 2 * DAY, NOW - DAY), &roots, false),
+        delegations(&created(now() - 2 * DAY, now() - DAY), &roots, false),
     );
     table.for_reason(
         66,
@@ -672,4 +677,5 @@ fn chain_and_delegation() {
         );
     }
     assert_eq!(*table.rows.borrow(), (43..=67).collect());
+    table
 }

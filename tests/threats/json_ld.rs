@@ -1,15 +1,16 @@
 //! Bad inputs 68 to 74 of the threat list: what JSON-LD would make of a document, and this profile does not.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod authorization_support;
-
-use authorization_support::*;
+use super::support::*;
 use conclave::authorization::ChainFault;
 use serde_json::{Value, json};
 
 #[test]
 fn json_ld() {
+    table();
+}
+
+/// Judges every case by the verifier, and gives them all.
+pub(crate) fn table() -> Table {
     let (table, world) = (Table::default(), World::new());
     let links = links();
     let edited = |row, case: &str, change: &dyn Fn(&mut Value), reason: Option<ChainFault>| {
@@ -155,4 +156,5 @@ fn json_ld() {
         None,
     );
     assert_eq!(*table.rows.borrow(), (68..=74).collect());
+    table
 }

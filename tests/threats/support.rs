@@ -4,7 +4,7 @@
 #![allow(dead_code, reason = "each test crate uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -19,13 +19,73 @@ use ed25519_dalek::{Signer as _, SigningKey};
 use serde_json::Value;
 use sha2::Digest as _;
 
-pub(crate) const HOST: &str = "kms.example";
-pub(crate) const KEYSTORE: &str = "https://kms.example/kms/keystores/z1A";
-pub(crate) const KEY: &str = "/kms/keystores/z1A/keys/z1B";
-/// 2026-06-01T12:00:00Z.
-pub(crate) const NOW: u64 = 1_780_315_200;
+/// Where and when the requests of a table are made.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    /// The authority that clients send as Host.
+    pub(crate) host: &'static str,
+    /// URL of Alice's keystore.
+    pub(crate) keystore: &'static str,
+    /// Path of her key that signs.
+    pub(crate) key_path: &'static str,
+    /// The use of that key, as JSON.
+    pub(crate) body: &'static str,
+    /// Seconds since 1970.
+    pub(crate) now: u64,
+}
+
+thread_local! {
+    /// 2026-06-01T12:00:00Z at a server that does not exist; a thread that attacks a real one moves there first.
+    static PLACE: Cell<Place> = const {
+        Cell::new(Place {
+            host: "kms.example",
+            keystore: "https://kms.example/kms/keystores/z1A",
+            key_path: "/kms/keystores/z1A/keys/z1B",
+            body: r#"{"type":"SignOperation","invocationTarget":"https://kms.example/kms/keystores/z1A/keys/z1B","verifyData":"aGVsbG8"}"#,
+            now: 1_780_315_200,
+        })
+    };
+    /// What the verifier judged last in the world that a real server would judge it in.
+    static JUDGED: RefCell<Option<RawRequest>> = const { RefCell::new(None) };
+}
+
+/// This thread's tables are made for `place` from now on.
+pub(crate) fn move_to(place: Place) {
+    PLACE.set(place);
+}
+
+pub(crate) fn host() -> &'static str {
+    PLACE.get().host
+}
+
+pub(crate) fn keystore() -> &'static str {
+    PLACE.get().keystore
+}
+
+pub(crate) fn key_path() -> &'static str {
+    PLACE.get().key_path
+}
+
+pub(crate) fn body() -> &'static [u8] {
+    PLACE.get().body.as_bytes()
+}
+
+pub(crate) fn now() -> u64 {
+    PLACE.get().now
+}
+
+/// A text about the imagined server, made one about the real one.
+pub(crate) fn here(text: &str) -> String {
+    let path = keystore()
+        .strip_prefix("https://")
+        .and_then(|url| url.strip_prefix(host()))
+        .unwrap();
+    text.replace("/kms/keystores/z1A/keys/z1B", key_path())
+        .replace("/kms/keystores/z1A", path)
+        .replace("kms.example", host())
+}
+
 pub(crate) const DAY: u64 = 86_400;
-pub(crate) const BODY: &[u8] = b"{\"type\":\"SignOperation\",\"verifyData\":\"aGVsbG8\"}";
 
 pub(crate) fn key(name: &str) -> SigningKey {
     SigningKey::from_bytes(&sha2::Sha256::digest(name).into())
@@ -57,12 +117,12 @@ impl Forge {
     pub(crate) fn new(invocation: &str) -> Self {
         Self {
             method: "POST".into(),
-            target: KEY.into(),
+            target: key_path().into(),
             headers: [
-                ("host", HOST.as_bytes()),
+                ("host", host().as_bytes()),
                 ("capability-invocation", invocation.as_bytes()),
                 ("content-type", b"application/json"),
-                ("digest", digest::header_value(BODY).as_bytes()),
+                ("digest", digest::header_value(body()).as_bytes()),
             ]
             .map(|(name, value)| (name.to_owned(), value.to_vec()))
             .to_vec(),
@@ -71,16 +131,16 @@ impl Forge {
                     .split(' ')
                     .map(str::to_owned)
                     .collect(),
-            body: BODY.to_vec(),
+            body: body().to_vec(),
             key: key("alice"),
             key_id: method("alice"),
-            created: NOW.to_string(),
-            expires: (NOW + 600).to_string(),
+            created: now().to_string(),
+            expires: (now() + 600).to_string(),
         }
     }
 
     pub(crate) fn root() -> Self {
-        Self::new(&format!("zcap id=\"{}\",action=\"sign\"", root_id(KEYSTORE)))
+        Self::new(&format!("zcap id=\"{}\",action=\"sign\"", root_id(keystore())))
     }
 
     pub(crate) fn set(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
@@ -158,31 +218,43 @@ pub(crate) struct World {
     pub(crate) controllers: Vec<String>,
     pub(crate) revoked: Vec<(String, String)>,
     pub(crate) ttl: Option<Duration>,
+    /// Not the world of a real server.
+    bent: bool,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
         Self {
-            policy: Policy::new(HOST),
-            now: NOW * 1_000,
+            policy: Policy::new(host()),
+            now: now() * 1_000,
             action: "sign".into(),
             controllers: vec![did("alice")],
             revoked: vec![],
             ttl: None,
+            bent: false,
         }
     }
 
     pub(crate) fn with(mut self, edit: impl FnOnce(&mut Self)) -> Self {
         edit(&mut self);
+        self.bent = true;
         self
     }
 
     pub(crate) fn judge(&self, request: &RawRequest) -> Result<Authorized, Refusal> {
-        let roots = [ExpectedRoot::new(KEYSTORE, self.controllers.clone())];
+        let verdict = self.verdict(request);
+        let as_server =
+            !self.bent && self.ttl.is_none() && self.revoked.is_empty() && self.now == now() * 1_000;
+        JUDGED.replace((as_server && verdict.is_err()).then(|| request.clone()));
+        verdict
+    }
+
+    fn verdict(&self, request: &RawRequest) -> Result<Authorized, Refusal> {
+        let roots = [ExpectedRoot::new(keystore(), self.controllers.clone())];
         let authenticated = authenticate(request, &self.policy, self.now)?;
         let expectation = Expectation {
             roots: &roots,
-            target: &format!("https://{HOST}{}", request.target),
+            target: &format!("https://{}{}", host(), request.target),
             action: &self.action,
             max_delegation_ttl: self.ttl,
             revoked: &|id, delegator| {
@@ -214,10 +286,10 @@ pub(crate) fn delegation<'a>(from: &'a SigningKey, parent: Capability<'a>, id: &
         parent,
         id,
         controllers: &[],
-        target: KEYSTORE,
+        target: keystore(),
         actions: Some(&["read", "sign"]),
-        created: NOW - 10 * DAY,
-        expires: NOW + 10 * DAY,
+        created: now() - 10 * DAY,
+        expires: now() + 10 * DAY,
         suite: Suite::Ed25519Signature2020,
     }
 }
@@ -225,7 +297,7 @@ pub(crate) fn delegation<'a>(from: &'a SigningKey, parent: Capability<'a>, id: &
 pub(crate) fn parent(edit: impl FnOnce(Delegation<'_>) -> Value) -> Value {
     edit(Delegation {
         controllers: &[&did("bob")],
-        ..delegation(&key("alice"), Capability::Root(KEYSTORE), "urn:uuid:p")
+        ..delegation(&key("alice"), Capability::Root(keystore()), "urn:uuid:p")
     })
 }
 
@@ -267,10 +339,19 @@ pub(crate) fn invoke(capability: &Value, who: &str) -> RawRequest {
     invoke_text(capability.to_string().as_bytes(), who)
 }
 
-/// The table: remembers which rows have had a case.
+/// A bad input that the verifier has refused, for a real server.
+pub(crate) struct Case {
+    pub(crate) row: u32,
+    pub(crate) case: String,
+    pub(crate) request: RawRequest,
+    pub(crate) status: u16,
+}
+
+/// The table: remembers which rows have had a case, and the requests.
 #[derive(Default)]
 pub(crate) struct Table {
     pub(crate) rows: RefCell<BTreeSet<u32>>,
+    pub(crate) cases: RefCell<Vec<Case>>,
 }
 
 impl Table {
@@ -282,6 +363,14 @@ impl Table {
         status: u16,
     ) -> Refusal {
         self.rows.borrow_mut().insert(row);
+        if let Some(request) = JUDGED.take() {
+            self.cases.borrow_mut().push(Case {
+                row,
+                case: case.to_owned(),
+                request,
+                status,
+            });
+        }
         match verdict {
             Ok(_) => panic!("row {row}, {case}: accepted"),
             Err(refusal) => {
@@ -319,7 +408,7 @@ pub(crate) fn long_chain(length: usize) -> Value {
         };
         let parent = capability
             .as_ref()
-            .map_or(Capability::Root(KEYSTORE), Capability::Delegated);
+            .map_or(Capability::Root(keystore()), Capability::Delegated);
         let id = format!("urn:uuid:{index}");
         let made = Delegation {
             controllers: &[&did(&format!("agent {index}"))],
