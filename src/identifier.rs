@@ -108,6 +108,17 @@ impl OperationId {
     }
 }
 
+impl OperationId {
+    /// What the client and all nodes' logs call the request: tells nothing of the node or of how much it serves.
+    pub fn request_id(&self) -> String {
+        let hash = Sha256::new()
+            .chain_update(b"conclave request")
+            .chain_update(self.to_bytes())
+            .finalize();
+        hash[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
 impl fmt::Display for OperationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{:016x}-{}", self.node, self.boot, self.counter)

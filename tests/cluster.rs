@@ -9,6 +9,8 @@ mod common;
 mod acknowledged;
 #[path = "cluster/deaths.rs"]
 mod deaths;
+#[path = "cluster/logs.rs"]
+mod logs;
 #[path = "cluster/repeats.rs"]
 mod repeats;
 #[path = "cluster/sealed.rs"]

@@ -153,6 +153,11 @@ impl Ceremonies {
         self.records.get(id).map(|record| record.coordinator)
     }
 
+    /// What a ceremony is for.
+    pub fn operation(&self, id: &Id) -> Option<OperationId> {
+        self.records.get(id).map(|record| record.operation)
+    }
+
     /// The session and operation of a ceremony that `coordinator` runs and this node is or was in.
     pub fn session(&self, id: &Id, coordinator: u64) -> Option<(Arc<Session>, OperationId)> {
         let record = self.records.get(id)?;

@@ -408,6 +408,12 @@ pub(crate) fn record_refusal(parts: &Parts, mut entry: Entry, asker: u64, proble
     entry.count = count;
     entry.participants = vec![asker];
     entry.verdict = verdict_of(problem);
+    tracing::info!(
+        from = asker,
+        verdict = entry.verdict,
+        count,
+        "a signed request is refused"
+    );
     if let Err(error) = parts.audit.append_unsynced(entry) {
         tracing::warn!(%error, "a refusal could not be recorded");
     }

@@ -11,16 +11,18 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use tokio::sync::oneshot;
+use tracing::Instrument;
 
 use super::coordinator::{Work, describe_key};
 use super::examined::Examined;
 use super::holder;
 use super::parts::Parts;
 use super::wire::{Abstention, Answer, Call};
-use crate::identifier::LocalId;
+use crate::identifier::{LocalId, OperationId};
 use crate::operation::route::Named;
 use crate::problem::Problem;
 use crate::reply::Reply;
+use crate::telemetry::logs::request_span;
 
 /// Messages that wait for the actor.
 pub const MAILBOX: usize = 1_024;
@@ -36,6 +38,8 @@ const LOOK: Duration = Duration::from_secs(20);
 pub enum Ask {
     /// A client's request.
     Serve {
+        /// Its name.
+        operation: OperationId,
         /// Authenticated.
         request: Arc<Examined>,
         /// For the allow list.
@@ -147,13 +151,15 @@ impl Handler<Ask> for KeystoreActor {
                 let _ = answer.send(Answer::Abstained(Abstention::Busy));
             }
             Ask::Serve {
+                operation,
                 request,
                 addresses,
                 answer,
             } => {
                 let work = async move {
-                    let _ = answer.send(Work::new(&parts, request, addresses).serve().await);
+                    let _ = answer.send(Work::new(&parts, operation, request, addresses).serve().await);
                 };
+                let work = work.instrument(request_span(&operation.request_id()));
                 self.run(UnderWay::Client, Box::pin(work), context);
             }
             Ask::Describe {

@@ -18,7 +18,7 @@ use super::keystore::{Ask, KeystoreActor, MAILBOX};
 use super::parts::Parts;
 use super::wire::{Abstention, Answer, Call};
 use crate::authorization::RawRequest;
-use crate::identifier::LocalId;
+use crate::identifier::{LocalId, OperationId};
 use crate::operation::route::Route;
 use crate::problem::Problem;
 use crate::reply::Reply;
@@ -59,13 +59,23 @@ impl Registry {
         self.len() == 0
     }
 
-    /// Serves a client's request.
+    /// A name for the next request: what all nodes' logs and records call it.
+    pub fn next_operation(&self) -> OperationId {
+        self.parts.next_operation()
+    }
+
+    /// Serves a client's request under a fresh name.
     ///
     /// # Errors
     /// What the client is told instead.
-    pub async fn serve(&self, request: RawRequest, addresses: Vec<IpAddr>) -> Result<Reply, Problem> {
+    pub async fn serve(
+        &self,
+        operation: OperationId,
+        request: RawRequest,
+        addresses: Vec<IpAddr>,
+    ) -> Result<Reply, Problem> {
         let began = Instant::now();
-        let served = self.serve_now(request, addresses).await;
+        let served = self.serve_now(operation, request, addresses).await;
         self.parts.metrics.seconds.observe(began.elapsed().as_secs_f64());
         match &served {
             Ok(_) => self.parts.metrics.served.inc(),
@@ -87,7 +97,12 @@ impl Registry {
         Examined::of_head(head, &self.parts.rules, now)
     }
 
-    async fn serve_now(&self, request: RawRequest, addresses: Vec<IpAddr>) -> Result<Reply, Problem> {
+    async fn serve_now(
+        &self,
+        operation: OperationId,
+        request: RawRequest,
+        addresses: Vec<IpAddr>,
+    ) -> Result<Reply, Problem> {
         let addresses: Arc<[IpAddr]> = addresses.into();
         if let Some(Route::GetKey(keystore, key)) = Route::parse(&request.method, &request.target) {
             let (answer, answered) = oneshot::channel();
@@ -120,6 +135,7 @@ impl Registry {
                 self.tell(
                     id,
                     Ask::Serve {
+                        operation,
                         request,
                         addresses,
                         answer,
@@ -127,7 +143,11 @@ impl Registry {
                 )?;
                 answered.await.unwrap_or_else(|_| Err(busy()))
             }
-            None => Work::new(&self.parts, request, addresses).serve().await,
+            None => {
+                Work::new(&self.parts, operation, request, addresses)
+                    .serve()
+                    .await
+            }
         }
     }
 

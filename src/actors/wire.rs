@@ -198,6 +198,17 @@ impl Call {
             .map(|(call, _)| call)
     }
 
+    /// The operation that it names. Later rounds of a generation name a ceremony only.
+    pub fn operation(&self) -> Option<OperationId> {
+        match self {
+            Self::EndorseTime { operation, .. }
+            | Self::SignShare(operation, ..)
+            | Self::Standing(operation, _) => Some(*operation),
+            Self::Witness(call, _) | Self::Relayed(call) => call.operation(),
+            call => call.forwarded().map(|forwarded| forwarded.operation),
+        }
+    }
+
     /// The client's request in it, if it carries one.
     pub fn forwarded(&self) -> Option<&Forwarded> {
         match self {

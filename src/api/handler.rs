@@ -7,13 +7,13 @@ use actix_web::http::Method;
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use futures::FutureExt;
-use rand::RngCore;
 use tracing::Instrument;
 
 use super::Api;
 use super::address::addresses;
 use super::problem::Asker;
 use super::request::read;
+use crate::identifier::OperationId;
 use crate::operation::route::Route;
 use crate::problem::Problem;
 use crate::reply::Reply;
@@ -21,7 +21,8 @@ use crate::telemetry::logs::request_span;
 
 /// Answers a request.
 pub(super) async fn handle(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
-    let asker = asker(&request);
+    let operation = api.registry.next_operation();
+    let asker = asker(&request, &operation);
     if request.method() == Method::OPTIONS && has_preflight(&asker.target) {
         let wanted = request
             .headers()
@@ -29,8 +30,8 @@ pub(super) async fn handle(request: HttpRequest, payload: Payload, api: Data<Api
             .and_then(|value| value.to_str().ok());
         return asker.preflight(wanted, &api.authority);
     }
-    let span = request_span(&asker.id);
-    let served = AssertUnwindSafe(serve(&request, payload, &api, &asker))
+    let span = request_span(&operation.request_id());
+    let served = AssertUnwindSafe(serve(&request, payload, &api, (&asker, operation)))
         .catch_unwind()
         .instrument(span);
     match served.await {
@@ -61,7 +62,7 @@ async fn serve(
     request: &HttpRequest,
     payload: Payload,
     api: &Api,
-    asker: &Asker,
+    (asker, operation): (&Asker, OperationId),
 ) -> Result<Option<Reply>, Problem> {
     let socket = request
         .peer_addr()
@@ -73,17 +74,15 @@ async fn serve(
     }
     let raw = read(request, payload, api).await?;
     let addresses = addresses(request, api.trust_forwarded_for);
-    api.registry.serve(raw, addresses).await.map(Some)
+    api.registry.serve(operation, raw, addresses).await.map(Some)
 }
 
-fn asker(request: &HttpRequest) -> Asker {
+fn asker(request: &HttpRequest, operation: &OperationId) -> Asker {
     let accept = request
         .headers()
         .get("accept")
         .and_then(|value| value.to_str().ok())
         .unwrap_or("*/*");
-    let mut id = [0; 8];
-    rand::thread_rng().fill_bytes(&mut id);
     Asker {
         method: request.method().as_str().to_owned(),
         target: request
@@ -93,7 +92,7 @@ fn asker(request: &HttpRequest) -> Asker {
             .map(|target| target.as_str().to_owned())
             .unwrap_or_default(),
         wants_json: accept.contains("json"),
-        id: format!("{:016x}", u64::from_be_bytes(id)),
+        id: operation.request_id(),
     }
 }
 

@@ -172,6 +172,7 @@ mod tests {
             status: StatusCode::from_u16(status).unwrap(),
             location: None,
             retry_after: Some(3),
+            request_id: None,
             body: Bytes::from_static(br#"{"name":"SealedError","message":"The node is sealed."}"#),
             endpoint: "a:1".to_owned(),
         };

@@ -214,6 +214,7 @@ impl Connection {
             status: head.status,
             location: header(&head.headers, &LOCATION).map(str::to_owned),
             retry_after: header(&head.headers, &RETRY_AFTER).and_then(|text| text.parse().ok()),
+            request_id: header(&head.headers, &HeaderName::from_static("x-request-id")).map(str::to_owned),
             body,
             endpoint: endpoint.address().to_owned(),
         })

@@ -22,6 +22,8 @@ pub struct Reply {
     pub location: Option<String>,
     /// `Retry-After` in seconds, when there is one.
     pub retry_after: Option<u64>,
+    /// `X-Request-Id`: what the server's logs call the request.
+    pub request_id: Option<String>,
     /// Body, unread.
     pub body: Bytes,
     /// The address that answered, `HOST:PORT`.
@@ -189,6 +191,7 @@ mod tests {
             status: StatusCode::from_u16(status).unwrap(),
             location: None,
             retry_after: None,
+            request_id: None,
             body: Bytes::copy_from_slice(body.as_bytes()),
             endpoint: "a:1".to_owned(),
         }

@@ -36,7 +36,8 @@ pub fn start(log: &Log) -> Result<(), LogError> {
     Ok(())
 }
 
-/// The span of one request, on the node that the client reached and on every holder: `id` is the operation id.
+/// The span of one request, on the node that the client reached and on every holder: `id` is what its client was told
+/// in `X-Request-Id`.
 ///
 /// Everything that works for the request runs inside it (`.instrument(span)`).
 pub fn request_span(id: &impl std::fmt::Display) -> tracing::Span {

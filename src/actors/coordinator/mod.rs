@@ -53,9 +53,13 @@ pub struct Work {
 }
 
 impl Work {
-    /// New work for a request that has just been authenticated.
-    pub fn new(parts: &Arc<Parts>, request: Arc<Examined>, addresses: Arc<[IpAddr]>) -> Self {
-        let operation = parts.next_operation();
+    /// New work for a request that has just been authenticated, under a fresh name of this node's.
+    pub fn new(
+        parts: &Arc<Parts>,
+        operation: OperationId,
+        request: Arc<Examined>,
+        addresses: Arc<[IpAddr]>,
+    ) -> Self {
         Self {
             parts: parts.clone(),
             request,

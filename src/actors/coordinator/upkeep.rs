@@ -178,7 +178,8 @@ async fn idle_groups(parts: &Arc<Parts>, now: u64) {
 pub(crate) async fn orphans(parts: &Arc<Parts>, now: u64) {
     let orphans = parts.denials.lock().orphans(now);
     for (keystore, operation, request) in orphans {
-        let finished = change::apply(&Work::new(parts, request, Arc::from([]))).await;
+        let work = Work::new(parts, parts.next_operation(), request, Arc::from([]));
+        let finished = change::apply(&work).await;
         match finished {
             Ok(_) => tracing::info!(%keystore, "a change whose coordinator died was finished here"),
             // Confirmed: made already, or never to be made. What the state says holds everywhere.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use conclave_consensus::GroupId;
 use sha2::{Digest, Sha256};
+use tracing::Instrument;
 
 use super::decide::{Asked, Declined, Purpose, record_refusal};
 use super::examined::Examined;
@@ -20,6 +21,7 @@ use super::parts::Parts;
 use super::wire::{Abstention, Answer, Call, Forwarded};
 use crate::audit::{Entry, Kind};
 use crate::problem::Problem;
+use crate::telemetry::logs::request_span;
 
 pub(crate) use contribute::key_name;
 pub(crate) use endorse::{sign as sign_statement, statement as statement_of, time_statement};
@@ -29,8 +31,23 @@ pub use generate::{Sealed, session_of};
 pub(crate) use witness::digest;
 pub(crate) use witness::{convicted, says};
 
-/// Answers one call of `from`, whose identity TLS has proven.
+/// Answers one call of `from`, whose identity TLS has proven. What is logged meanwhile carries the operation that the
+/// node which the client reached calls it by.
 pub async fn answer(parts: &Arc<Parts>, from: u64, call: Call) -> Answer {
+    let of_ceremony = |call: &Call| match call {
+        Call::Continue(id, ..) => parts.ceremonies.lock().operation(id),
+        _ => None,
+    };
+    match call.operation().or_else(|| of_ceremony(&call)) {
+        Some(operation) => {
+            let span = request_span(&operation.request_id());
+            within(parts, from, call).instrument(span).await
+        }
+        None => within(parts, from, call).await,
+    }
+}
+
+async fn within(parts: &Arc<Parts>, from: u64, call: Call) -> Answer {
     let answer = match call {
         Call::Endorse(forwarded) => endorse::change(parts, from, forwarded).await,
         Call::EndorseTime { group, operation } => endorse::time(parts, from, group, operation).await,

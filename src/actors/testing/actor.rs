@@ -31,8 +31,13 @@ fn a_panic_costs_its_keystore_a_moment_and_no_other_anything() {
                 .into_iter()
                 .map(|(hit, spared)| {
                     let (first, second) = (node.registry.clone(), node.registry.clone());
-                    let hit = tokio::spawn(async move { first.serve(hit, Vec::new()).await });
-                    let spared = tokio::spawn(async move { second.serve(spared, Vec::new()).await });
+                    let hit =
+                        tokio::spawn(
+                            async move { first.serve(first.next_operation(), hit, Vec::new()).await },
+                        );
+                    let spared = tokio::spawn(async move {
+                        second.serve(second.next_operation(), spared, Vec::new()).await
+                    });
                     (hit, spared)
                 })
                 .collect();

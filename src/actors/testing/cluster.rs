@@ -123,7 +123,9 @@ impl Node {
     /// A client's request reaches this node.
     pub(super) async fn serve(&self, request: RawRequest) -> Result<Reply, Problem> {
         let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        self.registry.serve(request, vec![client]).await
+        self.registry
+            .serve(self.registry.next_operation(), request, vec![client])
+            .await
     }
 
     /// Takes over what this node answers to others.

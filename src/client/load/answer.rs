@@ -142,6 +142,7 @@ mod tests {
             status: hyper::StatusCode::OK,
             location: None,
             retry_after: None,
+            request_id: None,
             body: Bytes::from(body.to_string()),
             endpoint: String::new(),
         };
