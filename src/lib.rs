@@ -7,6 +7,7 @@ pub mod authorization;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod counted;
 pub mod identifier;
 pub mod keystore;
 pub mod membership;

@@ -33,6 +33,7 @@ use crate::api::{self, Api};
 use crate::audit::{Audit, RefusalRate, Settings as AuditSettings};
 use crate::authorization::{ChainCache, DidKey, Policy};
 use crate::config::{Config, ConfigError, MeterAdmins, Twins};
+use crate::counted;
 use crate::membership::{Member, Membership};
 use crate::operation::judge::Rules;
 use crate::provision::cluster::HookError;
@@ -166,7 +167,7 @@ async fn serve(config: Config, ended: impl Future<Output = ()>) -> Result<ExitCo
         key = opened => key.map_err(start("the seal"))?,
         () = &mut ended => return Ok(ExitCode::SUCCESS),
     };
-    let node = Node::start(&config, &node_key, &registry, &status).await?;
+    let node = Node::start(&config, &node_key, &registry).await?;
     drop(node_key);
     status.opened(node.parts.clone());
     let api = Api::new(&config, node.registry.clone(), &registry);
@@ -215,7 +216,6 @@ impl Node {
         config: &Config,
         node_key: &NodeKey,
         metrics: &telemetry::Metrics,
-        status: &Arc<StatusSource>,
     ) -> Result<Self, NodeError> {
         let material = Started::open(config, node_key).map_err(start("the node's identity"))?;
         let membership = Arc::new(membership(config, &material)?);
@@ -333,7 +333,7 @@ impl Node {
         doors.open(registry.clone());
         tokio::spawn(upkeep::deliveries(parts.clone()));
         tokio::spawn(upkeep::chores(parts.clone()));
-        status.count(metrics, &parts, &registry);
+        counted::register(metrics, &parts, &registry);
         Ok(Self { parts, registry })
     }
 }

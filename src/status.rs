@@ -5,15 +5,13 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use crate::actors::parts::Parts;
-use crate::actors::registry::Registry;
 use crate::audit::Health;
 use crate::config::Config;
 use crate::identifier::LocalId;
-use crate::telemetry::metrics::{Kind, Sample};
+use crate::telemetry::NotReady;
 use crate::telemetry::status::{
     GroupStatus, LinkStatus, MAX_OPEN_LISTED, NodeState, NodeStatus, OpenEnvelope, ShareStatus,
 };
-use crate::telemetry::{self, NotReady};
 
 /// Made before the node is unsealed; knows more once it is.
 pub struct StatusSource {
@@ -67,56 +65,6 @@ impl StatusSource {
             };
             serde_json::to_value(status.with_readiness(verdict)).unwrap_or_default()
         })
-    }
-
-    /// Registers what the cluster crates count by themselves.
-    pub fn count(&self, metrics: &telemetry::Metrics, parts: &Arc<Parts>, registry: &Arc<Registry>) {
-        let of = |read: fn(&Parts) -> u64| {
-            let parts = parts.clone();
-            move || vec![Sample::plain(read(&parts))]
-        };
-        metrics.sample(
-            "audit_records",
-            "Audit records written",
-            Kind::Counter,
-            of(|p| p.audit.counters().records),
-        );
-        metrics.sample(
-            "audit_syncs",
-            "Syncs of the audit record",
-            Kind::Counter,
-            of(|p| p.audit.counters().syncs),
-        );
-        metrics.sample(
-            "crypto_waiting",
-            "Jobs waiting for the crypto pool",
-            Kind::Gauge,
-            of(|p| p.pool.waiting() as u64),
-        );
-        let groups = parts.clone();
-        metrics.sample(
-            "raft_applied_index",
-            "Applied index by group",
-            Kind::Gauge,
-            move || {
-                let status = groups.consensus.status();
-                status
-                    .iter()
-                    .map(|group| Sample::labelled("group", group.group.0, group.applied))
-                    .collect()
-            },
-        );
-        let actors = Arc::downgrade(registry);
-        metrics.sample(
-            "keystore_actors",
-            "Active keystore actors",
-            Kind::Gauge,
-            move || {
-                vec![Sample::plain(
-                    actors.upgrade().map_or(0, |registry| registry.len() as u64),
-                )]
-            },
-        );
     }
 }
 

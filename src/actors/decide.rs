@@ -11,6 +11,7 @@ use conclave_consensus::{GroupId, View};
 
 use super::examined::Examined;
 use super::parts::Parts;
+use super::stages::Stage;
 use super::views::{GROUP_ZERO, Views};
 use super::wire::Abstention;
 use crate::audit::{AppendError, Entry, Health, Kind};
@@ -127,13 +128,16 @@ pub async fn weigh(parts: &Arc<Parts>, request: &Arc<Examined>, asked: Asked) ->
         sight(parts, request, &asked, now)?;
     }
     let group = group_of(parts, request, &asked.operation);
-    let views = settled(parts, request, group, &asked, now).await?;
+    let stages = &parts.metrics.stages;
+    let settled = settled(parts, request, group, &asked, now);
+    let views = stages.time(Stage::freshness, settled).await?;
     let applied = views.own.applied_index();
     let last = query::last_time(&views.own).map_err(|_| Abstention::Behind)?;
     if parts.clock.lock().now_in_group(Parts::system_ms(), last).is_err() {
         return Err(Abstention::Clock.into());
     }
-    match judge(parts, request, views, asked.operation, now).await? {
+    let judged = judge(parts, request, views, asked.operation, now);
+    match stages.time(Stage::authorize, judged).await? {
         Ok(judgement) => {
             let (parts, request) = (parts.clone(), request.clone());
             Ok(Weighed {
@@ -182,7 +186,8 @@ impl Weighed {
             Purpose::Contribute => Kind::Contributed,
         };
         let entry = self.entry(kind, attempt, participants);
-        match self.parts.audit.append(entry).await {
+        let appended = self.parts.audit.append(entry);
+        match self.parts.metrics.stages.time(Stage::audit, appended).await {
             Ok(_) => {
                 self.parts.clock.lock().recorded(self.now);
                 Ok(())

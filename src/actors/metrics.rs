@@ -5,6 +5,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
+use super::stages::Stages;
 use crate::telemetry;
 
 /// The node that something was counted about.
@@ -39,6 +40,8 @@ pub struct Metrics {
     pub delivered: Counter,
     /// Seconds from a client's request to the answer.
     pub seconds: Histogram,
+    /// The same, by stage.
+    pub stages: Stages,
 }
 
 impl Metrics {
@@ -56,6 +59,7 @@ impl Metrics {
             generated: Counter::default(),
             delivered: Counter::default(),
             seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 16)),
+            stages: Stages::register(registry),
         };
         let all = metrics.clone();
         registry.register(|registry| {

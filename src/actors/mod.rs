@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod parts;
 pub mod recheck;
 pub mod registry;
+pub mod stages;
 pub mod views;
 pub mod wire;
 

@@ -2,6 +2,7 @@
 //! Requests that concern no keystore are served here directly.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,6 +17,7 @@ use super::examined::Examined;
 use super::holder;
 use super::keystore::{Ask, KeystoreActor, MAILBOX};
 use super::parts::Parts;
+use super::stages::Stage;
 use super::wire::{Abstention, Answer, Call};
 use crate::authorization::RawRequest;
 use crate::identifier::{LocalId, OperationId};
@@ -84,6 +86,11 @@ impl Registry {
         served
     }
 
+    /// Times the reading of a request.
+    pub async fn reading<F: Future>(&self, read: F) -> F::Output {
+        self.parts.metrics.stages.time(Stage::read, read).await
+    }
+
     /// Whether a request is worth its body: asked for a client that waits to be told (`Expect: 100-continue`).
     ///
     /// # Errors
@@ -128,7 +135,9 @@ impl Registry {
             let parts = self.parts.clone();
             move || Examined::of_client(&request, &parts.rules, now)
         };
-        let request = Arc::new(self.parts.pool.run(examine).await.map_err(|_| busy())??);
+        let stages = &self.parts.metrics.stages;
+        let examined = stages.time(Stage::verify, self.parts.pool.run(examine)).await;
+        let request = Arc::new(examined.map_err(|_| busy())??);
         match request.route.keystore().and_then(|named| named.id) {
             Some(id) => {
                 let (answer, answered) = oneshot::channel();

@@ -72,7 +72,7 @@ async fn serve(
     if Route::parse(&asker.method, &asker.target).is_none() && !absolute && asker.target.len() <= 2_048 {
         return Ok(None);
     }
-    let raw = read(request, payload, api).await?;
+    let raw = api.registry.reading(read(request, payload, api)).await?;
     let addresses = addresses(request, api.trust_forwarded_for);
     api.registry.serve(operation, raw, addresses).await.map(Some)
 }

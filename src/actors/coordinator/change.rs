@@ -12,6 +12,7 @@ use super::{Work, busy, propose_problem};
 use crate::actors::decide::Purpose;
 use crate::actors::holder::{sign_statement, statement_of};
 use crate::actors::parts::Parts;
+use crate::actors::stages::Stage;
 use crate::actors::wire::{Abstention, Answer, Call};
 use crate::identifier::OperationId;
 use crate::keystore::{Command, Endorsement, Entry, Outcome, Rejection, Reply as Applied, Statement, query};
@@ -93,10 +94,8 @@ async fn commit(
         request,
         endorsements,
     };
-    let proposed = parts
-        .consensus
-        .propose(group, entry.encode(), work.deadline)
-        .await;
+    let proposed = parts.consensus.propose(group, entry.encode(), work.deadline);
+    let proposed = parts.metrics.stages.time(Stage::commit, proposed).await;
     if denies {
         // A denial binds every member with a live link before it is acknowledged.
         let all = async { while asked.next().await.is_some() {} };

@@ -69,7 +69,7 @@ pub(super) async fn derive(using: &mut Use<'_>, u: [u8; 32]) -> Result<Reply, Pr
                     .map_err(|culprits| culprits.members))
             }
         };
-        match parts.pool.run(combine).await.map_err(|_| busy())?? {
+        match using.aggregate(combine).await?? {
             Ok(secret) => {
                 return Ok(Reply::ok(
                     json!({ "secret": URL_SAFE_NO_PAD.encode(&secret[..]) }),

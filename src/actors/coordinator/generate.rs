@@ -16,6 +16,7 @@ use crate::actors::ceremonies;
 use crate::actors::conduct::Abort;
 use crate::actors::decide::Purpose;
 use crate::actors::holder::{ceremony_id, convicted, says};
+use crate::actors::stages::Stage;
 use crate::actors::wire::{Answer, Beginning, Call, Round};
 use crate::identifier::LocalId;
 use crate::keystore::{Endorsement, Entry, Outcome, Statement, query};
@@ -88,10 +89,10 @@ pub(super) async fn key(work: &Work) -> Result<Reply, Problem> {
             request: work.request.encoded.clone(),
             endorsements,
         };
-        let applied = parts
+        let proposed = parts
             .consensus
-            .propose(weighed.group, entry.encode(), work.deadline)
-            .await;
+            .propose(weighed.group, entry.encode(), work.deadline);
+        let applied = parts.metrics.stages.time(Stage::commit, proposed).await;
         let outcome = postcard::from_bytes(&applied.map_err(propose_problem)?.result).map_err(|_| busy())?;
         let answer = match outcome {
             Outcome::Refused(rejection) if rejection.is_stale() && attempt < ATTEMPTS => continue,
@@ -170,7 +171,8 @@ impl Ceremony<'_> {
         let mut slow = BTreeSet::new();
         let (mut round, mut call) = (Round::Hash, begin);
         loop {
-            let answers = self.round(&id, round, nodes, &call, &mut slow).await?;
+            let asked = self.round(&id, round, nodes, &call, &mut slow);
+            let answers = self.work.parts.metrics.stages.time(Stage::round, asked).await?;
             round = match round {
                 Round::Hash => Round::Package,
                 Round::Package => Round::Deal,

@@ -102,7 +102,7 @@ async fn one_round(using: &mut Use<'_>, own: Arc<OpenKey>, message: &Arc<[u8]>) 
         let shares = BTreeMap::from([(own.share.index(), mine), (index, share)]);
         frost::aggregate(context, &message, &list, &shares).map_err(|culprits| culprits.members)
     };
-    parts.pool.run(finish).await.map_err(|_| busy())
+    using.aggregate(finish).await
 }
 
 /// What a nonce is bound to beside the randomness: everything that tells this question from another.
@@ -204,5 +204,5 @@ async fn two_rounds(
         }
         Ok(frost::aggregate(&context, &message, &list, &shared).map_err(|culprits| culprits.members))
     };
-    parts.pool.run(finish).await.map_err(|_| busy())?
+    using.aggregate(finish).await?
 }

@@ -10,6 +10,7 @@ use super::gather::{Contribution, Holders, Wave};
 use super::{Work, busy};
 use crate::actors::decide::Weighed;
 use crate::actors::parts::OpenKey;
+use crate::actors::stages::Stage;
 use crate::actors::wire::{Abstention, Answer, Call};
 use crate::identifier::LocalId;
 use crate::keystore::KeyRecord;
@@ -59,9 +60,10 @@ impl<'a> Use<'a> {
     where
         F: Future<Output = Result<(T, Call), Problem>>,
     {
+        let stages = &self.work.parts.metrics.stages;
         let first = self.holders.next_wave().filter(|_| self.recorded.is_none());
         let (gathered, recorded) = futures::join!(
-            self.holders.gather(self.work, fits, ask),
+            stages.time(Stage::round, self.holders.gather(self.work, fits, ask)),
             record(&self.weighed, first.as_ref())
         );
         if recorded? {
@@ -74,6 +76,20 @@ impl<'a> Use<'a> {
         }
         self.last = Some(wave.clone());
         Ok((wave, contributions))
+    }
+
+    /// Puts partial results together, in the pool.
+    pub(super) async fn aggregate<T: Send + 'static>(
+        &self,
+        aggregate: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        let parts = &self.work.parts;
+        let aggregated = parts
+            .metrics
+            .stages
+            .time(Stage::aggregate, parts.pool.run(aggregate))
+            .await;
+        aggregated.map_err(|_| busy())
     }
 
     /// Names liars by share index: counted, logged, and not asked again.

@@ -18,6 +18,7 @@ use super::decide::{Asked, Declined, Purpose, record_refusal};
 use super::examined::Examined;
 use super::metrics::OfNode;
 use super::parts::Parts;
+use super::stages::Stage;
 use super::wire::{Abstention, Answer, Call, Forwarded};
 use crate::audit::{Entry, Kind};
 use crate::problem::Problem;
@@ -79,10 +80,10 @@ async fn within(parts: &Arc<Parts>, from: u64, call: Call) -> Answer {
 async fn examine(parts: &Arc<Parts>, from: u64, forwarded: &Forwarded) -> Result<Arc<Examined>, Answer> {
     let now = parts.now().map_err(|_| Answer::Abstained(Abstention::Clock))?;
     let (pool, request) = (parts.clone(), forwarded.request.clone());
-    let examined = parts
+    let examine = parts
         .pool
-        .run(move || Examined::of_node(request, &pool.rules, now))
-        .await;
+        .run(move || Examined::of_node(request, &pool.rules, now));
+    let examined = parts.metrics.stages.time(Stage::verify, examine).await;
     match examined {
         Err(_) => Err(Answer::Abstained(Abstention::Busy)),
         Ok(Err(problem)) => {
