@@ -6,6 +6,7 @@ SEEDS ?= 2000
 # Worlds with the real state machine and verifier cost twenty times as much.
 REAL_SEEDS ?= $(SEEDS)
 SECONDS_PER_SCENARIO ?= 20
+RUNS ?= 1
 
 # cargo-nextest where it is installed, else cargo's own runner.
 TEST_RUNNER := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo "nextest run" || echo "test")
@@ -40,8 +41,9 @@ simulate: deps ## SEEDS simulated worlds, invariants after every event
 	SEEDS=$(SEEDS) $(CARGO) test --locked --workspace --test majority -- --nocapture
 	SEEDS=$(REAL_SEEDS) $(CARGO) test --locked --test simulation -- --nocapture
 
-bench: build ## Load on a fresh cluster of three nodes, a row per scenario
-	scripts/bench $(SECONDS_PER_SCENARIO)
+bench: build ## Load on a fresh cluster of three nodes, a row per scenario; RUNS=3 SECONDS_PER_SCENARIO=60 for the record
+	@scripts/deps bench
+	scripts/bench --seconds $(SECONDS_PER_SCENARIO) --runs $(RUNS)
 
 check: deps ## Format, lints
 	$(CARGO) fmt --all --check
