@@ -11,7 +11,7 @@ RUNS ?= 1
 # cargo-nextest where it is installed, else cargo's own runner.
 TEST_RUNNER := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo "nextest run" || echo "test")
 
-.PHONY: help deps build demo run test test-long simulate bench check clean
+.PHONY: help deps build demo run test test-long search simulate bench check clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -33,9 +33,15 @@ test: ## All tests, the npm clients' included
 	@scripts/deps tests
 	$(CARGO) $(TEST_RUNNER) --locked --workspace
 
-test-long: deps ## The tests that take long: kills under load, a thousand revocations, many seeds
+test-long: ## The tests that take long: kills under load, a thousand revocations, the search for a key
+	@scripts/deps search
 	$(CARGO) build --locked --release --bin conclave
 	$(CARGO) test --locked --release --workspace -- --ignored --test-threads 1
+
+search: ## Look for a whole key in memory, disks, logs, metrics and on the wire of real release processes
+	@scripts/deps search
+	$(CARGO) build --locked --release --bin conclave
+	$(CARGO) test --locked --release --test search -- --include-ignored --nocapture --test-threads 1
 
 simulate: deps ## SEEDS simulated worlds, invariants after every event
 	SEEDS=$(SEEDS) $(CARGO) test --locked --workspace --test majority -- --nocapture

@@ -245,6 +245,11 @@ impl Cluster {
 
     /// SIGTERM to everything that was started here; how `dev` ended.
     pub(crate) async fn stop(mut self) -> ExitStatus {
+        self.end().await
+    }
+
+    /// The same, and leaves the folder as long as this lives.
+    pub(crate) async fn end(&mut self) -> ExitStatus {
         for child in self.restarted.iter_mut().flatten() {
             terminate(child);
             let ended = timeout(Duration::from_secs(20), child.wait()).await;

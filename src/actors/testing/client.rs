@@ -240,7 +240,11 @@ pub(super) async fn derive_well(node: &Node, client: &Client, keystore: &Keystor
 
 /// A client with a keystore, a signing key and an agreement key, on a fresh cluster of `n`.
 pub(super) async fn furnished(n: u64) -> (Cluster, Client, Keystore, Key, Key) {
-    let cluster = Cluster::start(n).await;
+    furnished_in(Cluster::start(n).await).await
+}
+
+/// The same on a cluster that is there.
+pub(super) async fn furnished_in(cluster: Cluster) -> (Cluster, Client, Keystore, Key, Key) {
     let client = Client::new();
     let keystore = client.keystore(cluster.node(1)).await;
     let signing = client.key(cluster.node(1), &keystore, ED25519).await;

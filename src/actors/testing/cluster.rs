@@ -14,7 +14,7 @@ use bytes::Bytes;
 use conclave_consensus::{Application, Consensus, GroupId, Settings as RaftSettings};
 use conclave_shares::ShareStore;
 use conclave_threshold::envelope::EnvelopeKey;
-use conclave_transport::memory::Hub;
+use conclave_transport::memory::{Hub, Recorder};
 use conclave_transport::{Bounds, BoxFuture, Handler, Lane, Network, NodeId, Refused};
 use ed25519_dalek::{Signer, SigningKey};
 use parking_lot::Mutex;
@@ -216,9 +216,14 @@ pub(super) const SOON: Duration = Duration::from_secs(10);
 impl Cluster {
     /// `n` nodes, with leaders in every group and the keys of the nodes drawn anew.
     pub(super) async fn start(n: u64) -> Self {
+        Self::start_with(n, None).await
+    }
+
+    /// The same; `recorder` sees everything that nodes say to each other.
+    pub(super) async fn start_with(n: u64, recorder: Option<Recorder>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let numbers: Vec<u64> = (1..=n).collect();
-        let hub = Hub::new(numbers.clone(), Bounds::default(), None).unwrap();
+        let hub = Hub::new(numbers.clone(), Bounds::default(), recorder).unwrap();
         let keys: Vec<(SigningKey, EnvelopeKey)> = numbers
             .iter()
             .map(|_| {

@@ -9,6 +9,7 @@ mod actor;
 mod broken_off;
 mod everywhere;
 mod five;
+mod frames;
 mod liars;
 mod malicious_coordinator;
 mod malicious_leader;
