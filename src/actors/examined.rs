@@ -3,6 +3,7 @@
 use crate::audit::{Entry, Evidence, Kind, Signature};
 use crate::authorization::{Authenticated, Invoked, RawRequest, authenticate, authenticate_head};
 use crate::identifier::OperationId;
+use crate::operation::batch;
 use crate::operation::judge::Rules;
 use crate::operation::route::Route;
 use crate::problem::Problem;
@@ -63,6 +64,29 @@ impl Examined {
             authenticated,
             route,
         })
+    }
+
+    /// The items of a batch, each as if it came alone. In place of an encoded request an item has the batch's hash and
+    /// its own place: that never travels.
+    ///
+    /// # Errors
+    /// The whole is no batch.
+    pub fn items(&self, rules: &Rules) -> Result<Vec<Result<Self, Problem>>, Problem> {
+        let Route::Batch(keystore) = &self.route else {
+            return Err(Problem::malformed("This request is no batch."));
+        };
+        let url = format!("{}/kms/keystores/{}", rules.public_url, keystore.text);
+        let items = batch::items(&self.authenticated, &rules.public_url, &url)?;
+        let examined = |place: u8, item: batch::Item| Self {
+            encoded: [&self.hash[..], &[place]].concat(),
+            hash: self.hash,
+            authenticated: item.authenticated,
+            route: item.route,
+        };
+        let placed = (0..).zip(items);
+        Ok(placed
+            .map(|(place, item)| item.map(|item| examined(place, item)))
+            .collect())
     }
 
     /// When the request is dead whatever the skew, ms.

@@ -13,6 +13,8 @@ use crate::identifier::{LocalId, OperationId};
 use crate::keystore::{Endorsement, Statement};
 use crate::problem::Problem;
 
+pub use crate::operation::batch::MAX_ITEMS;
+
 /// A client's request on its way to another node.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Forwarded {
@@ -48,6 +50,9 @@ pub enum Call {
     SignShare(OperationId, u8, BTreeMap<u16, Vec<u8>>),
     /// A partial Diffie-Hellman result with its proof.
     Derive(Forwarded),
+    /// Questions about the items of a batch, all at once; [`MAX_ITEMS`] at most. The batch itself names no operation:
+    /// each item does.
+    Batch(Forwarded, Vec<Item>),
     /// Generation, first round; with why the operation's earlier attempts ended, [`MAX_ABORTS`] at most.
     Begin(Forwarded, Beginning, Vec<Abort>),
     /// Generation, a later round: everybody's messages of the round before, by share index. The answer is the
@@ -65,6 +70,34 @@ pub enum Call {
     Envelopes(Option<ShareName>),
     /// The asking member has its share of this key on disk.
     Confirm(ShareName),
+}
+
+/// A question about one item of a batch.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Item {
+    /// Its place in the batch, from 0.
+    pub index: u8,
+    /// Its own operation: it is judged, recorded and remembered as a request of its own.
+    pub operation: OperationId,
+    /// Its own attempt.
+    pub attempt: u8,
+    /// The nodes that take part in it, ascending.
+    pub participants: Vec<u64>,
+    /// What is asked.
+    pub ask: ItemAsk,
+}
+
+/// What can be asked about an item: as the calls of the same names.
+#[derive(Clone, Serialize, Deserialize)]
+pub enum ItemAsk {
+    /// [`Call::Cosign`].
+    Cosign(Vec<u8>),
+    /// [`Call::Commit`].
+    Commit,
+    /// [`Call::SignShare`].
+    SignShare(BTreeMap<u16, Vec<u8>>),
+    /// [`Call::Derive`].
+    Derive,
 }
 
 /// What the coordinator of a generation proposes; participants check every part that they can.
@@ -118,6 +151,8 @@ pub enum Answer {
     Signed(Vec<u8>),
     /// To [`Call::Derive`].
     Derived(Vec<u8>),
+    /// To [`Call::Batch`]: an answer for each question, in its order.
+    Batch(Vec<Answer>),
     /// To a round of a generation: this participant's message.
     Message(Vec<u8>),
     /// To the last round: the outcome and this participant's signature over it. The coordinator believes only its
@@ -216,6 +251,7 @@ impl Call {
             | Self::Cosign(forwarded, _)
             | Self::Commit(forwarded)
             | Self::Derive(forwarded)
+            | Self::Batch(forwarded, _)
             | Self::Begin(forwarded, ..) => Some(forwarded),
             _ => None,
         }

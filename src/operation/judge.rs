@@ -186,6 +186,7 @@ impl<F: Facts> Case<'_, F> {
             Route::GenerateKey(named) => self.generate_key(named),
             Route::UseKey(named, key) => self.use_key(named, key),
             Route::Revoke(named) => self.revoke(named),
+            Route::Batch(_) => Err(Problem::malformed("A batch is judged item by item.").into()),
             Route::GetKey(..) => {
                 Err(Problem::malformed("A key description is read without authorization.").into())
             }

@@ -1,5 +1,6 @@
 //! From an authorized request to a ceremony and back to a WebKMS reply; one file per operation family.
 
+pub mod batch;
 pub mod body;
 pub mod description;
 pub mod judge;

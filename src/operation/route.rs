@@ -33,6 +33,8 @@ pub enum Route {
     GetKey(Named, Named),
     /// `POST /kms/keystores/:ks/keys/:key`
     UseKey(Named, Named),
+    /// `POST /kms/keystores/:ks/operations`: several uses of its keys in one request, an extension
+    Batch(Named),
     /// `POST /kms/keystores/:ks/zcaps/revocations/:id`
     Revoke(Named),
 }
@@ -77,6 +79,7 @@ impl Route {
             ("POST", ["kms", "keystores", ks, "keys", key]) => {
                 Some(Self::UseKey(Named::new(ks), Named::new(key)))
             }
+            ("POST", ["kms", "keystores", ks, "operations"]) => Some(Self::Batch(Named::new(ks))),
             ("POST", ["kms", "keystores", ks, "zcaps", "revocations", _]) => {
                 Some(Self::Revoke(Named::new(ks)))
             }
@@ -92,6 +95,7 @@ impl Route {
             | Self::GenerateKey(ks)
             | Self::GetKey(ks, _)
             | Self::UseKey(ks, _)
+            | Self::Batch(ks)
             | Self::Revoke(ks) => Some(ks),
             _ => None,
         }

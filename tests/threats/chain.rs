@@ -318,10 +318,13 @@ pub(crate) fn table() -> Table {
         Created,
     );
     assert!(judge(&created(now() + 300, now() + DAY), "carol").is_ok());
+    // To the second by the verifier's clock; a server's goes on.
+    let ahead = judge(&created(now() + 301, now() + DAY), "carol");
+    assert_eq!(ahead.unwrap_err(), Refusal::DelegatedInFuture);
     table.for_reason(
         56,
         "in the future",
-        judge(&created(now() + 301, now() + DAY), "carol"),
+        judge(&created(now() + 360, now() + DAY), "carol"),
         Refusal::DelegatedInFuture,
     );
     // Signed at now(), judged 10 minutes later, delegated in between, beyond the skew.

@@ -128,10 +128,13 @@ pub(crate) fn table() -> Table {
         world.judge(&forge.signed())
     };
     assert!(at(now() + 300, now() + 900).is_ok() && at(now() - 900, now() - 300).is_ok());
+    // To the second by the verifier's clock; a server's goes on.
+    let ahead = at(now() + 301, now() + 600);
+    assert_eq!(ahead.unwrap_err(), Refusal::SignatureInFuture);
     table.for_reason(
         12,
         "future",
-        at(now() + 301, now() + 600),
+        at(now() + 360, now() + 660),
         Refusal::SignatureInFuture,
     );
     table.for_reason(

@@ -71,7 +71,7 @@ impl Holders {
             .filter(|node| *node != parts.node && parts.network.connected(*node))
             .collect();
         if !left.is_empty() {
-            let offset = usize::try_from(work.operation.counter).unwrap_or(0) % left.len();
+            let offset = usize::try_from(work.turn()).unwrap_or(0) % left.len();
             left.rotate_left(offset);
         }
         let quorum = parts.membership.quorum();
@@ -293,7 +293,7 @@ async fn send<T>(
         Ok(question) => question,
         Err(problem) => return (node, wave, Err(problem.message)),
     };
-    let answer = work.parts.ask(node, &call, PATIENCE.min(work.left())).await;
+    let answer = work.ask(node, &call, PATIENCE.min(work.left())).await;
     let answer = answer
         .map(|answer| (context, answer))
         .map_err(|error| error.to_string());

@@ -1,9 +1,11 @@
 //! What this node does with a request that reached it: reads, changes and uses. The coordinator is trusted with
 //! nothing: every contribution and endorsement that it gathers was judged by the node that gave it.
 
+mod batch;
 mod blame;
 mod change;
 mod derive;
+mod exchange;
 mod gather;
 mod generate;
 mod read;
@@ -16,13 +18,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use conclave_consensus::{GroupId, ProposeError};
+use conclave_transport::CallError;
 
+use self::exchange::Exchange;
 use self::using::{Target, Use};
 use super::decide::{Asked, Declined, Purpose, Weighed, group_of, weigh};
 use super::examined::Examined;
 use super::parts::Parts;
 use super::views::GROUP_ZERO;
-use super::wire::{Abstention, Forwarded};
+use super::wire::{Abstention, Answer, Call, Forwarded};
 use crate::identifier::OperationId;
 use crate::keystore::{KeystoreRecord, query};
 use crate::operation::judge::{Intent, Using};
@@ -50,6 +54,17 @@ pub struct Work {
     pub addresses: Arc<[IpAddr]>,
     /// When the client must have an answer.
     pub deadline: Instant,
+    /// Set for an item of a batch.
+    shared: Option<Shared>,
+}
+
+/// What an item shares with the other items of its batch.
+#[derive(Clone)]
+struct Shared {
+    exchange: Arc<Exchange>,
+    index: u8,
+    /// Whose turn it is to be asked first.
+    turn: u64,
 }
 
 impl Work {
@@ -66,7 +81,23 @@ impl Work {
             operation,
             addresses,
             deadline: Instant::now() + DEADLINE,
+            shared: None,
         }
+    }
+
+    /// Asks a holder; the items of a batch ask together.
+    async fn ask(&self, node: u64, call: &Call, timeout: Duration) -> Result<Answer, CallError> {
+        match &self.shared {
+            Some(shared) => shared.exchange.ask(shared.index, node, call, timeout).await,
+            None => self.parts.ask(node, call, timeout).await,
+        }
+    }
+
+    /// A number that goes up with each request: who is asked first goes round with it.
+    fn turn(&self) -> u64 {
+        self.shared
+            .as_ref()
+            .map_or(self.operation.counter, |shared| shared.turn)
     }
 
     /// Serves it.
@@ -81,6 +112,7 @@ impl Work {
             Route::GetMeter(_) | Route::ListKeystores(_) | Route::GetKeystore(_) => read::show(&self).await,
             Route::GenerateKey(_) => generate::key(&self).await,
             Route::UseKey(..) => self.use_key().await,
+            Route::Batch(_) => batch::serve(&self).await,
             _ => change::apply(&self).await,
         }
     }

@@ -163,7 +163,7 @@ async fn two_rounds(
     let shares = signers.iter().map(|(node, index)| {
         let call = Call::SignShare(work.operation, wave.attempt, list.clone());
         async move {
-            let answer = parts.ask(*node, &call, SECOND_ROUND.min(work.left())).await;
+            let answer = work.ask(*node, &call, SECOND_ROUND.min(work.left())).await;
             (*node, *index, answer)
         }
     });

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::{asked, examine};
 use crate::actors::decide::{Decided, Declined, Purpose, decide};
+use crate::actors::examined::Examined;
 use crate::actors::parts::{OpenError, OpenKey, Parts};
 use crate::actors::wire::{Abstention, Answer, Call};
 use crate::identifier::{LocalId, OperationId};
@@ -25,12 +26,24 @@ pub(super) async fn to_use(parts: &Arc<Parts>, from: u64, call: Call) -> Answer 
     let Some(forwarded) = call.forwarded() else {
         return Answer::Misfit("no request".into());
     };
-    let attempt = (forwarded.operation, forwarded.attempt);
-    let request = match examine(parts, from, forwarded).await {
-        Ok(request) => request,
-        Err(answer) => return answer,
+    match examine(parts, from, forwarded).await {
+        Ok(request) => to_examined(parts, from, call, &request).await,
+        Err(answer) => answer,
+    }
+}
+
+/// The same for a request that was authenticated.
+pub(super) async fn to_examined(
+    parts: &Arc<Parts>,
+    from: u64,
+    call: Call,
+    request: &Arc<Examined>,
+) -> Answer {
+    let Some(forwarded) = call.forwarded() else {
+        return Answer::Misfit("no request".into());
     };
-    let decided = match decide(parts, &request, asked(Purpose::Contribute, from, forwarded)).await {
+    let attempt = (forwarded.operation, forwarded.attempt);
+    let decided = match decide(parts, request, asked(Purpose::Contribute, from, forwarded)).await {
         Ok(decided) => decided,
         Err(Declined::Repeat) => {
             let known = parts.answers.lock().of(&attempt);

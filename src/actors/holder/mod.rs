@@ -1,6 +1,7 @@
 //! What this node answers to other nodes, and to itself where it coordinates: each answer follows from its own
 //! judgement of the client's request. A coordinator that asks for anything else is refused, and it is counted.
 
+mod batch;
 mod contribute;
 mod deliver;
 mod endorse;
@@ -53,6 +54,7 @@ async fn within(parts: &Arc<Parts>, from: u64, call: Call) -> Answer {
         Call::Endorse(forwarded) => endorse::change(parts, from, forwarded).await,
         Call::EndorseTime { group, operation } => endorse::time(parts, from, group, operation).await,
         Call::Cosign(..) | Call::Commit(_) | Call::Derive(_) => contribute::to_use(parts, from, call).await,
+        Call::Batch(forwarded, items) => batch::answer(parts, from, forwarded, items).await,
         Call::SignShare(operation, attempt, list) => {
             contribute::second_round(parts, from, (operation, attempt), list).await
         }

@@ -6,6 +6,7 @@ mod cluster;
 
 mod absence;
 mod actor;
+mod batch;
 mod broken_off;
 mod everywhere;
 mod five;

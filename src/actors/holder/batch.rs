@@ -1,0 +1,74 @@
+//! Questions about the items of a batch: the batch is authenticated once, and each item is judged, recorded and answered
+//! as a request of its own.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures::future::join_all;
+
+use super::{contribute, examine, refused};
+use crate::actors::examined::Examined;
+use crate::actors::parts::Parts;
+use crate::actors::wire::{Answer, Call, Forwarded, Item, ItemAsk, MAX_ITEMS};
+use crate::problem::Problem;
+
+/// Answers all questions side by side: their records share a sync.
+pub(super) async fn answer(parts: &Arc<Parts>, from: u64, forwarded: Forwarded, items: Vec<Item>) -> Answer {
+    let asked: BTreeSet<u8> = items.iter().map(|item| item.index).collect();
+    if items.len() > MAX_ITEMS || asked.len() != items.len() {
+        return Answer::Misfit("too many questions about a batch, or two about one item".into());
+    }
+    let request = match examine(parts, from, &forwarded).await {
+        Ok(request) => request,
+        Err(answer) => return answer,
+    };
+    let all = match request.items(&parts.rules) {
+        Ok(all) => all,
+        Err(problem) => return refused(problem),
+    };
+    let all: Vec<Result<Arc<Examined>, Problem>> = all.into_iter().map(|item| item.map(Arc::new)).collect();
+    let answers = items.into_iter().map(|item| {
+        let examined = all.get(usize::from(item.index)).cloned();
+        let needs = forwarded.needs.clone();
+        async move {
+            match examined {
+                Some(Ok(examined)) => one(parts, from, item, needs, &examined).await,
+                Some(Err(problem)) => refused(problem),
+                None => Answer::Misfit("a question about an item that is not there".into()),
+            }
+        }
+    });
+    Answer::Batch(join_all(answers).await)
+}
+
+async fn one(
+    parts: &Arc<Parts>,
+    from: u64,
+    item: Item,
+    needs: Vec<(u32, u64)>,
+    examined: &Arc<Examined>,
+) -> Answer {
+    let Item {
+        operation,
+        attempt,
+        participants,
+        ask,
+        ..
+    } = item;
+    let alone = Forwarded {
+        operation,
+        attempt,
+        request: examined.encoded.clone(),
+        needs,
+        participants,
+    };
+    let call = match ask {
+        ItemAsk::SignShare(list) => {
+            return contribute::second_round(parts, from, (operation, attempt), list).await;
+        }
+        ItemAsk::Cosign(theirs) => Call::Cosign(alone, theirs),
+        ItemAsk::Commit => Call::Commit(alone),
+        ItemAsk::Derive => Call::Derive(alone),
+    };
+    contribute::to_examined(parts, from, call, examined).await
+}
