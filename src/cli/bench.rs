@@ -17,7 +17,7 @@ Examples:
 Identity, meter, keystore and keys are made for the run and not counted. Requests are signed in advance; a latency
 runs from before the send to the last byte of the reply. With --json one object is printed:
 {\"scenario\",\"in_flight\",\"seconds\",\"requests\",\"rate\",\"p50_ms\",\"p99_ms\",\"p999_ms\",\"errors\":{\"<kind>\":n}}
-`requests` counts those that ended, `rate` the right answers by second. A wrong answer is an error of the kind
+`requests` counts those that ended, `rate` the right operations by second (of a batch, each). A wrong answer is an error of the kind
 wrong_answer. The exit code is 1 when there were errors.";
 
 /// Put load on a WebKMS server and check every answer

@@ -2,14 +2,15 @@
 
 use crate::cli::connection::CallerArguments;
 use crate::cli::output::{EXIT_CODES, Facts, Failure, finish};
-use crate::client::call::KeyParameters;
+use crate::client::call::{KeyParameters, keystore_of};
+use crate::operation::batch::MAX_ITEMS;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Most bytes that are signed in one call: with base64 and JSON around them they fill the protocol's 100 kB.
@@ -44,6 +45,7 @@ enum Action {
     /// Sign and print the signature as base64url
     #[command(
         after_help = "Examples:\n  conclave key sign URL --data hello\n  conclave key sign URL --file message.bin\n  \
+                      conclave key sign URL --batch lines.txt\n  \
                       conclave key sign URL --capability delegated.json < message.bin"
     )]
     Sign(SignArguments),
@@ -98,7 +100,11 @@ struct SignArguments {
     /// File to sign
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Print JSON: {"keyId", "signatureValue"}
+    /// Sign each line of a file, 64 in a request; prints a signature for each. An extension of this cluster's: a
+    /// delegated capability must be for the keystore, or its keys
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "file"])]
+    batch: Option<PathBuf>,
+    /// Print JSON: {"keyId", "signatureValue"}; with --batch {"keyId", "signatureValues"}
     #[arg(long)]
     json: bool,
 }
@@ -169,6 +175,9 @@ async fn get(arguments: GetArguments) -> Result<Facts, Failure> {
 }
 
 async fn sign(arguments: SignArguments) -> Result<Facts, Failure> {
+    if let Some(lines) = &arguments.batch {
+        return sign_lines(&arguments, lines).await;
+    }
     let (client, identity, capability) = arguments.caller.open()?;
     let data = match (arguments.data, arguments.file) {
         (Some(text), _) => text.into_bytes(),
@@ -192,6 +201,40 @@ async fn sign(arguments: SignArguments) -> Result<Facts, Failure> {
         json!({"keyId": arguments.key, "signatureValue": signature}),
         &signature,
     ))
+}
+
+/// A signature for each line, without its line end. The first refusal ends it: what was signed before is not printed.
+async fn sign_lines(arguments: &SignArguments, lines: &Path) -> Result<Facts, Failure> {
+    let (client, identity, capability) = arguments.caller.open()?;
+    let text = std::fs::read_to_string(lines);
+    let text = text.map_err(|error| Failure::because(format!("cannot read {}: {error}", lines.display())))?;
+    let messages: Vec<&str> = text.lines().collect();
+    let key = arguments.key.as_str();
+    let mut signatures = Vec::new();
+    // As many as one request may have, and as many bytes as its body may be long.
+    let mut rest = &messages[..];
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = rest.iter().take(MAX_ITEMS).take_while(|message| {
+            bytes += message.len() + key.len() + 100;
+            bytes <= MAX_DATA
+        });
+        let count = fits.count().max(1);
+        let (now, later) = rest.split_at(count);
+        let items: Vec<(&str, &[u8])> = now.iter().map(|message| (key, message.as_bytes())).collect();
+        let signed = client
+            .sign_batch(&identity, keystore_of(key), &items, capability.as_ref())
+            .await?;
+        for (place, signed) in signed.into_iter().enumerate() {
+            let line = messages.len() - rest.len() + place + 1;
+            let signed = signed.map_err(|refusal| Failure::because(format!("line {line}: {refusal}")))?;
+            signatures.push(URL_SAFE_NO_PAD.encode(signed));
+        }
+        rest = later;
+    }
+    let printed = signatures.join("\n");
+    let facts = json!({"keyId": key, "signatureValues": signatures});
+    Ok(Facts::new(arguments.json, facts, printed))
 }
 
 fn read(source: impl Read) -> io::Result<Vec<u8>> {

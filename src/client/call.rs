@@ -155,6 +155,21 @@ impl Call {
         Self::operation(key, "DeriveSecretOperation", "deriveSecret", "publicKey", &public)
     }
 
+    /// A batch, an extension of this cluster's: a signature for each (key, data), all keys of one keystore.
+    #[must_use]
+    pub fn sign_batch(keystore: &str, items: &[(&str, &[u8])]) -> Self {
+        let operation = |(key, data): &(&str, &[u8])| {
+            json!({
+                "type": "SignOperation",
+                "invocationTarget": key,
+                "verifyData": URL_SAFE_NO_PAD.encode(data),
+            })
+        };
+        let items: Vec<Value> = items.iter().map(operation).collect();
+        let url = format!("{keystore}/operations");
+        Self::post(url, "batch", keystore.to_owned(), &Value::Array(items))
+    }
+
     /// `POST` a delegated capability to the revocations of its keystore, under the revocation's own root, which
     /// every controller in the capability's chain may invoke.
     #[must_use]

@@ -8,10 +8,12 @@ use crate::client::capability::Capability;
 use crate::client::connection::Connection;
 use crate::client::error::ClientError;
 use crate::client::identity::Identity;
-use crate::client::reply::Reply;
+use crate::client::reply::{Refusal, Reply};
 use crate::client::signer::{self, Window};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use hyper::StatusCode;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -237,6 +239,32 @@ impl Client {
         signature(&reply)
     }
 
+    /// Signs several things in one request, an extension of this cluster's; one answer for each, in order.
+    ///
+    /// # Errors
+    /// [`ClientError`] for the whole; each item has its own refusal.
+    pub async fn sign_batch(
+        &self,
+        identity: &Identity,
+        keystore: &str,
+        items: &[(&str, &[u8])],
+        capability: Option<&Capability>,
+    ) -> Result<Vec<Result<Vec<u8>, Refusal>>, ClientError> {
+        let call = Call::sign_batch(keystore, items);
+        let reply = self.invoke(identity, &call, capability).await?;
+        let answers = each(&reply)?;
+        if answers.len() != items.len() {
+            return Err(ClientError::Unexpected(
+                "a batch has another number of answers".to_owned(),
+            ));
+        }
+        let signature = |answer: &Reply| match answer.is_success() {
+            true => signature(answer).map(Ok),
+            false => Ok(Err(answer.refusal())),
+        };
+        answers.iter().map(signature).collect()
+    }
+
     /// Derives the secret that `key` shares with the other side's public key; raw bytes, not yet a key.
     ///
     /// # Errors
@@ -280,6 +308,31 @@ impl Client {
 pub fn signature(reply: &Reply) -> Result<Vec<u8>, ClientError> {
     let Signed { signature_value } = parse(reply)?;
     decode(&signature_value)
+}
+
+/// The answers to a batch, each as the reply that it would be alone.
+///
+/// # Errors
+/// [`ClientError::Unexpected`].
+pub fn each(reply: &Reply) -> Result<Vec<Reply>, ClientError> {
+    #[derive(Deserialize)]
+    struct Each {
+        status: u16,
+        body: Value,
+    }
+    let answers: Vec<Each> = parse(reply)?;
+    let alone = |answer: Each| {
+        let status = StatusCode::from_u16(answer.status);
+        Ok(Reply {
+            status: status.map_err(|_| ClientError::Unexpected("a status that is none".to_owned()))?,
+            location: None,
+            retry_after: None,
+            request_id: reply.request_id.clone(),
+            body: Bytes::from(answer.body.to_string()),
+            endpoint: reply.endpoint.clone(),
+        })
+    };
+    answers.into_iter().map(alone).collect()
 }
 
 /// The raw secret in the reply to a DeriveSecretOperation.

@@ -23,6 +23,11 @@ pub(super) enum Expected {
         /// What was to be signed.
         data: [u8; 32],
     },
+    /// A signature for each: index of the key, what was to be signed.
+    Signatures {
+        /// In the order of the request.
+        items: Vec<(usize, [u8; 32])>,
+    },
     /// The secret that this key shares with ours.
     Secret {
         /// Index of the key.
@@ -61,6 +66,16 @@ pub(super) fn judge(material: &Material, seen: &Mutex<HashSet<String>>, answers:
                 }
                 None => false,
             },
+            Expected::Signatures { items } => {
+                let each = webkms::each(&reply).unwrap_or_default();
+                let signatures = each.iter().zip(&items).filter_map(|(reply, (key, data))| {
+                    let (verifying, signature) = signature(material, *key, reply)?;
+                    Some((*data, signature, verifying))
+                });
+                let before = signed.len();
+                signed.extend(signatures);
+                each.len() == items.len() && signed.len() == before + items.len()
+            }
             Expected::Secret { key, own } => {
                 let public = PublicKey::from(material.keys[key].public);
                 let shared = own.diffie_hellman(&public);

@@ -26,6 +26,9 @@ use tokio::task::JoinHandle;
 /// Requests that are signed in advance, at most.
 const WINDOW: usize = 4096;
 
+/// Signatures of a batch.
+const BATCH: usize = 16;
+
 /// Answers that are kept for checking after the run; beyond that they are checked while it goes on.
 const KEPT: usize = 200_000;
 
@@ -36,6 +39,9 @@ pub enum Scenario {
     SignRoot,
     /// Sign by a delegated capability
     SignDelegated,
+    /// Sign 16 messages a request, as the keystore's controller; an extension of this cluster's. The rate counts
+    /// signatures
+    SignBatch,
     /// Derive X25519 secrets as the keystore's controller
     Derive,
     /// Read the public descriptions of keys
@@ -45,12 +51,22 @@ pub enum Scenario {
 }
 
 impl Scenario {
+    /// Operations that a request asks for.
+    #[must_use]
+    pub fn operations(self) -> u64 {
+        match self {
+            Self::SignBatch => BATCH as u64,
+            _ => 1,
+        }
+    }
+
     /// The name on the command line and in reports.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::SignRoot => "sign-root",
             Self::SignDelegated => "sign-delegated",
+            Self::SignBatch => "sign-batch",
             Self::Derive => "derive",
             Self::GetKey => "get-key",
             Self::Generate => "generate",

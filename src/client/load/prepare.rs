@@ -3,6 +3,7 @@
 //! Requests that carry fresh data differ by it. Reading a key carries none: those differ by the times between
 //! which they hold, which allows some 480 a second for each key.
 
+use super::BATCH;
 use super::Scenario;
 use super::answer::Expected;
 use super::material::Material;
@@ -100,6 +101,18 @@ impl<'a> Maker<'a> {
                     Call::sign(&self.material.keys[index].id, &data),
                     Expected::Signature { key: index, data },
                 )
+            }
+            Scenario::SignBatch => {
+                let keys = self.material.keys.len();
+                let items: Vec<(usize, [u8; 32])> = (0..BATCH)
+                    .map(|place| ((index + place) % keys, random()))
+                    .collect();
+                let named: Vec<(&str, &[u8])> = items
+                    .iter()
+                    .map(|(key, data)| (self.material.keys[*key].id.as_str(), &data[..]))
+                    .collect();
+                let call = Call::sign_batch(&self.material.keystore, &named);
+                (call, Expected::Signatures { items })
             }
             Scenario::Derive => {
                 let own = StaticSecret::random_from_rng(OsRng);

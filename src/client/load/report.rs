@@ -52,13 +52,14 @@ impl Report {
         self.errors.is_empty()
     }
 
-    /// Successful requests a second.
+    /// Successful operations a second: those of a batch count one by one.
     #[must_use]
     pub fn rate(&self) -> f64 {
-        self.succeeded as f64 / self.elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
+        (self.succeeded * self.scenario.operations()) as f64
+            / self.elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
     }
 
-    /// `requests` counts those that ended, errors included; `rate` those that succeeded, by second.
+    /// `requests` counts those that ended, errors included; `rate` the operations that succeeded, by second.
     #[must_use]
     pub fn to_json(&self) -> Value {
         let [p50, p99, p999] = self.percentiles;
