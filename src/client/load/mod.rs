@@ -4,6 +4,7 @@
 //! checks every answer. Requests are signed before they are timed, no two alike; answers are checked after.
 
 mod answer;
+mod fill;
 mod material;
 mod prepare;
 mod queue;
@@ -48,6 +49,8 @@ pub enum Scenario {
     GetKey,
     /// Generate Ed25519 keys
     Generate,
+    /// Make keystores, each with a key: an operation is both
+    Fill,
 }
 
 impl Scenario {
@@ -70,6 +73,7 @@ impl Scenario {
             Self::Derive => "derive",
             Self::GetKey => "get-key",
             Self::Generate => "generate",
+            Self::Fill => "fill",
         }
     }
 }
@@ -102,6 +106,9 @@ struct Tally {
 /// [`ClientError`] when identity, meter, keystore or keys cannot be made, or the first requests cannot be signed;
 /// what fails under load is counted in the report.
 pub async fn run(client: Arc<Client>, plan: Plan) -> Result<Report, ClientError> {
+    if plan.scenario == Scenario::Fill {
+        return fill::run(client, plan).await;
+    }
     let material = Arc::new(Material::make(&client, plan.scenario, plan.keys.max(1)).await?);
     let in_flight = plan.in_flight.max(1);
     let queue = Arc::new(Queue::new(WINDOW.max(in_flight * 4)));

@@ -135,6 +135,8 @@ impl<'a> Maker<'a> {
                     Expected::Description { key: index },
                 )
             }
+            // Filling signs as it goes.
+            Scenario::Fill => return Ok(None),
             Scenario::Generate => {
                 // An alias that nobody shares makes each request another one.
                 let alias = format!("urn:uuid:{}", crate::client::delegation::uuid(&mut OsRng));
