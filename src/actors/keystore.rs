@@ -30,7 +30,8 @@ pub const MAILBOX: usize = 1_024;
 const IN_FLIGHT: usize = 1_024;
 /// Idle time after which the actor ends.
 const PASSIVATION: Duration = Duration::from_secs(60);
-const LOOK: Duration = Duration::from_secs(20);
+/// Shortest time until it is looked at again.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What a keystore's actor is asked; the answer goes to the sender inside.
 #[derive(Message)]
@@ -102,12 +103,17 @@ impl KeystoreActor {
         }
     }
 
-    /// Ends the actor if it has been idle.
+    /// Ends the actor if it has been idle, else looks again when it could have been: one timer a minute, because there
+    /// may be many actors.
     fn look(&mut self, context: &mut Context<Self>) {
-        if self.under_way.is_empty() && self.last.elapsed() >= PASSIVATION {
+        let idle = self.last.elapsed();
+        if self.under_way.is_empty() && idle >= PASSIVATION {
             tracing::debug!(keystore = %self.id, "passivated");
             context.stop();
+            return;
         }
+        let left = PASSIVATION.saturating_sub(idle).max(LOOK);
+        context.run_later(left, Self::look);
     }
 
     /// Runs `work` beside other work; its entry in the map goes when it ends.
@@ -127,7 +133,7 @@ impl Actor for KeystoreActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        context.run_interval(LOOK, Self::look);
+        context.run_later(PASSIVATION, Self::look);
     }
 }
 
