@@ -174,6 +174,37 @@ fn every_row_is_refused_by_real_servers_and_costs_nothing() {
     });
 }
 
+/// I13, coarsely: how long a stranger waits for the refusal of a key that exists and of one that does not. Printed, not
+/// judged: a shared machine moves more than what is looked for.
+#[test]
+#[ignore = "measures: run by make test-long"]
+fn a_key_that_exists_is_refused_as_fast_as_one_that_does_not() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let cluster = Cluster::start(3, &[]).await;
+        let server = Server::of(&cluster);
+        furnish(&cluster).await;
+        let mut took = [Vec::new(), Vec::new()];
+        for turn in 0..2_000 {
+            let exists = turn % 2 == 0;
+            let request = operations::by_mallory(exists, &turn.to_string());
+            let began = std::time::Instant::now();
+            assert_eq!(server.send(&request).await.status, 403);
+            took[usize::from(exists)].push(began.elapsed());
+        }
+        let quartiles = |mut took: Vec<std::time::Duration>| {
+            took.sort_unstable();
+            [1, 2, 3].map(|quarter| took[took.len() * quarter / 4])
+        };
+        let [absent, exists] = took.map(quartiles);
+        println!("quartiles of 1,000 refusals: a key that exists {exists:?}, one that does not {absent:?}");
+        cluster.stop().await;
+    });
+}
+
 /// A request of Alice's for any route, signed by the root capability of her keystore.
 pub(crate) fn by_alice(method: &str, target: &str, action: &str, body: &serde_json::Value) -> RawRequest {
     let body = body.to_string().into_bytes();
