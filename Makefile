@@ -45,6 +45,7 @@ search: ## Look for a whole key in memory, disks, logs, metrics and on the wire 
 
 simulate: deps ## SEEDS simulated worlds, invariants after every event
 	SEEDS=$(SEEDS) $(CARGO) test --locked --workspace --test majority -- --nocapture
+	SEEDS=$(SEEDS) $(CARGO) test --locked -p conclave-threshold --test worlds -- --nocapture
 	SEEDS=$(REAL_SEEDS) $(CARGO) test --locked --test simulation -- --nocapture
 
 bench: build ## Load on a fresh cluster of three nodes, a row per scenario; RUNS=3 SECONDS_PER_SCENARIO=60 for the record
