@@ -115,7 +115,10 @@ impl OperationId {
             .chain_update(b"conclave request")
             .chain_update(self.to_bytes())
             .finalize();
-        hash[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+        let first = [
+            hash[0], hash[1], hash[2], hash[3], hash[4], hash[5], hash[6], hash[7],
+        ];
+        format!("{:016x}", u64::from_be_bytes(first))
     }
 }
 

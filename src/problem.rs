@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 /// A refusal or failure as the client sees it. Serializable, since a node may have to hand on another's answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(into = "Chain", try_from = "Chain")]
 pub struct Problem {
     /// HTTP status.
     pub status: u16,
@@ -21,6 +22,62 @@ pub struct Problem {
     pub cause: Option<Box<Problem>>,
     /// Seconds for `Retry-After`, when a retry may help.
     pub retry_after: Option<u32>,
+}
+
+/// Most problems that lie one under the other when they come from another node.
+const MAX_CHAIN: usize = 8;
+
+/// A problem as it travels, outermost first: a list, since what is nested in bytes has no end but the stack's.
+#[derive(Serialize, Deserialize)]
+struct Chain(Vec<Link>);
+
+#[derive(Serialize, Deserialize)]
+struct Link {
+    status: u16,
+    name: String,
+    message: String,
+    details: String,
+    retry_after: Option<u32>,
+}
+
+impl From<Problem> for Chain {
+    fn from(problem: Problem) -> Self {
+        let mut links = Vec::new();
+        let mut next = Some(Box::new(problem));
+        while let Some(problem) = next {
+            links.push(Link {
+                status: problem.status,
+                name: problem.name,
+                message: problem.message,
+                details: problem.details,
+                retry_after: problem.retry_after,
+            });
+            next = problem.cause;
+        }
+        Self(links)
+    }
+}
+
+impl TryFrom<Chain> for Problem {
+    type Error = &'static str;
+
+    fn try_from(Chain(links): Chain) -> Result<Self, Self::Error> {
+        if links.len() > MAX_CHAIN {
+            return Err("too many causes");
+        }
+        let under = |cause: Option<Box<Problem>>, link: Link| {
+            Some(Box::new(Problem {
+                status: link.status,
+                name: link.name,
+                message: link.message,
+                details: link.details,
+                cause,
+                retry_after: link.retry_after,
+            }))
+        };
+        let whole = links.into_iter().rev().fold(None, under);
+        whole.map(|problem| *problem).ok_or("no problem")
+    }
 }
 
 impl Problem {

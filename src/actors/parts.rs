@@ -217,6 +217,14 @@ impl Parts {
         tracing::error!(node, what, "a node's contribution is wrong: it is left out");
     }
 
+    /// What another node's answer says; one that cannot be read names it.
+    pub fn read_answer(&self, node: u64, bytes: &[u8]) -> Answer {
+        Answer::decode(bytes).unwrap_or_else(|| {
+            self.name_liar(node, "an answer that cannot be read");
+            Answer::Misfit("an answer that cannot be read".into())
+        })
+    }
+
     /// Asks another node, or this one's own holder by the same rules.
     ///
     /// # Errors
@@ -231,10 +239,7 @@ impl Parts {
             return Ok(Box::pin(super::holder::answer(self, node, call.clone())).await);
         }
         match self.network.call(node, call.encode().into(), timeout).await {
-            Ok(bytes) => Ok(Answer::decode(&bytes).unwrap_or_else(|| {
-                self.name_liar(node, "an answer that cannot be read");
-                Answer::Misfit("an answer that cannot be read".into())
-            })),
+            Ok(bytes) => Ok(self.read_answer(node, &bytes)),
             Err(CallError::Busy) => Ok(Answer::Abstained(Abstention::Busy)),
             Err(error) => Err(error),
         }

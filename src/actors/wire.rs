@@ -1,5 +1,8 @@
 //! What nodes ask each other on the ceremony lane, as closed types; postcard, bounded by the lane.
 //!
+//! No type here contains itself: what is nested in bytes has no end but the stack's. A call in a call and an answer in
+//! an answer are bytes, decoded one level at a time.
+//!
 //! Every question about a client's request carries the request itself: the node that is asked verifies it as if the
 //! client had sent it there. Nothing in a question is believed but what it is checked against.
 
@@ -58,11 +61,11 @@ pub enum Call {
     /// Generation, a later round: everybody's messages of the round before, by share index. The answer is the
     /// message of `Round`, which is not the first.
     Continue(ceremonies::Id, Round, BTreeMap<u16, Vec<u8>>),
-    /// Asks a participant to put this question, which the asked one got itself, to another one, which gave the
+    /// Asks a participant to put this question (an encoded call), which the asked one got itself, to another one, which gave the
     /// coordinator no answer. The answer is the other one's, or [`Answer::Standing`].
-    Witness(Box<Call>, u64),
+    Witness(Vec<u8>, u64),
     /// A coordinator's question by way of another participant: [`Call::Begin`] or [`Call::Continue`].
-    Relayed(Box<Call>),
+    Relayed(Vec<u8>),
     /// Would you take part in a generation for this operation, in this group? Asked before signing a transcript that
     /// leaves the asked member out.
     Standing(OperationId, u32),
@@ -127,6 +130,28 @@ pub enum Round {
     Outcome,
 }
 
+impl Round {
+    /// The number of its messages in the threshold crate; the outcome is no message.
+    pub fn number(self) -> Option<u8> {
+        match self {
+            Self::Hash => Some(0),
+            Self::Package => Some(1),
+            Self::Deal => Some(2),
+            Self::Outcome => None,
+        }
+    }
+
+    /// The round whose messages are handed out in this one.
+    pub fn before(self) -> Option<Self> {
+        match self {
+            Self::Hash => None,
+            Self::Package => Some(Self::Hash),
+            Self::Deal => Some(Self::Package),
+            Self::Outcome => Some(Self::Deal),
+        }
+    }
+}
+
 /// Names one share of one key in envelopes and confirmations.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ShareName {
@@ -151,8 +176,8 @@ pub enum Answer {
     Signed(Vec<u8>),
     /// To [`Call::Derive`].
     Derived(Vec<u8>),
-    /// To [`Call::Batch`]: an answer for each question, in its order.
-    Batch(Vec<Answer>),
+    /// To [`Call::Batch`]: an encoded answer for each question, in its order.
+    Batch(Vec<Vec<u8>>),
     /// To a round of a generation: this participant's message.
     Message(Vec<u8>),
     /// To the last round: the outcome and this participant's signature over it. The coordinator believes only its
@@ -239,7 +264,9 @@ impl Call {
             Self::EndorseTime { operation, .. }
             | Self::SignShare(operation, ..)
             | Self::Standing(operation, _) => Some(*operation),
-            Self::Witness(call, _) | Self::Relayed(call) => call.operation(),
+            Self::Witness(call, _) | Self::Relayed(call) => Call::decode(call)?
+                .forwarded()
+                .map(|forwarded| forwarded.operation),
             call => call.forwarded().map(|forwarded| forwarded.operation),
         }
     }
@@ -255,5 +282,39 @@ impl Call {
             | Self::Begin(forwarded, ..) => Some(forwarded),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a hostile node sends so that a decoder that calls itself runs out of stack.
+    #[test]
+    fn nesting_has_no_depth() {
+        let mut call = Call::EndorseTime {
+            group: 1,
+            operation: OperationId {
+                node: 1,
+                boot: 1,
+                counter: 1,
+            },
+        };
+        let mut answer = Answer::Confirmed;
+        for _ in 0..10 {
+            call = Call::Relayed(Call::Witness(call.encode(), 2).encode());
+            answer = Answer::Batch(vec![answer.encode()]);
+        }
+        assert!(matches!(Call::decode(&call.encode()), Some(Call::Relayed(_))));
+        assert!(call.operation().is_none());
+        assert!(matches!(Answer::decode(&answer.encode()), Some(Answer::Batch(each)) if each.len() == 1));
+        let mut problem = Problem::malformed("innermost");
+        for _ in 0..7 {
+            problem = Problem::malformed("around it").caused_by(problem);
+        }
+        let deep = Answer::Refused(Box::new(problem.clone())).encode();
+        assert!(matches!(Answer::decode(&deep), Some(Answer::Refused(same)) if *same == problem));
+        let deeper = Problem::malformed("one more").caused_by(problem);
+        assert!(Answer::decode(&Answer::Refused(Box::new(deeper)).encode()).is_none());
     }
 }

@@ -30,7 +30,7 @@ pub(super) async fn handle(request: HttpRequest, payload: Payload, api: Data<Api
             .and_then(|value| value.to_str().ok());
         return asker.preflight(wanted, &api.authority);
     }
-    let span = request_span(&operation.request_id());
+    let span = request_span(&asker.id);
     let served = AssertUnwindSafe(serve(&request, payload, &api, (&asker, operation)))
         .catch_unwind()
         .instrument(span);

@@ -121,7 +121,7 @@ async fn exchange(parts: &Arc<Parts>, forwarded: Forwarded, node: u64, waiting: 
     match answered {
         Ok(Answer::Batch(each)) if each.len() == answers.len() => {
             for (answer, one) in answers.into_iter().zip(each) {
-                let _ = answer.send(Ok(one));
+                let _ = answer.send(Ok(parts.read_answer(node, &one)));
             }
         }
         // The same for all: a refusal of the batch, an abstention, an error. An answer of another kind stays one.

@@ -163,11 +163,9 @@ impl Holders {
                     self.refill(work);
                     continue;
                 };
-                self.start(&wave, &nodes);
                 asked.extend(
-                    nodes
-                        .iter()
-                        .map(|node| send(work, *node, wave.clone(), ask(*node, wave.clone()))),
+                    self.start(&wave, &nodes)
+                        .map(|node| send(work, node, wave.clone(), ask(node, wave.clone()))),
                 );
                 awaited = nodes;
             }
@@ -185,11 +183,9 @@ impl Holders {
                     gathered.clear();
                     asked.clear();
                 } else if let Some((wave, nodes)) = self.plan() {
-                    self.start(&wave, &nodes);
                     asked.extend(
-                        nodes
-                            .iter()
-                            .map(|node| send(work, *node, wave.clone(), ask(*node, wave.clone()))),
+                        self.start(&wave, &nodes)
+                            .map(|node| send(work, node, wave.clone(), ask(node, wave.clone()))),
                     );
                 }
                 continue;
@@ -223,11 +219,12 @@ impl Holders {
         }
     }
 
-    fn start(&mut self, wave: &Wave, nodes: &[u64]) {
+    /// Takes those of a wave off the list; they are to be asked.
+    fn start<'a>(&mut self, wave: &Wave, nodes: &'a [u64]) -> impl Iterator<Item = u64> + use<'a> {
         self.left.retain(|node| !nodes.contains(node));
-        for node in nodes {
-            self.attempts.insert(*node, wave.attempt);
-        }
+        self.attempts
+            .extend(nodes.iter().map(|node| (*node, wave.attempt)));
+        nodes.iter().copied()
     }
 
     /// A contribution, or what to make of the lack of one.

@@ -265,14 +265,10 @@ impl Ceremony<'_> {
                 let signed = |session| says(&parts, (session, &id), round, *node, answer);
                 *node == parts.node || session.as_ref().is_some_and(|(session, _)| signed(session))
             };
-            let (mut usable_answers, mut unusable) = (Answers::new(), Vec::new());
-            for (node, answer) in answers {
-                match usable(&node, &answer) {
-                    true => drop(usable_answers.insert(node, answer)),
-                    false => unusable.push(node),
-                }
-            }
-            (usable_answers, unusable)
+            let (usable, unusable): (Answers, Answers) = answers
+                .into_iter()
+                .partition(|(node, answer)| usable(node, answer));
+            (usable, unusable.into_keys().collect::<Vec<u64>>())
         });
         match checked.await {
             Ok((usable, unusable)) => {
@@ -298,7 +294,7 @@ impl Ceremony<'_> {
         let parts = &self.work.parts;
         let session = parts.ceremonies.lock().session(id, parts.node);
         let (session, _) = session.filter(|_| node != parts.node)?;
-        let witness = Call::Witness(Box::new(call.clone()), node);
+        let witness = Call::Witness(call.encode(), node);
         let witnesses = said.keys().filter(|witness| **witness != parts.node);
         let asked = witnesses.map(|other| parts.ask(*other, &witness, ROUND.min(self.work.left())));
         let answers = join_all(asked).await.into_iter().flatten();

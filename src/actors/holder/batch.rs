@@ -38,7 +38,8 @@ pub(super) async fn answer(parts: &Arc<Parts>, from: u64, forwarded: Forwarded, 
             }
         }
     });
-    Answer::Batch(join_all(answers).await)
+    let answers = join_all(answers).await;
+    Answer::Batch(answers.iter().map(Answer::encode).collect())
 }
 
 async fn one(

@@ -59,8 +59,14 @@ async fn within(parts: &Arc<Parts>, from: u64, call: Call) -> Answer {
             contribute::second_round(parts, from, (operation, attempt), list).await
         }
         Call::Begin(..) | Call::Continue(..) => generate::round(parts, from, call).await,
-        Call::Witness(call, node) => witness::ask(parts, from, *call, node).await,
-        Call::Relayed(call) => witness::relayed(parts, from, *call).await,
+        Call::Witness(call, node) => match Call::decode(&call) {
+            Some(call) => witness::ask(parts, from, call, node).await,
+            None => Answer::Misfit("a question to relay that cannot be read".into()),
+        },
+        Call::Relayed(call) => match Call::decode(&call) {
+            Some(call) => witness::relayed(parts, from, call).await,
+            None => Answer::Misfit("a relayed question that cannot be read".into()),
+        },
         Call::Standing(operation, group) => {
             // A node that has just started is linked before it may endorse anything: it takes part in no ceremony.
             let touch = parts.consensus.freshness().may_contribute(GroupId(group));

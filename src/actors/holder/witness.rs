@@ -32,11 +32,10 @@ pub(crate) fn says(
     let Some(member) = parts.membership.member(node) else {
         return false;
     };
-    let signed = |number, message| is_signed::<Edwards25519>(session, number, member.index, message);
     match (round, answer) {
-        (Round::Hash, Answer::Message(message)) => signed(0, message),
-        (Round::Package, Answer::Message(message)) => signed(1, message),
-        (Round::Deal, Answer::Message(message)) => signed(2, message),
+        (_, Answer::Message(message)) => round
+            .number()
+            .is_some_and(|number| is_signed::<Edwards25519>(session, number, member.index, message)),
         (Round::Outcome, Answer::Generated(_, endorsement)) => {
             match parts.ceremonies.lock().said(id, round) {
                 Some(Answer::Generated(ours, _)) => {
@@ -63,7 +62,7 @@ pub(super) async fn ask(parts: &Arc<Parts>, from: u64, call: Call, node: u64) ->
         return Answer::Misfit("a member that cannot be asked about".into());
     }
     if parts.network.connected(node) {
-        let relayed = parts.ask(node, &Call::Relayed(Box::new(call)), STANDING).await;
+        let relayed = parts.ask(node, &Call::Relayed(call.encode()), STANDING).await;
         if let Ok(answer) = relayed
             && says(parts, (&session, &id), round, node, &answer)
         {
@@ -117,11 +116,8 @@ fn is_whole(
     round: Round,
     messages: &BTreeMap<u16, Vec<u8>>,
 ) -> bool {
-    let before = match round {
-        Round::Hash => return false,
-        Round::Package => 0,
-        Round::Deal => 1,
-        Round::Outcome => 2,
+    let Some(before) = round.before().and_then(Round::number) else {
+        return false;
     };
     let participants = &session.terms().participants;
     parts

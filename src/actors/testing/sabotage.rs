@@ -16,19 +16,19 @@ use crate::identifier::OperationId;
 use crate::problem::Problem;
 
 /// What the saboteur sees of a question about a generation.
-struct Question<'a> {
+struct Question {
     operation: Option<OperationId>,
-    call: &'a Call,
+    call: Call,
     round: Round,
     relayed: bool,
 }
 
-fn question(call: &Call) -> Option<Question<'_>> {
+fn question(call: &Call) -> Option<Question> {
     let (call, relayed) = match call {
-        Call::Relayed(call) => (call.as_ref(), true),
-        call => (call, false),
+        Call::Relayed(call) => (Call::decode(call)?, true),
+        call => (call.clone(), false),
     };
-    let (operation, round) = match call {
+    let (operation, round) = match &call {
         Call::Begin(forwarded, ..) => (Some(forwarded.operation), Round::Hash),
         Call::Continue(_, round, _) => (None, *round),
         _ => return None,
@@ -42,7 +42,7 @@ fn question(call: &Call) -> Option<Question<'_>> {
 }
 
 /// Lies in generations; stands by every ceremony when it is asked whether it takes part.
-fn sabotage(lie: impl Fn(&Question<'_>, Answer) -> Answer + Send + Sync + 'static) -> Tamper {
+fn sabotage(lie: impl Fn(&Question, Answer) -> Answer + Send + Sync + 'static) -> Tamper {
     std::sync::Arc::new(move |call: &Call, answer: Answer| {
         if let Call::Standing(..) = call {
             return Answer::Standing { refused: false }.encode();
@@ -73,7 +73,7 @@ fn flipped(answer: Answer) -> Answer {
 fn breaks_its_word(saboteur: &Node) -> Tamper {
     let parts = saboteur.parts.clone();
     sabotage(move |question, answer| {
-        let Call::Continue(id, Round::Package, _) = question.call else {
+        let Call::Continue(id, Round::Package, _) = &question.call else {
             return answer;
         };
         let Some((session, _)) = parts.ceremonies.lock().session(id, 1) else {
@@ -83,7 +83,7 @@ fn breaks_its_word(saboteur: &Node) -> Tamper {
         let (mut other, first) =
             <Participant>::begin(session.clone(), me, &parts.signing_key, &mut OsRng).unwrap();
         // The same set, but with the hash of the package that is revealed in place of the one that was told.
-        let Call::Continue(_, _, hashes) = question.call else {
+        let Call::Continue(_, _, hashes) = &question.call else {
             return answer;
         };
         let mut hashes = hashes.clone();
@@ -95,7 +95,7 @@ fn breaks_its_word(saboteur: &Node) -> Tamper {
 /// Ends every ceremony in the last round but one, and blames `culprit`.
 fn accuses(saboteur: &Node, culprit: Option<u64>) -> Tamper {
     let parts = saboteur.parts.clone();
-    sabotage(move |question, answer| match (question.call, question.round) {
+    sabotage(move |question, answer| match (&question.call, question.round) {
         (Call::Continue(id, ..), Round::Deal) => {
             let Some((_, operation)) = parts.ceremonies.lock().session(id, 1) else {
                 return answer;
@@ -112,12 +112,12 @@ const ROUNDS: [Round; 4] = [Round::Hash, Round::Package, Round::Deal, Round::Out
 fn lies(saboteur: &Node) -> Vec<(String, Tamper)> {
     let mut lies: Vec<(String, Tamper)> = Vec::new();
     for from in ROUNDS {
-        let silent = move |question: &Question<'_>, answer| match question.round >= from {
+        let silent = move |question: &Question, answer| match question.round >= from {
             true => Answer::Abstained(Abstention::Busy),
             false => answer,
         };
         lies.push((format!("silent from {from:?}"), sabotage(silent)));
-        let garbage = move |question: &Question<'_>, answer| match question.round >= from {
+        let garbage = move |question: &Question, answer| match question.round >= from {
             true => flipped(answer),
             false => answer,
         };
@@ -127,7 +127,7 @@ fn lies(saboteur: &Node) -> Vec<(String, Tamper)> {
     for culprit in [None, Some(1), Some(2)] {
         lies.push((format!("accuses {culprit:?}"), accuses(saboteur, culprit)));
     }
-    let refuses = |question: &Question<'_>, answer| match question.operation {
+    let refuses = |question: &Question, answer| match question.operation {
         Some(_) => Answer::Refused(Box::new(Problem::replayed())),
         None => answer,
     };
