@@ -188,6 +188,16 @@ mod tests {
         }
     }
 
+    fn revoke() -> Command {
+        Command::Revoke {
+            keystore: KS,
+            capability: "urn:c".into(),
+            delegator: "did:a".into(),
+            expires: 0,
+            revoker: None,
+        }
+    }
+
     fn record(controllers: &[&str], version: u64) -> KeystoreRecord {
         let config = KeystoreConfig {
             controllers: controllers.iter().map(|text| text.to_string()).collect(),
@@ -207,14 +217,7 @@ mod tests {
     #[test]
     fn an_endorsed_revocation_denies_its_link_until_decided_or_expired() {
         let mut denials = Denials::default();
-        let revoke = Command::Revoke {
-            keystore: KS,
-            capability: "urn:c".into(),
-            delegator: "did:a".into(),
-            expires: 0,
-            revoker: None,
-        };
-        denials.endorsed(operation(1), &revoke, 1, "request", LIFE);
+        denials.endorsed(operation(1), &revoke(), 1, "request", LIFE);
         assert!(denials.denies_link(&KS, "urn:c", "did:a", LIFE.until));
         assert!(
             !denials.denies_link(&KS, "urn:c", "did:b", LIFE.until),
@@ -247,14 +250,7 @@ mod tests {
     #[test]
     fn what_nobody_finishes_is_handed_out_until_it_is_decided() {
         let mut denials = Denials::default();
-        let revoke = Command::Revoke {
-            keystore: KS,
-            capability: "urn:c".into(),
-            delegator: "did:a".into(),
-            expires: 0,
-            revoker: None,
-        };
-        denials.endorsed(operation(1), &revoke, 1, "request", LIFE);
+        denials.endorsed(operation(1), &revoke(), 1, "request", LIFE);
         let due = LIFE.since + ORPHANED;
         assert_eq!(denials.orphans(due - 1), []);
         assert_eq!(denials.orphans(due), [(KS, operation(1), "request")]);

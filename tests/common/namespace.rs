@@ -1,5 +1,6 @@
 //! A network namespace of the test's own, with nothing in it but the loopback.
 
+use std::future::Future;
 use std::process::Command;
 
 /// Moves this thread, and what it starts from now on, into a new network namespace. The error says what it needs.
@@ -10,6 +11,15 @@ pub(crate) fn enter() -> Result<(), &'static str> {
         Ok(status) if status.success() => Ok(()),
         _ => panic!("the new namespace has no loopback: install iproute2"),
     }
+}
+
+/// Runs a test on this thread alone: what it starts stays in the thread's namespace.
+pub(crate) fn block_on(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(test);
 }
 
 /// Packets of this thread's namespace that found no route, IPv4 and IPv6.

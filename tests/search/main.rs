@@ -43,11 +43,7 @@ async fn look(world: &World, moment: &str, into: &Path) -> Vec<Place> {
 #[ignore = "long: run by make search"]
 fn a_key_is_nowhere() {
     let alone = namespace::enter();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
+    namespace::block_on(async {
         // Peer ports of `dev` are 100 above those for clients.
         let tap = match alone {
             Ok(()) => Some(tap::Tap::begin(|port| (12_100..30_200).contains(&port)).unwrap()),

@@ -122,11 +122,7 @@ async fn furnish(cluster: &Cluster) {
 #[test]
 fn every_row_is_refused_by_real_servers_and_costs_nothing() {
     let alone = namespace::enter();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
+    namespace::block_on(async {
         let cluster = Cluster::start(3, &[]).await;
         let server = Server::of(&cluster);
         let routed = namespace::without_route();
@@ -179,11 +175,7 @@ fn every_row_is_refused_by_real_servers_and_costs_nothing() {
 #[test]
 #[ignore = "measures: run by make test-long"]
 fn a_key_that_exists_is_refused_as_fast_as_one_that_does_not() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
+    namespace::block_on(async {
         let cluster = Cluster::start(3, &[]).await;
         let server = Server::of(&cluster);
         furnish(&cluster).await;
