@@ -59,15 +59,20 @@ class Cluster:
                         sent += int(value)
         return cpu, syncs, sent
 
-    def run(self, scenario, in_flight, seconds):
-        before = self.spent()
+    def load(self, scenario, in_flight, seconds, rate=None):
+        """Starts `conclave bench`, whose output is one JSON object."""
         command = [self.conclave, "bench", "--url", f"https://localhost:{self.port}"]
         command += ["--ca", f"{self.folder.name}/cluster/ca.pem", "--scenario", scenario, "--json"]
         command += ["--in-flight", str(in_flight), "--seconds", str(seconds)]
+        if rate:
+            command += ["--rate", str(rate)]
         for node in self.nodes:
             command += ["--connect", node["https"]]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-        result = json.loads(done.stdout)
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    def run(self, scenario, in_flight, seconds):
+        before = self.spent()
+        result = json.loads(self.load(scenario, in_flight, seconds).communicate()[0])
         # Operations, not requests: a request of a batch is several.
         operations = max(result["rate"] * result["seconds"], 1)
         cpu, syncs, sent = (after - then for after, then in zip(self.spent(), before))
@@ -98,14 +103,25 @@ class Cluster:
 
     def disk_mib(self):
         """Of the largest node, without the audit record, whose segments are preallocated."""
-        largest = 0
-        for node in self.nodes:
-            total = 0
-            for folder, _, files in os.walk(os.path.join(self.home, node["data_dir"])):
-                if "/audit" not in folder:
-                    total += sum(os.path.getsize(os.path.join(folder, file)) for file in files)
-            largest = max(largest, total / 2**20)
-        return largest
+        return max(self.of_files(node, lambda folder: "/audit" not in folder)[1] for node in self.nodes)
+
+    def audit(self):
+        """Of the node with most: (segments, MiB)."""
+        return max(self.of_files(node, lambda folder: "/audit" in folder) for node in self.nodes)
+
+    def of_files(self, node, wanted):
+        """(number, MiB) of a node's files in folders that are wanted. Files that go while this looks do not count."""
+        count = total = 0
+        for folder, _, files in os.walk(os.path.join(self.home, node["data_dir"])):
+            if not wanted(folder):
+                continue
+            for file in files:
+                try:
+                    total += os.path.getsize(os.path.join(folder, file))
+                    count += 1
+                except FileNotFoundError:
+                    pass
+        return count, total / 2**20
 
     def restart(self, place):
         """SIGKILL to a node and a new start; seconds until it is ready."""

@@ -323,10 +323,8 @@ impl Node {
         let (sender, applied) = recheck::queue();
         application.recheck(sender);
         tokio::spawn(recheck::run(parts.clone(), applied));
-        application.listen(Box::new(move |_: GroupId, entry, _| {
-            if let Some(keystore) = entry.statement.command.keystore() {
-                told.denials.lock().decided(&keystore, &entry.statement.operation);
-            }
+        application.listen(Box::new(move |_: GroupId, entry, outcome| {
+            told.applied(entry, outcome)
         }));
         let arbiters = vec![Arbiter::new().handle()];
         let registry = Arc::new(Registry::new(parts.clone(), arbiters));
@@ -402,7 +400,12 @@ fn fifth_of_disk(folder: &Path) -> Option<u64> {
     Some(disk.blocks().saturating_mul(disk.fragment_size()) / 5)
 }
 
-fn transport_settings(config: &Config, material: &Started, boot: [u8; 16]) -> conclave_transport::Settings {
+/// How this node's links are made, from its opened material.
+pub fn transport_settings(
+    config: &Config,
+    material: &Started,
+    boot: [u8; 16],
+) -> conclave_transport::Settings {
     let peers = material.members.iter().filter(|peer| peer.node != config.node);
     conclave_transport::Settings {
         cluster: config.cluster.0,

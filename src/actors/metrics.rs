@@ -34,6 +34,8 @@ pub struct Metrics {
     pub liars: Family<OfNode, Counter>,
     /// Applied changes that this node's own verifier would have refused.
     pub verdict_alarms: Counter,
+    /// Entries that a leader brought and too few members endorsed.
+    pub unendorsed: Counter,
     /// Keys generated.
     pub generated: Counter,
     /// Shares that arrived by envelope.
@@ -56,6 +58,7 @@ impl Metrics {
             misfits: Family::default(),
             liars: Family::default(),
             verdict_alarms: Counter::default(),
+            unendorsed: Counter::default(),
             generated: Counter::default(),
             delivered: Counter::default(),
             seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 16)),
@@ -82,6 +85,11 @@ impl Metrics {
                 "verdict_alarms",
                 "Applied changes this node would have refused: corrupt endorsers, or another build",
                 all.verdict_alarms,
+            );
+            registry.register(
+                "unendorsed_entries",
+                "Entries refused at apply because too few members endorsed them",
+                all.unendorsed,
             );
             registry.register("replays", "Requests refused as replays", all.replays);
             registry.register(

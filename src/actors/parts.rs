@@ -25,7 +25,7 @@ use super::metrics::{Metrics, OfNode};
 use super::wire::{Abstention, Answer, Call};
 use crate::audit::{Audit, RefusalRate};
 use crate::identifier::{LocalId, OperationId};
-use crate::keystore::KeyRecord;
+use crate::keystore::{Entry, KeyRecord, Outcome, Rejection};
 use crate::membership::Membership;
 use crate::operation::judge::Rules;
 use crate::replay::{ClockError, HolderClock, Moment, ReplayGuard};
@@ -142,6 +142,16 @@ impl Parts {
             node: self.node,
             boot: self.boot_number(),
             counter,
+        }
+    }
+
+    /// Takes note of an entry that this node has applied.
+    pub fn applied(&self, entry: &Entry, outcome: &Outcome) {
+        if let Outcome::Refused(Rejection::NotEndorsed(_)) = outcome {
+            self.metrics.unendorsed.inc();
+        }
+        if let Some(keystore) = entry.statement.command.keystore() {
+            self.denials.lock().decided(&keystore, &entry.statement.operation);
         }
     }
 

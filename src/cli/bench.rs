@@ -32,6 +32,9 @@ pub struct BenchCommand {
     /// Requests in flight
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
     in_flight: u16,
+    /// Requests a second at most; as many as are answered if not given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
     /// How long requests are sent
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
@@ -71,6 +74,7 @@ impl BenchCommand {
             in_flight: usize::from(self.in_flight),
             duration: Duration::from_secs(u64::from(self.seconds)),
             keys: usize::from(self.keys),
+            rate: self.rate,
         };
         if !self.json {
             note(format_args!(

@@ -425,10 +425,8 @@ fn node(
     let (sender, applied) = recheck::queue();
     application.recheck(sender);
     tokio::spawn(recheck::run(parts.clone(), applied));
-    application.listen(Box::new(move |_: GroupId, entry, _| {
-        if let Some(keystore) = entry.statement.command.keystore() {
-            told.denials.lock().decided(&keystore, &entry.statement.operation);
-        }
+    application.listen(Box::new(move |_: GroupId, entry, outcome| {
+        told.applied(entry, outcome)
     }));
     let arbiter = Arbiter::new().handle();
     let registry = Arc::new(Registry::new(parts.clone(), vec![arbiter.clone()]));

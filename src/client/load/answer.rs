@@ -45,19 +45,34 @@ pub(super) enum Expected {
         /// The alias that its description shows.
         alias: String,
     },
+    /// This configuration of a keystore.
+    Configuration {
+        /// As it was sent.
+        config: Value,
+    },
+    /// Nothing.
+    Nothing,
 }
 
 /// A successful reply and what it should be.
 pub(super) struct Answer {
+    /// Index of the part of the scenario that the request was made for.
+    pub(super) part: usize,
     pub(super) expected: Expected,
     pub(super) reply: Reply,
 }
 
 /// The number of wrong answers. `seen` holds the ids of all new keys so far: none may come twice.
-pub(super) fn judge(material: &Material, seen: &Mutex<HashSet<String>>, answers: Vec<Answer>) -> u64 {
+pub(super) fn judge(parts: &[Material], seen: &Mutex<HashSet<String>>, answers: Vec<Answer>) -> u64 {
     let mut wrong = 0;
     let mut signed = Vec::new();
-    for Answer { expected, reply } in answers {
+    for Answer {
+        part,
+        expected,
+        reply,
+    } in answers
+    {
+        let material = &parts[part];
         let right = match expected {
             Expected::Signature { key, data } => match signature(material, key, &reply) {
                 Some((verifying, signature)) => {
@@ -91,6 +106,10 @@ pub(super) fn judge(material: &Material, seen: &Mutex<HashSet<String>>, answers:
                     && material.read(&generated).is_some()
                     && seen.lock().insert(generated.key_id)
             }),
+            Expected::Configuration { config } => reply
+                .json::<Value>()
+                .is_ok_and(|answer| answer["config"] == config),
+            Expected::Nothing => reply.body.is_empty(),
         };
         wrong += u64::from(!right);
     }
@@ -149,6 +168,7 @@ mod tests {
             invoker: Identity::generate(&mut OsRng),
             keystore: KEYSTORE.to_owned(),
             keys: vec![key],
+            changed: vec![],
         }
     }
 
@@ -161,11 +181,15 @@ mod tests {
             body: Bytes::from(body.to_string()),
             endpoint: String::new(),
         };
-        Answer { expected, reply }
+        Answer {
+            part: 0,
+            expected,
+            reply,
+        }
     }
 
     fn wrong(material: &Material, answers: Vec<Answer>) -> u64 {
-        judge(material, &Mutex::default(), answers)
+        judge(std::slice::from_ref(material), &Mutex::default(), answers)
     }
 
     #[test]

@@ -18,6 +18,9 @@ const PRODUCT: &str = "urn:uuid:80a82316-e8c2-11eb-9570-10bf48838a41";
 /// The module that keeps the keys, by the name that every WebKMS server so far gives it.
 const MODULE: &str = "ssm-v1";
 
+/// Keystores whose configuration changes in turn: between two changes of one lie as many requests of others.
+const CHANGED: usize = 64;
+
 /// A key that a run uses.
 pub(super) struct Key {
     /// URL.
@@ -36,8 +39,10 @@ pub(super) struct Material {
     /// Who signs the requests.
     pub(super) invoker: Identity,
     pub(super) keystore: String,
-    /// At least one, but for the scenario that generates keys.
+    /// At least one, but for the scenarios that use none.
     pub(super) keys: Vec<Key>,
+    /// Configurations of keystores of their own, for the scenario that changes them.
+    pub(super) changed: Vec<Value>,
 }
 
 impl Scenario {
@@ -58,9 +63,14 @@ impl Material {
             .create_meter(&controller, controller.did(), PRODUCT)
             .await?;
         let controllers = [controller.did().to_owned()];
-        let config = client
-            .create_keystore(&controller, &meter, &controllers, MODULE, &[])
-            .await?;
+        let create = || client.create_keystore(&controller, &meter, &controllers, MODULE, &[]);
+        let config = create().await?;
+        let mut changed = Vec::new();
+        if scenario == Scenario::Change {
+            for _ in 0..CHANGED {
+                changed.push(create().await?);
+            }
+        }
         let keystore = config.get("id").and_then(Value::as_str).map(str::to_owned);
         let keystore =
             keystore.ok_or_else(|| ClientError::Unexpected("the keystore has no id".to_owned()))?;
@@ -70,8 +80,10 @@ impl Material {
             invoker: controller,
             keystore,
             keys: Vec::new(),
+            changed,
         };
-        let count = if scenario == Scenario::Generate { 0 } else { keys };
+        let needs_none = matches!(scenario, Scenario::Generate | Scenario::Change);
+        let count = if needs_none { 0 } else { keys };
         for _ in 0..count {
             let key = material.generate(client).await?;
             material.keys.push(key);

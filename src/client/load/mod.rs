@@ -6,6 +6,7 @@
 mod answer;
 mod fill;
 mod material;
+mod pace;
 mod prepare;
 mod queue;
 mod report;
@@ -16,6 +17,7 @@ use crate::client::error::ClientError;
 use crate::client::webkms::Client;
 use answer::Answer;
 use material::Material;
+use pace::Pace;
 use parking_lot::Mutex;
 use prepare::Prepared;
 use queue::Queue;
@@ -26,6 +28,9 @@ use tokio::task::JoinHandle;
 
 /// Requests that are signed in advance, at most.
 const WINDOW: usize = 4096;
+
+/// Seconds that a request waits in the queue at most, at the rate that was asked for.
+const FRESH: usize = 30;
 
 /// Signatures of a batch.
 const BATCH: usize = 16;
@@ -49,6 +54,10 @@ pub enum Scenario {
     GetKey,
     /// Generate Ed25519 keys
     Generate,
+    /// Update keystores and revoke delegations, in turn
+    Change,
+    /// Of a hundred requests 60 sign-root, 20 derive, 15 sign-delegated, 4 generate, 1 change
+    Mixed,
     /// Make keystores, each with a key: an operation is both
     Fill,
 }
@@ -63,6 +72,20 @@ impl Scenario {
         }
     }
 
+    /// What it is made of, with the share of each in a hundred requests.
+    fn parts(self) -> Vec<(Self, u32)> {
+        match self {
+            Self::Mixed => vec![
+                (Self::SignRoot, 60),
+                (Self::Derive, 20),
+                (Self::SignDelegated, 15),
+                (Self::Generate, 4),
+                (Self::Change, 1),
+            ],
+            one => vec![(one, 100)],
+        }
+    }
+
     /// The name on the command line and in reports.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -73,6 +96,8 @@ impl Scenario {
             Self::Derive => "derive",
             Self::GetKey => "get-key",
             Self::Generate => "generate",
+            Self::Change => "change",
+            Self::Mixed => "mixed",
             Self::Fill => "fill",
         }
     }
@@ -89,6 +114,8 @@ pub struct Plan {
     pub duration: Duration,
     /// Keys that are used in turn, at least 1.
     pub keys: usize,
+    /// Requests a second at most; `None` for as many as are answered.
+    pub rate: Option<u32>,
 }
 
 /// What one sender saw.
@@ -109,11 +136,18 @@ pub async fn run(client: Arc<Client>, plan: Plan) -> Result<Report, ClientError>
     if plan.scenario == Scenario::Fill {
         return fill::run(client, plan).await;
     }
-    let material = Arc::new(Material::make(&client, plan.scenario, plan.keys.max(1)).await?);
+    let mut parts = Vec::new();
+    for (scenario, _) in plan.scenario.parts() {
+        parts.push(Material::make(&client, scenario, plan.keys.max(1)).await?);
+    }
+    let parts: Arc<[Material]> = parts.into();
     let in_flight = plan.in_flight.max(1);
-    let queue = Arc::new(Queue::new(WINDOW.max(in_flight * 4)));
+    // At a slow rate a long queue would grow old.
+    let window = plan.rate.map_or(WINDOW, |rate| WINDOW.min(rate as usize * FRESH));
+    let queue = Arc::new(Queue::new(window.max(in_flight * 4)));
     let signer = prepare::start(
-        Arc::clone(&material),
+        plan.scenario,
+        Arc::clone(&parts),
         client.connection().origin().clone(),
         Arc::clone(&queue),
     );
@@ -126,12 +160,14 @@ pub async fn run(client: Arc<Client>, plan: Plan) -> Result<Report, ClientError>
     queue.full().await;
 
     let start = Instant::now();
+    let pace = Arc::new(Pace::new(start, plan.rate));
     let senders = (0..in_flight).map(|_| {
         tokio::spawn(
             Sender {
                 client: Arc::clone(&client),
                 queue: Arc::clone(&queue),
-                material: Arc::clone(&material),
+                pace: Arc::clone(&pace),
+                parts: Arc::clone(&parts),
                 seen: Arc::clone(&seen),
                 keep: KEPT / in_flight,
             }
@@ -173,7 +209,8 @@ async fn warm_up(client: Arc<Client>, queue: Arc<Queue<Prepared>>) {
 struct Sender {
     client: Arc<Client>,
     queue: Arc<Queue<Prepared>>,
-    material: Arc<Material>,
+    pace: Arc<Pace>,
+    parts: Arc<[Material]>,
     seen: Arc<Mutex<HashSet<String>>>,
     keep: usize,
 }
@@ -184,6 +221,7 @@ impl Sender {
         let mut answers = Vec::new();
         let mut judging = Vec::new();
         while Instant::now() < end {
+            self.pace.turn().await;
             let Some(prepared) = self.queue.take().await else {
                 break;
             };
@@ -196,6 +234,7 @@ impl Sender {
                 Ok(reply) if reply.is_success() => {
                     tally.latencies.push(micros);
                     answers.push(Answer {
+                        part: prepared.part,
                         expected: prepared.expected,
                         reply,
                     });
@@ -216,8 +255,8 @@ impl Sender {
 
     /// Checks answers beside the runtime; gives the number of wrong ones.
     fn judge(&self, answers: Vec<Answer>) -> JoinHandle<u64> {
-        let (material, seen) = (Arc::clone(&self.material), Arc::clone(&self.seen));
-        tokio::task::spawn_blocking(move || answer::judge(&material, &seen, answers))
+        let (parts, seen) = (Arc::clone(&self.parts), Arc::clone(&self.seen));
+        tokio::task::spawn_blocking(move || answer::judge(&parts, &seen, answers))
     }
 }
 
@@ -241,6 +280,7 @@ mod tests {
             in_flight: 4,
             duration: Duration::from_millis(300),
             keys: 3,
+            rate: None,
         };
         run(Arc::new(Client::new(connection)), plan)
             .await
@@ -257,6 +297,8 @@ mod tests {
             Scenario::Derive,
             Scenario::GetKey,
             Scenario::Generate,
+            Scenario::Change,
+            Scenario::Mixed,
         ] {
             let report = report(scenario, 0).await;
             assert_eq!(report["errors"], serde_json::json!({}), "{report}");

@@ -9,12 +9,16 @@ use super::answer::Expected;
 use super::material::Material;
 use super::queue::{Ages, Queue};
 use crate::client::call::{Call, KeyParameters};
+use crate::client::delegation::{self, Delegation};
 use crate::client::error::ClientError;
+use crate::client::identity::Identity;
 use crate::client::multikey::{self, X25519_PUBLIC};
 use crate::client::origin::Origin;
 use crate::client::signer::{self, SignedRequest, VALIDITY, Window, unix_seconds};
 use rand::RngCore;
+use rand::distributions::{Distribution as _, WeightedIndex};
 use rand::rngs::OsRng;
+use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -29,8 +33,13 @@ const SPREAD: u64 = 480;
 /// How far back, in seconds, the first of them are dated.
 const BACK: u64 = 30;
 
+/// Delegations that are made to be revoked would hold for so many seconds.
+const REVOKED_LIFE: u64 = 3600;
+
 /// A signed request and what its answer must be.
 pub(super) struct Prepared {
+    /// Index of the part of the scenario that it was made for.
+    pub(super) part: usize,
     pub(super) request: SignedRequest,
     pub(super) expected: Expected,
     created: u64,
@@ -44,22 +53,34 @@ impl Ages for Prepared {
 
 /// Fills `queue` until it is closed.
 pub(super) fn start(
-    material: Arc<Material>,
+    scenario: Scenario,
+    parts: Arc<[Material]>,
     origin: Origin,
     queue: Arc<Queue<Prepared>>,
 ) -> JoinHandle<Result<(), ClientError>> {
     tokio::task::spawn_blocking(move || {
-        let outcome = fill(&material, &origin, &queue);
+        let outcome = fill(scenario, &parts, &origin, &queue);
         // Whoever waits for requests learns that there will be none.
         queue.close();
         outcome
     })
 }
 
-fn fill(material: &Material, origin: &Origin, queue: &Queue<Prepared>) -> Result<(), ClientError> {
-    let mut maker = Maker::new(material, origin);
+fn fill(
+    scenario: Scenario,
+    parts: &[Material],
+    origin: &Origin,
+    queue: &Queue<Prepared>,
+) -> Result<(), ClientError> {
+    let shares = WeightedIndex::new(scenario.parts().iter().map(|(_, share)| *share))
+        .map_err(|error| ClientError::Unexpected(format!("the scenario's parts: {error}")))?;
+    let mut makers: Vec<Maker<'_>> = parts
+        .iter()
+        .enumerate()
+        .map(|(part, material)| Maker::new(part, material, origin))
+        .collect();
     loop {
-        let open = match maker.next(unix_seconds())? {
+        let open = match makers[shares.sample(&mut OsRng)].next(unix_seconds())? {
             Some(prepared) => queue.put(prepared),
             None => queue.pause(Duration::from_millis(100)),
         };
@@ -71,17 +92,22 @@ fn fill(material: &Material, origin: &Origin, queue: &Queue<Prepared>) -> Result
 
 /// Makes requests one after the other.
 struct Maker<'a> {
+    part: usize,
     material: &'a Material,
     origin: &'a Origin,
     /// The windows of each key that are not used yet.
     moments: Vec<Moments>,
+    /// Configurations as the requests so far leave them.
+    changed: Vec<Value>,
     count: usize,
 }
 
 impl<'a> Maker<'a> {
-    fn new(material: &'a Material, origin: &'a Origin) -> Self {
+    fn new(part: usize, material: &'a Material, origin: &'a Origin) -> Self {
         let moments = vec![Moments::since(unix_seconds() - BACK); material.keys.len()];
         Self {
+            part,
+            changed: material.changed.clone(),
             material,
             origin,
             moments,
@@ -135,8 +161,9 @@ impl<'a> Maker<'a> {
                     Expected::Description { key: index },
                 )
             }
-            // Filling signs as it goes.
-            Scenario::Fill => return Ok(None),
+            Scenario::Change => self.change(now)?,
+            // Filling signs as it goes, a mixture is its parts.
+            Scenario::Fill | Scenario::Mixed => return Ok(None),
             Scenario::Generate => {
                 // An alias that nobody shares makes each request another one.
                 let alias = format!("urn:uuid:{}", crate::client::delegation::uuid(&mut OsRng));
@@ -158,10 +185,37 @@ impl<'a> Maker<'a> {
             .and_then(|key| key.capability.as_ref());
         let request = signer::sign(self.origin, &self.material.invoker, &call, capability, window)?;
         Ok(Some(Prepared {
+            part: self.part,
             request,
             expected,
             created: window.created,
         }))
+    }
+
+    /// An update of the next keystore, or the revocation of a delegation of it.
+    fn change(&mut self, now: u64) -> Result<(Call, Expected), ClientError> {
+        let turn = self.count;
+        let place = turn / 2 % self.changed.len();
+        let config = &mut self.changed[place];
+        let keystore = config["id"].as_str().unwrap_or_default().to_owned();
+        if turn.is_multiple_of(2) {
+            let delegation = Delegation {
+                id: delegation::new_id(&mut OsRng),
+                target: keystore,
+                controller: Identity::generate(&mut OsRng).did().to_owned(),
+                actions: vec!["sign".to_owned()],
+                expires: now + REVOKED_LIFE,
+                parent: None,
+            };
+            let capability = delegation.sign(&self.material.invoker, now)?;
+            return Ok((Call::revoke(&capability), Expected::Nothing));
+        }
+        config["sequence"] = (config["sequence"].as_u64().unwrap_or_default() + 1).into();
+        let config = config.clone();
+        Ok((
+            Call::update_keystore(&keystore, &config),
+            Expected::Configuration { config },
+        ))
     }
 }
 
