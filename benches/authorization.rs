@@ -1,9 +1,10 @@
 //! What a request's verification costs, for chains of 0 to 9 delegations, beside the floor: one strict Ed25519
 //! verification for the request and one for each proof. `cold` verifies every proof, `warm` finds the chain in the
-//! cache.
+//! cache. Then the canonical form that a proof signs, beside what hashing it costs.
 
 use std::hint::black_box;
 
+use conclave::authorization::capability::Delegated;
 use conclave::authorization::issue::{Capability, Delegation, Invocation};
 use conclave::authorization::{
     ChainCache, DidKey, Expectation, ExpectedRoot, Policy, RawRequest, Suite, authenticate, authorize,
@@ -11,6 +12,7 @@ use conclave::authorization::{
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use ed25519_dalek::{Signer as _, SigningKey};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 const KEYSTORE: &str = "https://kms.example/kms/keystores/z1A";
 const PATH: &str = "/kms/keystores/z1A/keys/z1B";
@@ -24,7 +26,7 @@ fn did(index: u8) -> String {
     DidKey::of(&key(index).verifying_key()).did
 }
 
-fn request(depth: u8) -> RawRequest {
+fn delegated(depth: u8) -> Option<Value> {
     let mut capability: Option<Value> = None;
     for index in 0..depth {
         let made = Delegation {
@@ -42,6 +44,11 @@ fn request(depth: u8) -> RawRequest {
         };
         capability = Some(made.sign().expect("a well-formed delegation"));
     }
+    capability
+}
+
+fn request(depth: u8) -> RawRequest {
+    let capability = delegated(depth);
     Invocation {
         key: &key(depth),
         method: "POST",
@@ -97,5 +104,30 @@ fn authorization(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, authorization);
+fn canonical_form(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("canonical form (RDFC-1.0)");
+    for depth in [1_u8, 3] {
+        let capability = delegated(depth).expect("a delegation");
+        let chain = Delegated::from_json(&capability, [0; 32], 10).expect("a well-formed chain");
+        let level = chain.links().len() - 1;
+        group.bench_with_input(
+            BenchmarkId::new("of the last link", depth),
+            &chain,
+            |bencher, chain| {
+                bencher.iter(|| black_box(chain).canonical_forms(level));
+            },
+        );
+        let forms = chain.canonical_forms(level).expect("a canonical form");
+        group.bench_with_input(
+            BenchmarkId::new("floor: SHA-256 of it", depth),
+            &forms,
+            |bencher, forms| {
+                bencher.iter(|| black_box(forms).each_ref().map(Sha256::digest));
+            },
+        );
+    }
+    group.finish();
+}
+
+criterion_group!(benches, authorization, canonical_form);
 criterion_main!(benches);

@@ -12,7 +12,7 @@ use crate::telemetry::metrics::{Kind, Sample};
 type Plain = (&'static str, &'static str, Kind, fn(&Parts) -> u64);
 type OfPeer = (&'static str, &'static str, Kind, fn(&PeerCounters) -> u64);
 
-const PLAIN: [Plain; 16] = [
+const PLAIN: [Plain; 17] = [
     ("audit_records", "Audit records written", Kind::Counter, |p| {
         p.audit.counters().records
     }),
@@ -42,6 +42,12 @@ const PLAIN: [Plain; 16] = [
         "Requests that are remembered against replays",
         Kind::Gauge,
         |p| p.replays.lock().len() as u64,
+    ),
+    (
+        "claims",
+        "Claims of requests that are remembered",
+        Kind::Gauge,
+        |p| p.claims.lock().len() as u64,
     ),
     (
         "raft_elections",

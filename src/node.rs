@@ -39,7 +39,7 @@ use crate::operation::judge::Rules;
 use crate::provision::cluster::HookError;
 use crate::provision::lock::DirectoryLock;
 use crate::provision::{NodeMaterial, Started};
-use crate::replay::{HolderClock, Moment, ReplayGuard, Settings as ReplaySettings};
+use crate::replay::{Claims, HolderClock, Moment, ReplayGuard, Settings as ReplaySettings};
 use crate::seal::{self, NodeKey};
 use crate::status::StatusSource;
 use crate::{cli, replay, telemetry};
@@ -242,17 +242,21 @@ impl Node {
             },
         );
         let signing_key = material.identity.signing_key().clone();
-        let (audit, replays) = {
+        let mut claims = Claims::default();
+        let (audit, replays, claims) = {
             let (folder, settings) = (config.data_dir.join("audit"), audit_settings(config));
             let key = signing_key.clone();
             let sign = move |message: &[u8]| key.sign(message).to_bytes();
             let opened = tokio::task::spawn_blocking(move || {
-                let audit = Audit::open(&folder, settings, sign, |record| replays.restore(record));
-                (audit, replays)
+                let audit = Audit::open(&folder, settings, sign, |record| {
+                    replays.restore(record);
+                    claims.restore(record, wall);
+                });
+                (audit, replays, claims)
             });
-            let (audit, mut restored) = opened.await.map_err(start("the audit record"))?;
-            restored.restored();
-            (audit.map_err(start("the audit record"))?, restored)
+            let (audit, mut replays, claims) = opened.await.map_err(start("the audit record"))?;
+            replays.restored();
+            (audit.map_err(start("the audit record"))?, replays, claims)
         };
         let clock = HolderClock::new(audit.recorded_ms());
 
@@ -305,6 +309,7 @@ impl Node {
             audit,
             refusals: Mutex::new(RefusalRate::new(REFUSALS)),
             replays: Mutex::new(replays),
+            claims: Mutex::new(claims),
             clock: Mutex::new(clock),
             pool: CryptoPool::start(threads, POOL_QUEUE)?,
             denials: Mutex::default(),

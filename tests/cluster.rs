@@ -15,5 +15,7 @@ mod logs;
 mod repeats;
 #[path = "cluster/sealed.rs"]
 mod sealed;
+#[path = "cluster/sessions.rs"]
+mod sessions;
 #[path = "cluster/shares.rs"]
 mod shares;

@@ -272,7 +272,7 @@ fn sight(parts: &Parts, request: &Examined, asked: &Asked, now: u64) -> Result<(
         operation: asked.operation,
         coordinator: asked.coordinator,
         attempt: asked.attempt,
-        kind: if authenticated.action == "deriveSecret" {
+        kind: if request.has_secret_result() {
             ReplayKind::Secret
         } else {
             ReplayKind::Plain
@@ -280,6 +280,13 @@ fn sight(parts: &Parts, request: &Examined, asked: &Asked, now: u64) -> Result<(
         created: authenticated.created,
         expires: authenticated.expires,
     };
+    let claimed =
+        request.has_secret_result() && !parts.claims.lock().allows(asked.coordinator, &authenticated.name);
+    if claimed {
+        parts.metrics.foreign_claims.inc();
+        tracing::warn!(from = asked.coordinator, "a request that another node claimed");
+        return Err(refuse(parts, request, asked, now, Problem::replayed()));
+    }
     match parts.replays.lock().judge(&sighting, parts.moment(now)) {
         Verdict::Fresh | Verdict::Retry | Verdict::Twin => Ok(()),
         Verdict::Repeat => Err(Declined::Repeat),

@@ -97,6 +97,11 @@ impl Examined {
             .saturating_mul(1_000)
     }
 
+    /// Whether what it asks for is for its client alone: then who shows it claims it first.
+    pub fn has_secret_result(&self) -> bool {
+        self.authenticated.action == "deriveSecret"
+    }
+
     /// Whether judging it computes (a chain of delegations) rather than only compares.
     pub fn is_delegated(&self) -> bool {
         !matches!(self.authenticated.capability, Invoked::Root(_))

@@ -26,6 +26,8 @@ pub struct Metrics {
     pub refusals: Counter,
     /// Requests refused as replays.
     pub replays: Counter,
+    /// Requests with a secret result that came from another node than the one that claimed them.
+    pub foreign_claims: Counter,
     /// Questions under another node's operation id.
     pub foreign_operations: Counter,
     /// Frames that could not be read, or did not fit a ceremony, by sender.
@@ -54,6 +56,7 @@ impl Metrics {
             refused: Counter::default(),
             refusals: Counter::default(),
             replays: Counter::default(),
+            foreign_claims: Counter::default(),
             foreign_operations: Counter::default(),
             misfits: Family::default(),
             liars: Family::default(),
@@ -92,6 +95,11 @@ impl Metrics {
                 all.unendorsed,
             );
             registry.register("replays", "Requests refused as replays", all.replays);
+            registry.register(
+                "foreign_claims",
+                "Requests with a secret result from another node than the one that claimed them",
+                all.foreign_claims,
+            );
             registry.register(
                 "foreign_operations",
                 "Questions under another node's operation",

@@ -28,7 +28,7 @@ use crate::identifier::{LocalId, OperationId};
 use crate::keystore::{Entry, KeyRecord, Outcome, Rejection};
 use crate::membership::Membership;
 use crate::operation::judge::Rules;
-use crate::replay::{ClockError, HolderClock, Moment, ReplayGuard};
+use crate::replay::{Claims, ClockError, HolderClock, Moment, ReplayGuard};
 
 /// Opened keys are dropped from memory when this many are open.
 const MAX_OPEN_KEYS: usize = 4_096;
@@ -61,6 +61,8 @@ pub struct Parts {
     pub refusals: Mutex<RefusalRate>,
     /// Seen requests.
     pub replays: Mutex<ReplayGuard>,
+    /// Who may show which request.
+    pub claims: Mutex<Claims>,
     /// Never runs back.
     pub clock: Mutex<HolderClock>,
     /// Computes.

@@ -73,6 +73,8 @@ pub enum Call {
     Envelopes(Option<ShareName>),
     /// The asking member has its share of this key on disk.
     Confirm(ShareName),
+    /// The sender claims a request whose result is secret, before it shows it ([`crate::replay::claim`]).
+    Claim(OperationId, [u8; 32]),
 }
 
 /// A question about one item of a batch.
@@ -193,7 +195,7 @@ pub enum Answer {
     },
     /// To [`Call::Envelopes`]: (share, envelopes as kept).
     Envelopes(Vec<(ShareName, Vec<u8>)>),
-    /// To [`Call::Confirm`].
+    /// To [`Call::Confirm`] and [`Call::Claim`].
     Confirmed,
     /// No: the request does not authorize this, in the asked node's own judgement.
     Refused(Box<Problem>),
@@ -263,6 +265,7 @@ impl Call {
         match self {
             Self::EndorseTime { operation, .. }
             | Self::SignShare(operation, ..)
+            | Self::Claim(operation, _)
             | Self::Standing(operation, _) => Some(*operation),
             Self::Witness(call, _) | Self::Relayed(call) => Call::decode(call)?
                 .forwarded()

@@ -26,6 +26,14 @@ const REST: &str = "http://www.w3.org/1999/02/22-rdf-syntax-ns#rest";
 const TYPE: &str = "http://www.w3.org/1999/02/22-rdf-syntax-ns#type";
 const VERIFICATION_METHOD: &str = "https://w3id.org/security#verificationMethod";
 
+impl Delegated {
+    /// The canonical forms (RDFC-1.0, N-Quads) that the proof at `level` signs, 0 hanging from the root: its options, and
+    /// the capability without it. `None` for what this verifier refuses to canonicalize.
+    pub fn canonical_forms(&self, level: usize) -> Option<[String; 2]> {
+        Some([proof_options(self, level).ok()?, document(self, level).ok()?])
+    }
+}
+
 /// Canonical N-Quads of the capability at `level` (0 hangs from the root), without its proof.
 pub(crate) fn document(delegated: &Delegated, level: usize) -> Result<String, TooSymmetric> {
     let mut quads = Quads::default();

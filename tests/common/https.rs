@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -20,8 +20,8 @@ pub(crate) struct Answer {
     pub(crate) body: String,
 }
 
-/// Sends a whole request, which must say `connection: close`, as it is.
-pub(crate) async fn send(to: SocketAddr, host: &str, ca: &Path, request: &[u8]) -> std::io::Result<Answer> {
+/// A client that trusts this authority and nobody else.
+pub(crate) fn client(ca: &Path) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(ca).unwrap() {
         roots.add(certificate.unwrap()).unwrap();
@@ -32,10 +32,28 @@ pub(crate) async fn send(to: SocketAddr, host: &str, ca: &Path, request: &[u8]) 
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
+    Arc::new(config)
+}
+
+/// Sends a whole request, which must say `connection: close`, as it is.
+pub(crate) async fn send(to: SocketAddr, host: &str, ca: &Path, request: &[u8]) -> std::io::Result<Answer> {
+    Ok(send_as(&client(ca), to, host, request).await?.1)
+}
+
+/// The same, and how the TLS session came about.
+pub(crate) async fn send_as(
+    client: &Arc<ClientConfig>,
+    to: SocketAddr,
+    host: &str,
+    request: &[u8],
+) -> std::io::Result<(Option<HandshakeKind>, Answer)> {
     let name = ServerName::try_from(host.to_owned()).unwrap();
     let stream = TcpStream::connect(to).await?;
-    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
-    exchange(stream, request).await
+    let stream = TlsConnector::from(Arc::clone(client))
+        .connect(name, stream)
+        .await?;
+    let kind = stream.get_ref().1.handshake_kind();
+    Ok((kind, exchange(stream, request).await?))
 }
 
 /// GETs a path of a node's admin listener.

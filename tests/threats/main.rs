@@ -10,6 +10,7 @@ mod framing;
 mod http;
 mod invocation;
 mod json_ld;
+mod node_port;
 mod operations;
 mod server;
 mod servers;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -29,8 +30,13 @@ pub(crate) struct Outcome {
 
 impl Server {
     pub(crate) fn of(cluster: &Cluster) -> Self {
+        Self::of_nodes(cluster, 0..cluster.nodes().len())
+    }
+
+    /// Some of the nodes only, counted from 0.
+    pub(crate) fn of_nodes(cluster: &Cluster, nodes: Range<usize>) -> Self {
         Self {
-            nodes: cluster.nodes(),
+            nodes: cluster.nodes()[nodes].to_vec(),
             ca: cluster.ca(),
             next: AtomicUsize::new(0),
         }

@@ -87,7 +87,7 @@ async fn everything(server: &Server, results: &mut Results) {
     operations::all(server, results).await;
 }
 
-async fn good_request(server: &Server) {
+pub(crate) async fn good_request(server: &Server) {
     for _ in &server.nodes {
         let outcome = server.send(&Forge::root().signed()).await;
         assert_eq!(outcome.status, 200, "the next good request: {}", outcome.body);
@@ -95,7 +95,7 @@ async fn good_request(server: &Server) {
 }
 
 /// Moves this thread to now, at the keystore and key that Alice has.
-async fn furnish(cluster: &Cluster) {
+pub(crate) async fn furnish(cluster: &Cluster) {
     let alice = identity("alice");
     let addresses = [cluster.nodes()[0].https.to_string()];
     let clients = world::clients(&cluster.public_url, &cluster.ca(), &addresses);

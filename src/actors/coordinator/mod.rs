@@ -4,6 +4,7 @@
 mod batch;
 mod blame;
 mod change;
+mod claim;
 mod derive;
 mod exchange;
 mod gather;
@@ -136,7 +137,10 @@ impl Work {
         let mut under_way = Use::new(self, weighed, &target).await;
         let answer = match using {
             Using::Sign(message) => sign::sign(&mut under_way, message).await,
-            Using::DeriveSecret(u) => derive::derive(&mut under_way, u).await,
+            Using::DeriveSecret(u) => {
+                claim::claim(self).await;
+                derive::derive(&mut under_way, u).await
+            }
         };
         under_way.conclude(answer)
     }

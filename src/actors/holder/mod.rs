@@ -2,6 +2,7 @@
 //! judgement of the client's request. A coordinator that asks for anything else is refused, and it is counted.
 
 mod batch;
+mod claim;
 mod contribute;
 mod deliver;
 mod endorse;
@@ -25,6 +26,7 @@ use crate::audit::{Entry, Kind};
 use crate::problem::Problem;
 use crate::telemetry::logs::request_span;
 
+pub(crate) use claim::register as register_claim;
 pub(crate) use contribute::key_name;
 pub(crate) use endorse::{sign as sign_statement, statement as statement_of, time_statement};
 pub(crate) use generate::ceremony_id;
@@ -75,6 +77,7 @@ async fn within(parts: &Arc<Parts>, from: u64, call: Call) -> Answer {
         }
         Call::Envelopes(after) => deliver::envelopes(parts, from, after).await,
         Call::Confirm(name) => deliver::confirm(parts, from, name).await,
+        Call::Claim(operation, claim) => claim::register(parts, from, operation, &claim),
     };
     if let Answer::Misfit(reason) = &answer {
         parts.metrics.misfits.get_or_create(&OfNode { node: from }).inc();

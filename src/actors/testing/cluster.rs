@@ -38,7 +38,7 @@ use crate::keystore::{KeyRecord, KeystoreRecord, query};
 use crate::membership::{Member, Membership};
 use crate::operation::judge::Rules;
 use crate::problem::Problem;
-use crate::replay::{HolderClock, Moment, ReplayGuard, Settings as ReplaySettings};
+use crate::replay::{Claims, HolderClock, Moment, ReplayGuard, Settings as ReplaySettings};
 use crate::reply::Reply;
 use crate::telemetry;
 
@@ -352,13 +352,18 @@ fn node(
         wall_ms: Parts::system_ms(),
     };
     let mut replays = ReplayGuard::new(ReplaySettings::default(), [1; 32], start);
+    let mut claims = Claims::default();
     let audit_folder = home.join("audit");
     let audit = {
         let mut settings = AuditSettings::new(CLUSTER, number);
         (settings.segment_bytes, settings.low_disk_percent) = (1 << 20, 0);
         let key = signing_key.clone();
         let sign = move |message: &[u8]| key.sign(message).to_bytes();
-        Audit::open(&audit_folder, settings, sign, |record| replays.restore(record)).unwrap()
+        let restore = |record: &_| {
+            replays.restore(record);
+            claims.restore(record, start.wall_ms);
+        };
+        Audit::open(&audit_folder, settings, sign, restore).unwrap()
     };
     replays.restored();
     let shares = {
@@ -408,6 +413,7 @@ fn node(
         audit,
         refusals: Mutex::new(RefusalRate::new(200)),
         replays: Mutex::new(replays),
+        claims: Mutex::new(claims),
         clock: Mutex::new(HolderClock::new(0)),
         pool: CryptoPool::start(1, 4_096).unwrap(),
         denials: Mutex::default(),

@@ -1,6 +1,7 @@
 //! Whole nodes in one process: real consensus, share store, audit chain, registry and actors, joined by the
 //! in-memory network. What a test takes over, it takes over at the network: the rest of the node is honest.
 
+mod claims;
 mod client;
 mod cluster;
 

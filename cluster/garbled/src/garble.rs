@@ -1,0 +1,95 @@
+//! Garbling by half gates (Zahur, Rosulek, Evans, "Two Halves Make a Whole", EUROCRYPT 2015): two labels of table for
+//! an AND, none for an XOR.
+
+use std::sync::Arc;
+
+use crate::circuit::Layer;
+use crate::hash::{Schedule, WIDTH};
+use crate::label::{Delta, Label, masked};
+use crate::program::Program;
+use crate::walk::Walk;
+
+/// Gates whose labels are hashed at once: four labels each.
+const GATES: usize = WIDTH / 4;
+
+/// A program being garbled, a piece at a time.
+pub struct Garbler {
+    walk: Walk,
+    schedule: Schedule,
+    delta: Delta,
+}
+
+impl Garbler {
+    /// `secret` are the zero-labels of the secret inputs; public inputs have none of their own: the label that stands for
+    /// what everybody knows is zero.
+    pub(crate) fn new(
+        program: Arc<Program>,
+        (delta, hash): (Delta, Label),
+        secret: &[Label],
+        public: impl Iterator<Item = bool>,
+    ) -> Self {
+        let inputs = std::iter::once(delta.label())
+            .chain(secret.iter().copied())
+            .chain(public.map(|bit| delta.times(bit)));
+        Self {
+            walk: Walk::new(program, inputs),
+            schedule: Schedule::new(hash),
+            delta,
+        }
+    }
+
+    /// Garbles whole layers until `tables` holds `enough` bytes or the program is through; `false` then.
+    pub fn garble(&mut self, tables: &mut Vec<u8>, enough: usize) -> bool {
+        while tables.len() < enough {
+            let Some(ands) = self.walk.next_ands() else {
+                return false;
+            };
+            let (schedule, delta) = (&self.schedule, self.delta.label());
+            self.walk
+                .step(|layer, slots| and_layer(layer, slots, schedule, delta, tables));
+            self.schedule.advance(ands);
+        }
+        self.walk.next_ands().is_some()
+    }
+
+    /// The zero-labels of the outputs.
+    pub(crate) fn outputs(&self) -> impl Iterator<Item = Label> {
+        self.walk.outputs()
+    }
+
+    pub(crate) fn delta(&self) -> &Delta {
+        &self.delta
+    }
+}
+
+/// Garbles the ANDs of a layer, [`GATES`] at a time.
+fn and_layer(layer: &Layer, slots: &mut [Label], schedule: &Schedule, delta: Label, tables: &mut Vec<u8>) {
+    let mut number = schedule.gate();
+    for gates in layer.ands.chunks(GATES) {
+        let mut labels = [0; WIDTH];
+        let mut tweaks = [0; WIDTH];
+        let quads = labels
+            .as_chunks_mut::<4>()
+            .0
+            .iter_mut()
+            .zip(tweaks.as_chunks_mut::<4>().0);
+        for ((gate, tweak), (label, tweaks)) in gates.iter().zip(number..).zip(quads) {
+            let (a, b) = (slots[gate.a as usize], slots[gate.b as usize]);
+            *label = [a, a ^ delta, b, b ^ delta];
+            let (left, right) = (tweak << 1, tweak << 1 | 1);
+            *tweaks = [left, left, right, right];
+        }
+        schedule.hash().hash(&mut labels, &tweaks);
+        for (gate, [a0, a1, b0, b1]) in gates.iter().zip(labels.as_chunks::<4>().0) {
+            let (a, b) = (slots[gate.a as usize], slots[gate.b as usize]);
+            let generator = a0 ^ a1 ^ masked(delta, b);
+            let evaluator = b0 ^ b1 ^ a;
+            let left = a0 ^ masked(generator, a);
+            let right = b0 ^ masked(evaluator ^ a, b);
+            slots[gate.out as usize] = left ^ right;
+            tables.extend_from_slice(&generator.to_le_bytes());
+            tables.extend_from_slice(&evaluator.to_le_bytes());
+        }
+        number += gates.len() as Label;
+    }
+}

@@ -1,0 +1,16 @@
+//! HMAC-SHA-256 (RFC 2104) and AES-256 key wrap (RFC 3394) under keys that no node holds: three-party garbled circuits
+//! over replicated shares, in the shape of Mohassel, Rosulek, Zhang, "Fast and Secure Three-party Computation: The Garbled
+//! Circuit Approach" (CCS 2015). Sans-IO: nothing here sends, waits or draws randomness that it is not given.
+
+pub mod builder;
+pub mod burned;
+pub mod circuit;
+pub mod circuits;
+pub mod evaluate;
+pub mod garble;
+mod hash;
+pub mod label;
+pub mod program;
+pub mod session;
+pub mod sharing;
+mod walk;
