@@ -8,6 +8,7 @@ pub mod circuit;
 pub mod circuits;
 pub mod evaluate;
 pub mod garble;
+pub mod generation;
 mod hash;
 pub mod label;
 pub mod program;
