@@ -183,9 +183,8 @@ fn signing(criterion: &mut Criterion) {
     });
     group.bench_function("coordinator: sign and aggregate", |bench| {
         let run = |(nonces, list, theirs): (frost::Nonces, CommitmentList, [u8; 32])| {
-            let own = frost::sign(nonces, &shares[&1], &context, &message, &list).expect("honest");
-            let shares = BTreeMap::from([(1, own), (2, theirs)]);
-            frost::aggregate(&context, &message, &list, &shares).expect("honest")
+            let others = BTreeMap::from([(2, theirs)]);
+            frost::finish(nonces, &shares[&1], &context, &message, &list, &others).expect("honest")
         };
         bench.iter_batched(round, run, BatchSize::SmallInput)
     });

@@ -1,35 +1,38 @@
 //! FROST(Ed25519, SHA-512) of RFC 9591 on frost-ed25519: k members sign, the result is a plain RFC 8032 signature.
 //!
-//! With k = 2 the coordinator calls [`commit`], the holder [`cosign`], the coordinator [`sign`] and [`aggregate`]:
-//! one round trip. With k >= 3 every signer calls [`commit`], and [`sign`] when it has the whole list. [`Nonces`]
-//! are used up by `sign`; the caller drops them after 2 s or with the connection, and never stores them. A
-//! coordinator draws a pair for each holder and attempt, never one for two.
+//! With k = 2 the coordinator calls [`commit`], the holder [`cosign`], the coordinator [`finish`]: one round trip. With
+//! k >= 3 every signer calls [`commit`], and [`sign`] when it has the whole list; the coordinator [`finish`] or, without a
+//! share of its own, [`aggregate`]. [`Nonces`] are used up by the signature; the caller drops them after 2 s or with the
+//! connection, and never stores them. A coordinator draws a pair for each holder and attempt, never one for two.
+
+mod round;
 
 use std::collections::BTreeMap;
 
 use curve25519_dalek::EdwardsPoint;
+use curve25519_dalek::edwards::CompressedEdwardsY;
 use curve25519_dalek::scalar::Scalar;
-use frost_core::round1::Nonce;
-use frost_ed25519::keys::{KeyPackage, SigningShare, VerifyingShare};
-use frost_ed25519::round1::{NonceCommitment, SigningCommitments, SigningNonces};
-use frost_ed25519::round2::SignatureShare;
-use frost_ed25519::{Ed25519Sha512, Identifier, SigningPackage};
+use curve25519_dalek::traits::IsIdentity;
+use frost_ed25519::Identifier;
+use frost_ed25519::round1::{NonceCommitment, SigningCommitments};
 use rand::{CryptoRng, RngCore};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
+use self::round::{Round, culprits};
 use crate::commitment::Commitment;
 use crate::edwards25519::Edwards25519;
 use crate::fault::{Culprits, Refusal};
 use crate::group::Group;
 use crate::hash::hedged_scalar;
-use crate::polynomial::lagrange;
 use crate::session::Purpose;
 use crate::share::KeyShare;
 
 /// A signer's pair of nonces: moved into the one signature that it serves, zeroized on drop, no Debug.
 pub struct Nonces {
-    inner: SigningNonces,
+    hiding: Zeroizing<Scalar>,
+    binding: Zeroizing<Scalar>,
+    commitments: SigningCommitments,
     public: NonceCommitments,
 }
 
@@ -111,7 +114,7 @@ pub fn commit(
         "conclave frost 1 binding",
         &parts,
     ));
-    let nonces = Nonces::new(&hiding, &binding);
+    let nonces = Nonces::new(hiding, binding);
     let public = nonces.public;
     Ok((nonces, public))
 }
@@ -125,16 +128,18 @@ impl NonceCommitments {
 }
 
 impl Nonces {
-    fn new(hiding: &Scalar, binding: &Scalar) -> Self {
-        let inner = SigningNonces::from_nonces(Nonce::from_scalar(*hiding), Nonce::from_scalar(*binding));
-        let encode = |commitment: &NonceCommitment| commitment.value().compress().to_bytes();
-        let (hiding, binding) = (
-            encode(inner.commitments().hiding()),
-            encode(inner.commitments().binding()),
-        );
+    fn new(hiding: Zeroizing<Scalar>, binding: Zeroizing<Scalar>) -> Self {
+        let points = [&hiding, &binding].map(|nonce| EdwardsPoint::mul_base(nonce));
+        let public = NonceCommitments {
+            hiding: points[0].compress().to_bytes(),
+            binding: points[1].compress().to_bytes(),
+        };
+        let [hiding_point, binding_point] = points.map(NonceCommitment::new);
         Nonces {
-            inner,
-            public: NonceCommitments { hiding, binding },
+            hiding,
+            binding,
+            commitments: SigningCommitments::new(hiding_point, binding_point),
+            public,
         }
     }
 }
@@ -162,30 +167,14 @@ pub fn sign(
     if list.get(&share.index()) != Some(&nonces.public) {
         return Err(Refusal::Invalid);
     }
-    let mut commitments = BTreeMap::new();
-    for (index, public) in list {
-        // Our own is known to be good.
-        let decoded = if *index == share.index() {
-            *nonces.inner.commitments()
-        } else {
-            decode_commitments(public)?
-        };
-        commitments.insert(identifier(*index)?, decoded);
-    }
-    let package = SigningPackage::new(commitments, message);
-    let threshold = u16::try_from(context.commitment.threshold()).map_err(|_| Refusal::Signers)?;
-    let key_package = KeyPackage::new(
-        identifier(share.index())?,
-        SigningShare::new(*share.scalar()),
-        VerifyingShare::new(context.commitment.share_element(share.index())),
-        context.frost_key,
-        threshold,
-    );
-    let signed = frost_ed25519::round2::sign(&package, &nonces.inner, &key_package);
-    let mut bytes = Zeroizing::new(signed.map_err(|_| Refusal::Invalid)?.serialize());
-    let share = bytes.as_slice().try_into().map_err(|_| Refusal::Malformed);
-    bytes.zeroize();
-    share
+    // Our own commitments are known to be good.
+    let decode = |(index, public): (&u16, &NonceCommitments)| match *index == share.index() {
+        true => Ok((*index, nonces.commitments)),
+        false => Ok((*index, decode_commitments(public)?)),
+    };
+    let commitments = list.iter().map(decode).collect::<Result<_, Refusal>>()?;
+    let round = Round::new(context, message, commitments)?;
+    Ok(round.share(&nonces, share)?.to_bytes())
 }
 
 /// The holder's side of a signature with k = 2, in one step: draws its nonces after it has seen the coordinator's
@@ -210,6 +199,39 @@ pub fn cosign(
     Ok((public, sign(nonces, share, context, message, &list)?))
 }
 
+/// The coordinator's end of a signature to which it contributes: signs, adds up and verifies in one step. `list` is that
+/// of all signers, `shares` has everybody's but its own.
+///
+/// Others' points are not looked at for torsion here, as [`sign`] does: this share goes nowhere but into the result, and
+/// the result is verified.
+///
+/// # Errors
+/// As [`aggregate`]; the nonces are gone all the same.
+pub fn finish(
+    nonces: Nonces,
+    share: &KeyShare,
+    context: &VerifyingContext,
+    message: &[u8],
+    list: &CommitmentList,
+    shares: &BTreeMap<u16, [u8; 32]>,
+) -> Result<[u8; 64], Culprits> {
+    let refused = |reason| culprits(Vec::new(), reason);
+    context.check_list(list).map_err(refused)?;
+    let others = list.keys().filter(|index| **index != share.index());
+    let own = list.get(&share.index()) == Some(&nonces.public) && context.commitment.concerns(share);
+    if !own || !others.eq(shares.keys()) {
+        return Err(refused(Refusal::Signers));
+    }
+    let (mut commitments, mut scalars) = decode_all(list, shares, decode_points)?;
+    commitments.insert(share.index(), nonces.commitments);
+    let round = Round::new(context, message, commitments).map_err(refused)?;
+    let own = round.share(&nonces, share).map_err(refused)?;
+    scalars.insert(share.index(), *own);
+    let signed = round.aggregate(&scalars);
+    scalars.values_mut().for_each(Zeroize::zeroize);
+    signed
+}
+
 /// Adds up the signature shares of exactly k members and verifies the result as anybody would (RFC 8032, strictly).
 ///
 /// # Errors
@@ -220,77 +242,41 @@ pub fn aggregate(
     list: &CommitmentList,
     shares: &BTreeMap<u16, [u8; 32]>,
 ) -> Result<[u8; 64], Culprits> {
-    let refused = |members: Vec<u16>, reason| Culprits { members, reason };
-    context
-        .check_list(list)
-        .map_err(|reason| refused(Vec::new(), reason))?;
+    let refused = |reason| culprits(Vec::new(), reason);
+    context.check_list(list).map_err(refused)?;
     if !list.keys().eq(shares.keys()) {
-        return Err(refused(Vec::new(), Refusal::Signers));
+        return Err(refused(Refusal::Signers));
     }
+    let (commitments, scalars) = decode_all(list, shares, decode_commitments)?;
+    Round::new(context, message, commitments)
+        .map_err(refused)?
+        .aggregate(&scalars)
+}
+
+/// Commitments and shares of those who have sent a share, by index.
+type Decoded = (BTreeMap<u16, SigningCommitments>, BTreeMap<u16, Scalar>);
+
+fn decode_all(
+    list: &CommitmentList,
+    shares: &BTreeMap<u16, [u8; 32]>,
+    points: fn(&NonceCommitments) -> Result<SigningCommitments, Refusal>,
+) -> Result<Decoded, Culprits> {
     let (mut commitments, mut scalars, mut malformed) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-    for (index, public) in list {
-        let member = identifier(*index).map_err(|reason| refused(vec![*index], reason))?;
-        match (
-            decode_commitments(public),
-            Edwards25519::decode_scalar(&shares[index]),
-        ) {
-            (Ok(decoded), Some(scalar)) => {
-                commitments.insert(member, decoded);
+    for (index, share) in shares {
+        let decoded = list.get(index).and_then(|public| points(public).ok());
+        match (decoded, Edwards25519::decode_scalar(share)) {
+            (Some(decoded), Some(scalar)) => {
+                commitments.insert(*index, decoded);
                 scalars.insert(*index, scalar);
             }
             _ => malformed.push(*index),
         }
     }
-    if !malformed.is_empty() {
-        return Err(refused(malformed, Refusal::Malformed));
+    if malformed.is_empty() {
+        Ok((commitments, scalars))
+    } else {
+        Err(culprits(malformed, Refusal::Malformed))
     }
-    let package = SigningPackage::new(commitments, message);
-    let unusable = |_| refused(Vec::new(), Refusal::Malformed);
-    let factors =
-        frost_core::compute_binding_factor_list(&package, &context.frost_key, &[]).map_err(unusable)?;
-    let group = frost_core::compute_group_commitment(&package, &factors)
-        .map_err(unusable)?
-        .to_element();
-    let response: Scalar = scalars.values().sum();
-    let signature =
-        ed25519_dalek::Signature::from_components(group.compress().to_bytes(), response.to_bytes());
-    if context.key.verify_strict(message, &signature).is_ok() {
-        return Ok(signature.to_bytes());
-    }
-    let liars = find_liars(context, &package, &factors, &group, &scalars).map_err(unusable)?;
-    Err(refused(liars, Refusal::Invalid))
-}
-
-/// The members whose share is not what their commitments and their public share make of the message.
-fn find_liars(
-    context: &VerifyingContext,
-    package: &SigningPackage,
-    factors: &frost_core::BindingFactorList<Ed25519Sha512>,
-    group: &EdwardsPoint,
-    scalars: &BTreeMap<u16, Scalar>,
-) -> Result<Vec<u16>, frost_ed25519::Error> {
-    use frost_core::Ciphersuite;
-    let challenge = Ed25519Sha512::challenge(group, &context.frost_key, package.message())?;
-    let indexes: Vec<u16> = scalars.keys().copied().collect();
-    let mut liars = Vec::new();
-    for (index, scalar) in scalars {
-        let member = Identifier::try_from(*index)?;
-        let honest = || {
-            let commitment = package
-                .signing_commitment(&member)?
-                .to_group_commitment_share(factors.get(&member)?);
-            let public = VerifyingShare::new(context.commitment.share_element(*index));
-            let lambda = lagrange::<Edwards25519>(*index, &indexes)?;
-            let share = SignatureShare::deserialize(&scalar.to_bytes()).ok()?;
-            share
-                .verify(member, &commitment, &public, lambda, &challenge)
-                .ok()
-        };
-        if honest().is_none() {
-            liars.push(*index);
-        }
-    }
-    Ok(liars)
 }
 
 fn identifier(index: u16) -> Result<Identifier, Refusal> {
@@ -302,6 +288,19 @@ fn decode_commitments(public: &NonceCommitments) -> Result<SigningCommitments, R
         Edwards25519::decode(bytes)
             .map(NonceCommitment::new)
             .map_err(|_| Refusal::Malformed)
+    };
+    Ok(SigningCommitments::new(
+        decode(&public.hiding)?,
+        decode(&public.binding)?,
+    ))
+}
+
+/// Points on the curve that are not the identity, and no more than that.
+fn decode_points(public: &NonceCommitments) -> Result<SigningCommitments, Refusal> {
+    let decode = |bytes: &[u8; 32]| {
+        let point = CompressedEdwardsY(*bytes).decompress();
+        let point = point.filter(|point| !point.is_identity());
+        point.map(NonceCommitment::new).ok_or(Refusal::Malformed)
     };
     Ok(SigningCommitments::new(
         decode(&public.hiding)?,

@@ -96,11 +96,9 @@ async fn one_round(using: &mut Use<'_>, own: Arc<OpenKey>, message: &Arc<[u8]>) 
             return Err(Vec::new());
         };
         let list = CommitmentList::from([(own.share.index(), public), (index, theirs)]);
-        let Ok(mine) = frost::sign(nonces, &own.share, context, &message, &list) else {
-            return lied();
-        };
-        let shares = BTreeMap::from([(own.share.index(), mine), (index, share)]);
-        frost::aggregate(context, &message, &list, &shares).map_err(|culprits| culprits.members)
+        let shares = BTreeMap::from([(index, share)]);
+        frost::finish(nonces, &own.share, context, &message, &list, &shares)
+            .map_err(|culprits| culprits.members)
     };
     using.aggregate(finish).await
 }
@@ -196,13 +194,11 @@ async fn two_rounds(
         let Ok(list) = decoded.collect::<Result<CommitmentList, _>>() else {
             return Ok(Err(Vec::new()));
         };
-        if let Some((own, nonces)) = mine {
-            let Ok(share) = frost::sign(nonces, &own.share, &context, &message, &list) else {
-                return Ok(Err(Vec::new()));
-            };
-            shared.insert(own.share.index(), share);
-        }
-        Ok(frost::aggregate(&context, &message, &list, &shared).map_err(|culprits| culprits.members))
+        let signed = match mine {
+            Some((own, nonces)) => frost::finish(nonces, &own.share, &context, &message, &list, &shared),
+            None => frost::aggregate(&context, &message, &list, &shared),
+        };
+        Ok(signed.map_err(|culprits| culprits.members))
     };
     using.aggregate(finish).await?
 }

@@ -79,12 +79,20 @@ fn vectors_of_the_rfc() {
         assert_eq!(*share.scalar(), scalar(expected));
     }
     let nonces_one = Nonces::new(
-        &scalar("ef6599dea4010581a72b3018c37c29a4341d7cab0773e8687ca74dcf14009701"),
-        &scalar("2baadfa0c69aa60d517ad4751de372a73f9d89cfc39026601f18458cdec12605"),
+        Zeroizing::new(scalar(
+            "ef6599dea4010581a72b3018c37c29a4341d7cab0773e8687ca74dcf14009701",
+        )),
+        Zeroizing::new(scalar(
+            "2baadfa0c69aa60d517ad4751de372a73f9d89cfc39026601f18458cdec12605",
+        )),
     );
     let nonces_three = Nonces::new(
-        &scalar("80f8d9a4b8f9366e1a0b618107c907cd3ee29fa9bb40b4691cc1bde696240005"),
-        &scalar("2610b664a5a187b4855e87d2ff485bebdf043dc2f161fcd4854cd01dc0276404"),
+        Zeroizing::new(scalar(
+            "80f8d9a4b8f9366e1a0b618107c907cd3ee29fa9bb40b4691cc1bde696240005",
+        )),
+        Zeroizing::new(scalar(
+            "2610b664a5a187b4855e87d2ff485bebdf043dc2f161fcd4854cd01dc0276404",
+        )),
     );
     let point = |hex: &str| -> [u8; 32] { bytes(hex).try_into().unwrap() };
     let list = CommitmentList::from([(1, nonces_one.public), (3, nonces_three.public)]);
@@ -119,6 +127,10 @@ fn vectors_of_the_rfc() {
                     ecfe971ce4da95c4a95db93ac376b053897fca212ef85f99cf696bffeb178f07";
     assert_eq!(signature[..], bytes(expected));
     assert!(ring_accepts(&context, b"test", &signature));
+}
+
+fn add_one(share: &[u8; 32]) -> [u8; 32] {
+    (Edwards25519::decode_scalar(share).unwrap() + Scalar::ONE).to_bytes()
 }
 
 #[test]
@@ -196,7 +208,6 @@ fn liars_are_named_all_of_them() {
         let culprits = aggregate(&context, b"message", list, shares).unwrap_err();
         (culprits.members, culprits.reason)
     };
-    let add_one = |bytes: &[u8; 32]| (Edwards25519::decode_scalar(bytes).unwrap() + Scalar::ONE).to_bytes();
     let mut wrong = shares.clone();
     wrong.insert(2, add_one(&shares[&2]));
     assert_eq!(verdict(&list, &wrong), (vec![2], Refusal::Invalid));
@@ -231,6 +242,54 @@ fn liars_are_named_all_of_them() {
     let mut fewer_listed = list.clone();
     fewer_listed.remove(&2);
     assert_eq!(verdict(&fewer_listed, &fewer), (vec![], Refusal::Signers));
+}
+
+#[test]
+fn a_coordinator_that_finishes_names_the_holder_that_lied() {
+    let (key, context) = key(3, 2);
+    let (message, frame) = (b"message", [7; 32]);
+    let attempt = |lie: &dyn Fn(&mut NonceCommitments, &mut [u8; 32])| {
+        let (nonces, own) = commit(&key.shares[0], &frame, &mut rng()).unwrap();
+        let holder = (&key.shares[1], &context, &message[..]);
+        let (mut theirs, mut share) =
+            cosign(holder.0, holder.1, holder.2, (1, own), &[8; 32], &mut rng()).unwrap();
+        lie(&mut theirs, &mut share);
+        let list = CommitmentList::from([(1, own), (2, theirs)]);
+        let shares = BTreeMap::from([(2, share)]);
+        finish(nonces, &key.shares[0], &context, message, &list, &shares)
+    };
+    let signature = attempt(&|_, _| ()).unwrap();
+    assert!(ring_accepts(&context, message, &signature));
+    let named = |signed: Result<[u8; 64], Culprits>| signed.unwrap_err().members;
+    assert_eq!(named(attempt(&|_, share| *share = add_one(share))), [2]);
+    assert_eq!(named(attempt(&|_, share| *share = [0xff; 32])), [2]);
+    for torsion in EIGHT_TORSION {
+        let small = torsion.compress().to_bytes();
+        let shifted = |bytes: &mut [u8; 32]| {
+            let point = CompressedEdwardsY(*bytes).decompress().unwrap() + torsion;
+            *bytes = point.compress().to_bytes();
+        };
+        assert_eq!(named(attempt(&|points, _| points.hiding = small)), [2]);
+        assert_eq!(named(attempt(&|points, _| points.binding = small)), [2]);
+        if !torsion.is_identity() {
+            assert_eq!(named(attempt(&|points, _| shifted(&mut points.hiding))), [2]);
+            assert_eq!(named(attempt(&|points, _| shifted(&mut points.binding))), [2]);
+        }
+    }
+    // What the caller got wrong names nobody.
+    let (nonces, own) = commit(&key.shares[0], &frame, &mut rng()).unwrap();
+    let alone = CommitmentList::from([(1, own)]);
+    assert!(
+        named(finish(
+            nonces,
+            &key.shares[0],
+            &context,
+            message,
+            &alone,
+            &BTreeMap::new()
+        ))
+        .is_empty()
+    );
 }
 
 #[test]
