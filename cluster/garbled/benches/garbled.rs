@@ -4,7 +4,7 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use aes::cipher::{BlockCipherEncrypt, KeyInit};
+use aes::cipher::{BlockEncrypt, KeyInit};
 use conclave_garbled::circuits;
 use conclave_garbled::program::Program;
 use conclave_garbled::session::{

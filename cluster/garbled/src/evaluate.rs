@@ -3,13 +3,10 @@
 use std::sync::Arc;
 
 use crate::circuit::Layer;
-use crate::hash::{Schedule, WIDTH};
-use crate::label::{BYTES, Label, masked};
+use crate::hash::{Batch, Schedule, WIDTH};
+use crate::label::{BYTES, Label, TABLE, masked};
 use crate::program::Program;
 use crate::walk::Walk;
-
-/// Bytes of an AND gate's table.
-pub(crate) const TABLE: usize = 2 * BYTES;
 
 /// Gates whose labels are hashed at once: two labels each.
 const GATES: usize = WIDTH / 2;
@@ -18,6 +15,7 @@ const GATES: usize = WIDTH / 2;
 pub struct Evaluator {
     walk: Walk,
     schedule: Schedule,
+    batch: Batch,
 }
 
 impl Evaluator {
@@ -27,6 +25,7 @@ impl Evaluator {
         Self {
             walk: Walk::new(program, inputs),
             schedule: Schedule::new(hash),
+            batch: Batch::new(),
         }
     }
 
@@ -37,9 +36,9 @@ impl Evaluator {
             let Some(table) = tables.get(used..used + ands * TABLE) else {
                 break;
             };
-            let schedule = &self.schedule;
+            let hash = (&self.schedule, &mut self.batch);
             self.walk
-                .step(|layer, slots| and_layer(layer, slots, schedule, table));
+                .step(|layer, slots| and_layer(layer, slots, hash, table));
             self.schedule.advance(ands);
             used += table.len();
         }
@@ -57,28 +56,22 @@ impl Evaluator {
     }
 }
 
-fn and_layer(layer: &Layer, slots: &mut [Label], schedule: &Schedule, table: &[u8]) {
+fn and_layer(layer: &Layer, slots: &mut [Label], (schedule, batch): (&Schedule, &mut Batch), table: &[u8]) {
     let mut number = schedule.gate();
     let (tables, _) = table.as_chunks::<TABLE>();
     for (gates, tables) in layer.ands.chunks(GATES).zip(tables.chunks(GATES)) {
-        let mut labels = [0; WIDTH];
-        let mut tweaks = [0; WIDTH];
-        let pairs = labels
-            .as_chunks_mut::<2>()
-            .0
-            .iter_mut()
-            .zip(tweaks.as_chunks_mut::<2>().0);
-        for ((gate, tweak), (label, tweaks)) in gates.iter().zip(number..).zip(pairs) {
-            *label = [slots[gate.a as usize], slots[gate.b as usize]];
-            *tweaks = [tweak << 1, tweak << 1 | 1];
+        for (at, gate) in gates.iter().enumerate() {
+            batch.put(at, [slots[gate.a as usize], slots[gate.b as usize]]);
         }
-        schedule.hash().hash(&mut labels, &tweaks);
-        for ((gate, table), [left, right]) in gates.iter().zip(tables).zip(labels.as_chunks::<2>().0) {
+        let count = 2 * gates.len();
+        schedule.hash().hash(batch, count, |place| 2 * number + place);
+        for ((at, gate), table) in gates.iter().enumerate().zip(tables) {
+            let [left, right] = batch.get(at);
             let (a, b) = (slots[gate.a as usize], slots[gate.b as usize]);
             let (halves, _) = table.as_chunks::<BYTES>();
             let (generator, evaluator) = (Label::from_le_bytes(halves[0]), Label::from_le_bytes(halves[1]));
             slots[gate.out as usize] = left ^ masked(generator, a) ^ right ^ masked(evaluator ^ a, b);
         }
-        number += gates.len() as Label;
+        number += gates.len() as u64;
     }
 }

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use crate::circuit::Layer;
-use crate::hash::{Schedule, WIDTH};
-use crate::label::{Delta, Label, masked};
+use crate::hash::{Batch, Schedule, WIDTH};
+use crate::label::{BYTES, Delta, Label, TABLE, masked};
 use crate::program::Program;
 use crate::walk::Walk;
 
@@ -16,6 +16,7 @@ const GATES: usize = WIDTH / 4;
 pub struct Garbler {
     walk: Walk,
     schedule: Schedule,
+    batch: Batch,
     delta: Delta,
 }
 
@@ -34,6 +35,7 @@ impl Garbler {
         Self {
             walk: Walk::new(program, inputs),
             schedule: Schedule::new(hash),
+            batch: Batch::new(),
             delta,
         }
     }
@@ -44,9 +46,9 @@ impl Garbler {
             let Some(ands) = self.walk.next_ands() else {
                 return false;
             };
-            let (schedule, delta) = (&self.schedule, self.delta.label());
+            let (hash, delta) = ((&self.schedule, &mut self.batch), self.delta.label());
             self.walk
-                .step(|layer, slots| and_layer(layer, slots, schedule, delta, tables));
+                .step(|layer, slots| and_layer(layer, slots, hash, delta, tables));
             self.schedule.advance(ands);
         }
         self.walk.next_ands().is_some()
@@ -63,33 +65,34 @@ impl Garbler {
 }
 
 /// Garbles the ANDs of a layer, [`GATES`] at a time.
-fn and_layer(layer: &Layer, slots: &mut [Label], schedule: &Schedule, delta: Label, tables: &mut Vec<u8>) {
+fn and_layer(
+    layer: &Layer,
+    slots: &mut [Label],
+    (schedule, batch): (&Schedule, &mut Batch),
+    delta: Label,
+    tables: &mut Vec<u8>,
+) {
     let mut number = schedule.gate();
     for gates in layer.ands.chunks(GATES) {
-        let mut labels = [0; WIDTH];
-        let mut tweaks = [0; WIDTH];
-        let quads = labels
-            .as_chunks_mut::<4>()
-            .0
-            .iter_mut()
-            .zip(tweaks.as_chunks_mut::<4>().0);
-        for ((gate, tweak), (label, tweaks)) in gates.iter().zip(number..).zip(quads) {
+        for (at, gate) in gates.iter().enumerate() {
             let (a, b) = (slots[gate.a as usize], slots[gate.b as usize]);
-            *label = [a, a ^ delta, b, b ^ delta];
-            let (left, right) = (tweak << 1, tweak << 1 | 1);
-            *tweaks = [left, left, right, right];
+            batch.put(at, [a, a ^ delta, b, b ^ delta]);
         }
-        schedule.hash().hash(&mut labels, &tweaks);
-        for (gate, [a0, a1, b0, b1]) in gates.iter().zip(labels.as_chunks::<4>().0) {
+        let count = 4 * gates.len();
+        schedule.hash().hash(batch, count, |place| 2 * number + place / 2);
+        for (at, gate) in gates.iter().enumerate() {
+            let [a0, a1, b0, b1] = batch.get(at);
             let (a, b) = (slots[gate.a as usize], slots[gate.b as usize]);
             let generator = a0 ^ a1 ^ masked(delta, b);
             let evaluator = b0 ^ b1 ^ a;
             let left = a0 ^ masked(generator, a);
             let right = b0 ^ masked(evaluator ^ a, b);
             slots[gate.out as usize] = left ^ right;
-            tables.extend_from_slice(&generator.to_le_bytes());
-            tables.extend_from_slice(&evaluator.to_le_bytes());
+            let mut table = [0; TABLE];
+            table[..BYTES].copy_from_slice(&generator.to_le_bytes());
+            table[BYTES..].copy_from_slice(&evaluator.to_le_bytes());
+            tables.extend_from_slice(&table);
         }
-        number += gates.len() as Label;
+        number += gates.len() as u64;
     }
 }

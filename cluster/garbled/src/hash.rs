@@ -4,13 +4,17 @@
 //! One key for everything is not safe at scale (Guo et al., CRYPTO 2020): each operation has a key of its own, and
 //! within it each [`REKEY`] gates.
 
-use aes::Aes128;
-use aes::cipher::{BlockCipherEncrypt, KeyInit};
+use aes::cipher::{BlockEncrypt, KeyInit};
+use aes::{Aes128, Block};
+use zeroize::Zeroize;
 
 use crate::label::Label;
 
 /// Labels that are hashed at once: what the widest processors take in their registers.
 pub(crate) const WIDTH: usize = 64;
+
+/// Blocks that the cipher encrypts side by side.
+const TOGETHER: usize = 8;
 
 /// AND gates after which a new key is taken, at the end of the layer.
 const REKEY: usize = 256;
@@ -18,50 +22,92 @@ const REKEY: usize = 256;
 /// A key under which labels are hashed. Public.
 pub(crate) struct LabelHash(Aes128);
 
+/// Labels that are hashed together, and room for it; used again and again.
+pub(crate) struct Batch {
+    labels: [Block; WIDTH],
+    once: [Block; WIDTH],
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        let blocks = self.labels.iter_mut().chain(&mut self.once);
+        blocks.for_each(|block| block.as_mut_slice().zeroize());
+    }
+}
+
+impl Batch {
+    pub(crate) fn new() -> Self {
+        Self {
+            labels: [Block::default(); WIDTH],
+            once: [Block::default(); WIDTH],
+        }
+    }
+
+    /// Puts `N` labels at the places `N * at` and on.
+    #[inline]
+    pub(crate) fn put<const N: usize>(&mut self, at: usize, labels: [Label; N]) {
+        for (place, label) in self.labels[N * at..][..N].iter_mut().zip(labels) {
+            *place = block(label);
+        }
+    }
+
+    /// The hashes of what was put there.
+    #[inline]
+    pub(crate) fn get<const N: usize>(&self, at: usize) -> [Label; N] {
+        let hashes = &self.labels[N * at..][..N];
+        std::array::from_fn(|place| label(hashes[place]))
+    }
+}
+
 impl LabelHash {
     pub(crate) fn new(key: Label) -> Self {
         Self(Aes128::new(&key.to_le_bytes().into()))
     }
 
-    /// Hashes each label with its tweak, in place.
+    /// Hashes the first `count` labels of a batch in place, each with the tweak of its place.
     #[inline]
-    pub(crate) fn hash(&self, labels: &mut [Label; WIDTH], tweaks: &[Label; WIDTH]) {
-        let mut once = *labels;
-        self.permute(&mut once);
-        for (label, (once, tweak)) in labels.iter_mut().zip(once.iter().zip(tweaks)) {
-            *label = once ^ tweak;
+    pub(crate) fn hash(&self, batch: &mut Batch, count: usize, tweak: impl Fn(u64) -> u64) {
+        // What does not fill the processor's pipeline costs as much as what does.
+        let count = count.next_multiple_of(TOGETHER).min(WIDTH);
+        let (labels, once) = (&mut batch.labels[..count], &mut batch.once[..count]);
+        once.copy_from_slice(labels);
+        self.0.encrypt_blocks(once);
+        for ((hash, once), place) in labels.iter_mut().zip(&*once).zip(0..) {
+            *hash = block(label(*once) ^ Label::from(tweak(place)));
         }
-        self.permute(labels);
-        for (label, once) in labels.iter_mut().zip(once) {
-            *label ^= once;
+        self.0.encrypt_blocks(labels);
+        for (hash, once) in labels.iter_mut().zip(&*once) {
+            *hash = block(label(*hash) ^ label(*once));
         }
     }
 
     /// One label alone.
-    pub(crate) fn one(&self, label: Label, tweak: Label) -> Label {
-        let mut labels = [0; WIDTH];
-        let mut tweaks = [0; WIDTH];
-        (labels[0], tweaks[0]) = (label, tweak);
-        self.hash(&mut labels, &tweaks);
-        labels[0]
+    pub(crate) fn one(&self, label: Label, tweak: u64) -> Label {
+        let mut batch = Batch::new();
+        batch.put(0, [label]);
+        self.hash(&mut batch, 1, |_| tweak);
+        let [hash] = batch.get(0);
+        hash
     }
+}
 
-    fn permute(&self, labels: &mut [Label; WIDTH]) {
-        let mut blocks = labels.map(|label| aes::Block::from(label.to_le_bytes()));
-        self.0.encrypt_blocks(&mut blocks);
-        for (label, block) in labels.iter_mut().zip(blocks) {
-            *label = Label::from_le_bytes(block.into());
-        }
-    }
+#[inline]
+fn block(label: Label) -> Block {
+    label.to_le_bytes().into()
+}
+
+#[inline]
+fn label(block: Block) -> Label {
+    Label::from_le_bytes(block.into())
 }
 
 /// The keys of one operation, one after the other, and the number of the next gate.
 pub(crate) struct Schedule {
     master: LabelHash,
     current: LabelHash,
-    count: Label,
+    count: u64,
     since: usize,
-    gate: Label,
+    gate: u64,
 }
 
 impl Schedule {
@@ -82,13 +128,13 @@ impl Schedule {
     }
 
     /// The number of the next gate.
-    pub(crate) fn gate(&self) -> Label {
+    pub(crate) fn gate(&self) -> u64 {
         self.gate
     }
 
     /// A layer of so many AND gates is done.
     pub(crate) fn advance(&mut self, ands: usize) {
-        self.gate += ands as Label;
+        self.gate += ands as u64;
         self.since += ands;
         if self.since >= REKEY {
             self.since = 0;
@@ -105,11 +151,15 @@ mod tests {
     #[test]
     fn every_label_has_its_place_and_its_tweak() {
         let hash = LabelHash::new(7);
-        let mut labels: [Label; WIDTH] = std::array::from_fn(|at| at as Label);
-        let tweaks: [Label; WIDTH] = std::array::from_fn(|at| 1_000 + at as Label);
-        hash.hash(&mut labels, &tweaks);
-        for (at, label) in labels.iter().enumerate() {
-            assert_eq!(*label, hash.one(at as Label, 1_000 + at as Label));
+        let mut batch = Batch::new();
+        for at in 0..WIDTH / 2 {
+            batch.put(at, [at as Label, 100 + at as Label]);
+        }
+        hash.hash(&mut batch, WIDTH, |place| 1_000 + place / 2);
+        for at in 0..WIDTH / 2 {
+            let tweak = 1_000 + at as u64;
+            let alone = [at as Label, 100 + at as Label].map(|label| hash.one(label, tweak));
+            assert_eq!(batch.get(at), alone);
         }
         assert_ne!(hash.one(1, 1), hash.one(1, 2));
         assert_ne!(hash.one(1, 1), LabelHash::new(8).one(1, 1));
@@ -123,6 +173,6 @@ mod tests {
         assert_eq!(schedule.hash().one(1, 1), first);
         schedule.advance(1);
         assert_ne!(schedule.hash().one(1, 1), first);
-        assert_eq!(schedule.gate(), REKEY as Label);
+        assert_eq!(schedule.gate(), REKEY as u64);
     }
 }

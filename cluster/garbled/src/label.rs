@@ -9,6 +9,9 @@ pub type Label = u128;
 /// Bytes of a label.
 pub const BYTES: usize = 16;
 
+/// Bytes of an AND gate's table.
+pub(crate) const TABLE: usize = 2 * BYTES;
+
 /// Labels that are overwritten when they are dropped.
 pub type Labels = Zeroizing<Vec<Label>>;
 

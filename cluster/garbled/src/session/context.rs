@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use aes::Aes128;
-use aes::cipher::{BlockCipherEncrypt, KeyInit};
+use aes::cipher::{BlockEncrypt, KeyInit};
 use hkdf::Hkdf;
 use polyval::Polyval;
 use polyval::universal_hash::UniversalHash;
@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::garble::Garbler;
-use crate::hash::{LabelHash, WIDTH};
+use crate::hash::{Batch, LabelHash, WIDTH};
 use crate::label::{BYTES, Delta, Label, Labels};
 use crate::program::{Program, bits};
 use crate::sharing::GarblerParts;
@@ -223,23 +223,21 @@ impl Garbling {
                 .flat_map(|half| [*half, half ^ self.delta.label()])
                 .collect(),
         );
-        commit(self.hash, &both, |at| at as Label)
+        commit(self.hash, &both, |at| at as u64)
     }
 }
 
-/// Commitments to labels, each under the tweak of its place: twice the number of its wire, plus its value.
-pub(super) fn commit(hash: Label, labels: &[Label], place: impl Fn(usize) -> Label) -> Vec<Label> {
-    let key = LabelHash::new(LabelHash::new(hash).one(0, Label::MAX));
+/// Commitments to labels, each under the tweak of its place: twice the number of its half, plus its value.
+pub(super) fn commit(hash: Label, labels: &[Label], place: impl Fn(usize) -> u64) -> Vec<Label> {
+    let key = LabelHash::new(LabelHash::new(hash).one(0, u64::MAX));
+    let mut batch = Batch::new();
     let mut commitments = Vec::with_capacity(labels.len());
     for (chunk, start) in labels.chunks(WIDTH).zip((0..).step_by(WIDTH)) {
-        let mut hashed = [0; WIDTH];
-        let mut tweaks = [0; WIDTH];
-        hashed[..chunk.len()].copy_from_slice(chunk);
-        for (at, tweak) in tweaks.iter_mut().enumerate() {
-            *tweak = place(start + at);
+        for (at, label) in chunk.iter().enumerate() {
+            batch.put(at, [*label]);
         }
-        key.hash(&mut hashed, &tweaks);
-        commitments.extend_from_slice(&hashed[..chunk.len()]);
+        key.hash(&mut batch, chunk.len(), |at| place(start + at as usize));
+        commitments.extend((0..chunk.len()).flat_map(|at| batch.get::<1>(at)));
     }
     commitments
 }

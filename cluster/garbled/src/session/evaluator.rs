@@ -7,8 +7,8 @@ use super::Abort;
 use super::context::{Context, Derived, Mac, PairSecret, Task, commit};
 use super::kept::permute_bit;
 use super::message::{Head, Tail};
-use crate::evaluate::{Evaluator, TABLE};
-use crate::label::{self, BYTES, Label, Labels};
+use crate::evaluate::Evaluator;
+use crate::label::{self, BYTES, Label, Labels, TABLE};
 use crate::program::{bits, bytes};
 use crate::sharing::EvaluatorParts;
 
@@ -183,7 +183,7 @@ impl Evaluation {
             let place = |at: usize| 2 * (half * inputs + at);
             let value = |at: usize| values.get(at).copied().unwrap_or(false);
             let made = commit(self.hash, opened, |at| {
-                (place(at) + usize::from(value(at))) as Label
+                (place(at) + usize::from(value(at))) as u64
             });
             for (at, made) in made.iter().enumerate() {
                 let both = &self.commitments[place(at)..place(at) + 2];
