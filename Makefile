@@ -11,7 +11,7 @@ RUNS ?= 1
 # cargo-nextest where it is installed, else cargo's own runner.
 TEST_RUNNER := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo "nextest run" || echo "test")
 
-.PHONY: help deps build demo run test test-long search simulate bench check clean
+.PHONY: help deps build demo run test test-long search simulate bench soak check clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -51,6 +51,9 @@ simulate: deps ## SEEDS simulated worlds, invariants after every event
 bench: build ## Load on a fresh cluster of three nodes, a row per scenario; RUNS=3 SECONDS_PER_SCENARIO=60 for the record
 	@scripts/deps bench
 	scripts/bench --seconds $(SECONDS_PER_SCENARIO) --runs $(RUNS)
+
+soak: build ## Mixed load for an hour on a fresh cluster of three nodes: errors, memory, disk
+	scripts/soak
 
 check: deps ## Format, lints
 	$(CARGO) fmt --all --check

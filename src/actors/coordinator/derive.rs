@@ -23,12 +23,12 @@ const TRIES: usize = 3;
 
 /// The secret shared with the holder of `u`.
 pub(super) async fn derive(using: &mut Use<'_>, u: [u8; 32]) -> Result<Reply, Problem> {
-    if let Err(refused) = diffie_hellman::lift(u) {
-        return Err(Problem::not_authorized(
+    let peer = diffie_hellman::lift(u).map_err(|refused| {
+        Problem::not_authorized(
             "DataError",
             format!("The given public key is not acceptable: {refused}."),
-        ));
-    }
+        )
+    })?;
     let (work, target) = (using.work, using.target);
     let parts = &work.parts;
     let group = parts.group_of(&target.keystore);
@@ -60,7 +60,6 @@ pub(super) async fn derive(using: &mut Use<'_>, u: [u8; 32]) -> Result<Reply, Pr
                     operation: &operation,
                     key: &key,
                 };
-                let peer = diffie_hellman::lift(u).map_err(|_| busy())?;
                 if let Some(own) = own {
                     let mine = diffie_hellman::partial(&own.share, &commitment, &context, &peer, &mut OsRng);
                     partials.insert(own.share.index(), mine.map_err(|_| busy())?);
