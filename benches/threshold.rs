@@ -268,7 +268,9 @@ fn primitives(criterion: &mut Criterion) {
 
 fn decode(point: &CompressedEdwardsY) -> (Option<EdwardsPoint>, bool) {
     let point = point.decompress();
-    (point, point.is_some_and(|point| point.is_torsion_free()))
+    let multiple =
+        |point| EdwardsPoint::vartime_double_scalar_mul_basepoint(&-Scalar::ONE, &point, &Scalar::ZERO);
+    (point, point.is_some_and(|point| multiple(point) == -point))
 }
 
 fn group_commitment(points: &[EdwardsPoint; 2]) -> CompressedEdwardsY {

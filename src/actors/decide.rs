@@ -280,8 +280,11 @@ fn sight(parts: &Parts, request: &Examined, asked: &Asked, now: u64) -> Result<(
         created: authenticated.created,
         expires: authenticated.expires,
     };
-    let claimed =
-        request.has_secret_result() && !parts.claims.lock().allows(asked.coordinator, &authenticated.name);
+    let claimed = request.has_secret_result()
+        && !parts
+            .claims
+            .lock()
+            .allows(asked.coordinator, &authenticated.name, &authenticated.signature);
     if claimed {
         parts.metrics.foreign_claims.inc();
         tracing::warn!(from = asked.coordinator, "a request that another node claimed");

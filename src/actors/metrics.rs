@@ -28,6 +28,8 @@ pub struct Metrics {
     pub replays: Counter,
     /// Requests with a secret result that came from another node than the one that claimed them.
     pub foreign_claims: Counter,
+    /// Holders that were to see a request and have not confirmed the claim on it.
+    pub unconfirmed_claims: Counter,
     /// Questions under another node's operation id.
     pub foreign_operations: Counter,
     /// Frames that could not be read, or did not fit a ceremony, by sender.
@@ -57,6 +59,7 @@ impl Metrics {
             refusals: Counter::default(),
             replays: Counter::default(),
             foreign_claims: Counter::default(),
+            unconfirmed_claims: Counter::default(),
             foreign_operations: Counter::default(),
             misfits: Family::default(),
             liars: Family::default(),
@@ -99,6 +102,11 @@ impl Metrics {
                 "foreign_claims",
                 "Requests with a secret result from another node than the one that claimed them",
                 all.foreign_claims,
+            );
+            registry.register(
+                "unconfirmed_claims",
+                "Holders that have not confirmed the claim on a request with a secret result",
+                all.unconfirmed_claims,
             );
             registry.register(
                 "foreign_operations",

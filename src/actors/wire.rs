@@ -73,8 +73,9 @@ pub enum Call {
     Envelopes(Option<ShareName>),
     /// The asking member has its share of this key on disk.
     Confirm(ShareName),
-    /// The sender claims a request whose result is secret, before it shows it ([`crate::replay::claim`]).
-    Claim(OperationId, [u8; 32]),
+    /// The sender claims requests whose results are secret, before it shows them ([`crate::replay::claim`]);
+    /// [`MAX_ITEMS`] at most.
+    Claim(OperationId, Vec<[u8; 32]>),
 }
 
 /// A question about one item of a batch.

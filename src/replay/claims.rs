@@ -14,12 +14,14 @@ use crate::audit::{self, Record};
 /// its request ends.
 const LIFE_MS: u64 = 1_200_000;
 
-/// The claim of `coordinator` on a request's name.
-pub fn claim(coordinator: u64, name: &[u8; 32]) -> [u8; 32] {
+/// The claim of `coordinator` on a request, by its name and the client's signature: names can be foreseen, and who could
+/// claim what a client will sign in a minute would keep it from being served; signatures cannot.
+pub fn claim(coordinator: u64, name: &[u8; 32], signature: &[u8; 64]) -> [u8; 32] {
     Sha256::new()
         .chain_update(b"conclave claim 1")
         .chain_update(coordinator.to_be_bytes())
         .chain_update(name)
+        .chain_update(signature)
         .finalize()
         .into()
 }
@@ -49,7 +51,7 @@ struct OfNode {
 pub struct Full;
 
 impl Default for Claims {
-    /// At most a million claims of each node: some 60 MB.
+    /// At most a million claims of each node, 833 a second over their life: some 75 MB for each.
     fn default() -> Self {
         Self::new(1_000_000)
     }
@@ -76,16 +78,16 @@ impl Claims {
         }
     }
 
-    /// Takes a claim of `node`, whose identity TLS has proven; the second time it changes nothing.
+    /// Takes a claim of `node`, whose identity TLS has proven. `false` if it stands already.
     ///
     /// # Errors
     /// [`Full`].
-    pub fn register(&mut self, node: u64, claim: &[u8; 32], wall_ms: u64) -> Result<(), Full> {
+    pub fn register(&mut self, node: u64, claim: &[u8; 32], wall_ms: u64) -> Result<bool, Full> {
         let of = self.of.entry(node).or_default();
         of.forget(wall_ms);
         let short = short(claim);
         if of.order.contains_key(&short) {
-            return Ok(());
+            return Ok(false);
         }
         if of.order.len() >= self.bound {
             return Err(Full);
@@ -93,12 +95,12 @@ impl Claims {
         self.next += 1;
         of.order.insert(short, self.next);
         of.age.push_back((wall_ms, short));
-        Ok(())
+        Ok(true)
     }
 
-    /// Whether `coordinator` may show the request of this name: nobody else claimed it before.
-    pub fn allows(&self, coordinator: u64, name: &[u8; 32]) -> bool {
-        let when = |node: &u64, of: &OfNode| of.order.get(&short(&claim(*node, name))).copied();
+    /// Whether `coordinator` may show this request: nobody else claimed it before.
+    pub fn allows(&self, coordinator: u64, name: &[u8; 32], signature: &[u8; 64]) -> bool {
+        let when = |node: &u64, of: &OfNode| of.order.get(&short(&claim(*node, name, signature))).copied();
         let own = self.of.get(&coordinator).and_then(|of| when(&coordinator, of));
         let own = own.unwrap_or(u64::MAX);
         let mut others = self.of.iter().filter(|(node, _)| **node != coordinator);
@@ -139,28 +141,38 @@ mod tests {
     use crate::audit::{Content, Entry, Kind, OperationId, Record};
 
     const NAME: [u8; 32] = [7; 32];
+    const SIGNATURE: [u8; 64] = [8; 64];
+
+    /// Of node `node` on the request of this name.
+    fn of(node: u64, name: &[u8; 32]) -> [u8; 32] {
+        claim(node, name, &SIGNATURE)
+    }
 
     #[test]
     fn the_first_who_claims_may_show() {
         let mut claims = Claims::new(10);
-        assert!(claims.allows(1, &NAME), "nobody claimed it");
-        claims.register(1, &claim(1, &NAME), 0).unwrap();
-        assert!(claims.allows(1, &NAME));
-        assert!(!claims.allows(2, &NAME));
-        claims.register(2, &claim(2, &NAME), 1).unwrap();
-        assert!(!claims.allows(2, &NAME), "a later claim is worth nothing");
-        assert!(claims.allows(1, &NAME));
-        assert!(claims.allows(2, &[8; 32]), "another request");
+        assert!(claims.allows(1, &NAME, &SIGNATURE), "nobody claimed it");
+        claims.register(1, &of(1, &NAME), 0).unwrap();
+        assert!(claims.allows(1, &NAME, &SIGNATURE));
+        assert!(!claims.allows(2, &NAME, &SIGNATURE));
+        claims.register(2, &of(2, &NAME), 1).unwrap();
+        assert!(
+            !claims.allows(2, &NAME, &SIGNATURE),
+            "a later claim is worth nothing"
+        );
+        assert!(claims.allows(1, &NAME, &SIGNATURE));
+        assert!(claims.allows(2, &[8; 32], &SIGNATURE), "another request");
+        assert!(claims.allows(2, &NAME, &[9; 64]), "the same name, not signed yet");
     }
 
     #[test]
     fn a_claim_under_another_nodes_name_is_worth_nothing() {
         let mut claims = Claims::new(10);
-        claims.register(3, &claim(1, &NAME), 0).unwrap();
-        assert!(claims.allows(2, &NAME));
-        claims.register(2, &claim(2, &NAME), 0).unwrap();
-        assert!(!claims.allows(3, &NAME));
-        assert!(!claims.allows(1, &NAME));
+        claims.register(3, &of(1, &NAME), 0).unwrap();
+        assert!(claims.allows(2, &NAME, &SIGNATURE));
+        claims.register(2, &of(2, &NAME), 0).unwrap();
+        assert!(!claims.allows(3, &NAME, &SIGNATURE));
+        assert!(!claims.allows(1, &NAME, &SIGNATURE));
     }
 
     #[test]
@@ -172,7 +184,7 @@ mod tests {
                 counter: 1,
             };
             let mut entry = Entry::new(kind, time_ms, operation);
-            (entry.name, entry.participants) = (claim(node, &NAME), vec![node]);
+            (entry.name, entry.participants) = (of(node, &NAME), vec![node]);
             Record {
                 sequence: 1,
                 synced: 0,
@@ -188,23 +200,23 @@ mod tests {
         assert!(claims.is_empty());
         claims.restore(&record(Kind::Claimed, 1, 50), 100);
         claims.restore(&record(Kind::Claimed, 2, 60), 100);
-        assert!(claims.allows(1, &NAME) && !claims.allows(2, &NAME));
+        assert!(claims.allows(1, &NAME, &SIGNATURE) && !claims.allows(2, &NAME, &SIGNATURE));
     }
 
     #[test]
     fn claims_end_and_are_bounded_by_node() {
         let mut claims = Claims::new(2);
         for name in 0..2 {
-            claims.register(1, &claim(1, &[name; 32]), 0).unwrap();
+            claims.register(1, &of(1, &[name; 32]), 0).unwrap();
         }
-        assert_eq!(claims.register(1, &claim(1, &[2; 32]), 0), Err(Full));
-        claims.register(2, &claim(2, &[2; 32]), 0).unwrap();
+        assert_eq!(claims.register(1, &of(1, &[2; 32]), 0), Err(Full));
+        claims.register(2, &of(2, &[2; 32]), 0).unwrap();
         assert_eq!(
-            claims.register(1, &claim(1, &[0; 32]), 0),
-            Ok(()),
+            claims.register(1, &of(1, &[0; 32]), 0),
+            Ok(false),
             "the same again"
         );
-        assert_eq!(claims.register(1, &claim(1, &[3; 32]), LIFE_MS + 1), Ok(()));
+        assert_eq!(claims.register(1, &of(1, &[3; 32]), LIFE_MS + 1), Ok(true));
         assert_eq!(claims.len(), 2);
     }
 }

@@ -51,6 +51,8 @@ struct Corrupt {
     boot: [u8; 16],
     key: SigningKey,
     operations: AtomicU64,
+    /// When it was taken over, seconds since 1970.
+    since: u64,
     rows: std::cell::RefCell<BTreeSet<u32>>,
 }
 
@@ -93,6 +95,7 @@ impl Corrupt {
             boot,
             key: material.identity.signing_key().clone(),
             operations: AtomicU64::new(1),
+            since: world::now(),
             rows: Default::default(),
         };
         corrupt
@@ -152,7 +155,7 @@ impl Corrupt {
 
     /// A request to sign that is no other's twin: the client made it some seconds ago.
     fn dated(&self) -> RawRequest {
-        let created = world::now() - self.operations.fetch_add(1, Ordering::Relaxed);
+        let created = self.since - self.operations.fetch_add(1, Ordering::Relaxed);
         Forge::root()
             .with(|forge| (forge.created, forge.expires) = (created.to_string(), (created + 600).to_string()))
             .signed()
@@ -251,7 +254,7 @@ fn hostile_frames(corrupt: &Corrupt) -> Vec<(&'static str, Bytes)> {
             corrupt.frame(&corrupt.cluster, 7, &[]),
         ),
         (
-            "from a node that is no member",
+            "under the name of no member",
             corrupt.raft(MessageType::MsgHeartbeat, |message| message.from = 4),
         ),
         (
@@ -276,10 +279,10 @@ fn hostile_frames(corrupt: &Corrupt) -> Vec<(&'static str, Bytes)> {
         ),
         (
             "MsgTimeoutNow from a follower",
-            corrupt.raft(MessageType::MsgTimeoutNow, |message| message.term = 1_000_000),
+            corrupt.raft(MessageType::MsgTimeoutNow, |message| message.term = 20),
         ),
         (
-            "MsgPropose with a configuration change",
+            "an entry that changes the configuration",
             corrupt.raft(MessageType::MsgPropose, |message| {
                 message.entries = vec![configuration()].into();
             }),
@@ -356,6 +359,10 @@ fn entries(corrupt: &Corrupt) -> Vec<(&'static str, Entry)> {
         request: request.clone(),
         endorsements,
     };
+    let stale = Statement {
+        state_version: 0,
+        ..statement.clone()
+    };
     let elsewhere = Statement {
         group: 1 + statement.group % 15,
         ..statement.clone()
@@ -374,13 +381,7 @@ fn entries(corrupt: &Corrupt) -> Vec<(&'static str, Entry)> {
         ),
         (
             "a state version that has passed",
-            entry(
-                &Statement {
-                    state_version: 0,
-                    ..statement.clone()
-                },
-                vec![own(now), as_another.clone()],
-            ),
+            entry(&stale, vec![stale.endorse(3, &corrupt.key, now), own(now)]),
         ),
         (
             "for another group",
@@ -425,6 +426,9 @@ async fn by_hand(cluster: &Cluster, bytes: &[u8]) {
     ]
     .concat();
     stream.write_all(&hello).await.unwrap();
+    let mut welcome = [0; 76];
+    stream.read_exact(&mut welcome).await.unwrap();
+    assert_eq!(welcome[75], 1, "the hello is taken");
     stream.write_all(bytes).await.unwrap();
     let mut rest = Vec::new();
     let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await;

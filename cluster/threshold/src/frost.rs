@@ -202,7 +202,7 @@ pub fn cosign(
 /// The coordinator's end of a signature to which it contributes: signs, adds up and verifies in one step. `list` is that
 /// of all signers, `shares` has everybody's but its own.
 ///
-/// Others' points are not looked at for torsion here, as [`sign`] does: this share goes nowhere but into the result, and
+/// Unlike [`sign`], it does not look at others' points for torsion: this share goes nowhere but into the result, and
 /// the result is verified.
 ///
 /// # Errors

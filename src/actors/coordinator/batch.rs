@@ -5,36 +5,61 @@ use std::sync::Arc;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
+use super::claim;
 use super::exchange::Exchange;
 use super::{Shared, Work};
+use crate::actors::decide::{Purpose, Weighed};
 use crate::actors::wire::Forwarded;
 use crate::problem::Problem;
 use crate::reply::Reply;
 
-/// Serves all items.
+/// An item and this node's own judgement of it.
+type Judged = (Work, Result<Weighed, Problem>);
+
+/// Serves all items. Whoever is asked about one sees them all: so all are judged and those with a secret result claimed
+/// before anybody is asked about any.
 pub(super) async fn serve(work: &Work) -> Result<Reply, Problem> {
     let parts = &work.parts;
     let items = work.request.items(&parts.rules)?;
-    let under_way = items.iter().filter(|item| item.is_ok()).count();
+    let weighed = join_all(items.into_iter().map(|item| async {
+        let item = Work {
+            request: Arc::new(item?),
+            operation: parts.next_operation(),
+            ..work.clone()
+        };
+        let weighed = item.weigh(Purpose::Contribute).await;
+        Ok((item, weighed))
+    }));
+    let weighed: Vec<Result<Judged, Problem>> = weighed.await;
+    // What this node could not decide now, others may.
+    let undecided =
+        |weighed: &Result<Weighed, Problem>| weighed.as_ref().err().is_none_or(|no| no.status == 503);
+    let secret = weighed.iter().flatten().filter_map(|(item, weighed)| {
+        let claimed = item.request.has_secret_result() && undecided(weighed);
+        claimed.then_some(&*item.request)
+    });
+    claim::claim(work, secret).await;
+
+    let under_way = weighed
+        .iter()
+        .flatten()
+        .filter(|(_, weighed)| weighed.is_ok())
+        .count();
     let exchange = Arc::new(Exchange::new(parts, forwarded(work), under_way));
-    let answers = (0_u8..).zip(items).map(|(index, item)| {
+    let answers = (0_u8..).zip(weighed).map(|(index, item)| {
         let exchange = exchange.clone();
         async move {
-            let work = match item {
-                Err(problem) => return answer(Err(problem)),
-                Ok(examined) => Work {
-                    request: Arc::new(examined),
-                    operation: parts.next_operation(),
-                    shared: Some(Shared {
-                        exchange: exchange.clone(),
-                        index,
-                        // All ask the same holders first.
-                        turn: work.operation.counter,
-                    }),
-                    ..work.clone()
-                },
+            let (item, weighed) = match item {
+                Ok((item, Ok(weighed))) => (item, weighed),
+                Ok((_, Err(problem))) | Err(problem) => return answer(Err(problem)),
             };
-            let used = work.use_key().await;
+            let shared = Some(Shared {
+                exchange: exchange.clone(),
+                index,
+                // All ask the same holders first.
+                turn: work.operation.counter,
+            });
+            let used = Work { shared, ..item }.use_weighed(weighed).await;
             exchange.done().await;
             answer(used)
         }

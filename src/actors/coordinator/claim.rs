@@ -6,21 +6,34 @@ use std::time::Duration;
 use futures::future::join_all;
 
 use super::Work;
+use crate::actors::examined::Examined;
 use crate::actors::holder::register_claim;
-use crate::actors::wire::Call;
+use crate::actors::wire::{Answer, Call};
 use crate::replay;
 
 /// Longest wait for the receipts: a holder without one is shown the request all the same, or one that is silent would
 /// stop every use.
 const RECEIPTS: Duration = Duration::from_millis(100);
 
-/// Claims the request, which this node would serve.
-pub(super) async fn claim(work: &Work) {
+/// Claims these requests, which this node would serve.
+pub(super) async fn claim(work: &Work, requests: impl Iterator<Item = &Examined>) {
     let parts = &work.parts;
-    let claim = replay::claim(parts.node, &work.request.authenticated.name);
-    let _ = register_claim(parts, parts.node, work.operation, &claim);
-    let call = Call::Claim(work.operation, claim);
+    let of = |request: &Examined| {
+        let authenticated = &request.authenticated;
+        replay::claim(parts.node, &authenticated.name, &authenticated.signature)
+    };
+    let claims: Vec<[u8; 32]> = requests.map(of).collect();
+    if claims.is_empty() {
+        return;
+    }
+    let own = register_claim(parts, parts.node, work.operation, &claims);
+    let call = Call::Claim(work.operation, claims);
     let members = parts.membership.members.iter().map(|member| member.node);
     let reached = members.filter(|node| *node != parts.node && parts.network.connected(*node));
-    join_all(reached.map(|node| parts.ask(node, &call, RECEIPTS))).await;
+    let receipts = join_all(reached.map(|node| parts.ask(node, &call, RECEIPTS))).await;
+    for receipt in receipts.iter().chain([&Ok(own)]) {
+        if !matches!(receipt, Ok(Answer::Confirmed)) {
+            parts.metrics.unconfirmed_claims.inc();
+        }
+    }
 }

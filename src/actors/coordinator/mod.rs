@@ -120,6 +120,14 @@ impl Work {
 
     async fn use_key(&self) -> Result<Reply, Problem> {
         let weighed = self.weigh(Purpose::Contribute).await?;
+        if self.request.has_secret_result() {
+            claim::claim(self, std::iter::once(&*self.request)).await;
+        }
+        self.use_weighed(weighed).await
+    }
+
+    /// Uses the key; a request whose result is secret has been claimed.
+    async fn use_weighed(&self, weighed: Weighed) -> Result<Reply, Problem> {
         let Intent::Use {
             keystore,
             key,
@@ -137,10 +145,7 @@ impl Work {
         let mut under_way = Use::new(self, weighed, &target).await;
         let answer = match using {
             Using::Sign(message) => sign::sign(&mut under_way, message).await,
-            Using::DeriveSecret(u) => {
-                claim::claim(self).await;
-                derive::derive(&mut under_way, u).await
-            }
+            Using::DeriveSecret(u) => derive::derive(&mut under_way, u).await,
         };
         under_way.conclude(answer)
     }

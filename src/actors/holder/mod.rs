@@ -77,7 +77,7 @@ async fn within(parts: &Arc<Parts>, from: u64, call: Call) -> Answer {
         }
         Call::Envelopes(after) => deliver::envelopes(parts, from, after).await,
         Call::Confirm(name) => deliver::confirm(parts, from, name).await,
-        Call::Claim(operation, claim) => claim::register(parts, from, operation, &claim),
+        Call::Claim(operation, claims) => claim::register(parts, from, operation, &claims),
     };
     if let Answer::Misfit(reason) = &answer {
         parts.metrics.misfits.get_or_create(&OfNode { node: from }).inc();

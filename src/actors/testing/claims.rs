@@ -3,7 +3,7 @@
 use rand::rngs::OsRng;
 
 use super::client::furnished;
-use super::cluster::{Cluster, run};
+use super::cluster::{Node, run};
 use super::malicious_coordinator::{encoded, forwarded};
 use crate::actors::examined::Examined;
 use crate::actors::wire::{Answer, Call};
@@ -32,8 +32,8 @@ fn a_holder_cannot_collect_the_secret_that_it_was_asked_to_help_with() {
                 "the claim is on record at node {}",
                 victim.parts.node
             );
-            let late = claim(thief.parts.node, &name_of(&cluster, &request));
-            let claimed = thief.ask(victim.parts.node, &Call::Claim(own, late)).await;
+            let late = claim_of(thief, &request);
+            let claimed = thief.ask(victim.parts.node, &Call::Claim(own, vec![late])).await;
             assert!(matches!(claimed, Answer::Confirmed));
             let call = Call::Derive(forwarded(own, &encoded(&request)));
             let answer = thief.ask(victim.parts.node, &call).await;
@@ -48,15 +48,15 @@ fn a_holder_cannot_collect_the_secret_that_it_was_asked_to_help_with() {
         let (thief, victim) = (cluster.node(3), cluster.node(2));
         let foreign = cluster.node(1).parts.next_operation();
         let counted = victim.parts.metrics.foreign_operations.get();
-        let answer = thief.ask(2, &Call::Claim(foreign, [1; 32])).await;
+        let answer = thief.ask(2, &Call::Claim(foreign, vec![[1; 32]])).await;
         assert!(matches!(answer, Answer::Misfit(_)));
         assert_eq!(victim.parts.metrics.foreign_operations.get(), counted + 1);
         cluster.stop().await;
     });
 }
 
-fn name_of(cluster: &Cluster, request: &RawRequest) -> [u8; 32] {
-    let parts = &cluster.node(1).parts;
-    let examined = Examined::of_client(request, &parts.rules, parts.now().unwrap());
-    examined.map_err(|_| ()).unwrap().authenticated.name
+fn claim_of(node: &Node, request: &RawRequest) -> [u8; 32] {
+    let examined = Examined::of_client(request, &node.parts.rules, node.parts.now().unwrap());
+    let authenticated = examined.map_err(|_| ()).unwrap().authenticated;
+    claim(node.parts.node, &authenticated.name, &authenticated.signature)
 }

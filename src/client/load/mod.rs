@@ -222,7 +222,8 @@ impl Sender {
         let mut judging = Vec::new();
         while Instant::now() < end {
             self.pace.turn().await;
-            let Some(prepared) = self.queue.take().await else {
+            let in_time = Instant::now() < end;
+            let Some(prepared) = self.queue.take().await.filter(|_| in_time) else {
                 break;
             };
             let sent = Instant::now();

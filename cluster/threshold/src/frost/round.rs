@@ -13,7 +13,7 @@ use frost_ed25519::{Ed25519Sha512, SigningPackage};
 use zeroize::Zeroizing;
 
 use super::{Nonces, VerifyingContext, identifier};
-use crate::edwards25519::{Edwards25519, is_torsion_free};
+use crate::edwards25519::Edwards25519;
 use crate::fault::{Culprits, Refusal};
 use crate::group::Group;
 use crate::polynomial::lagrange;
@@ -82,8 +82,7 @@ impl<'a> Round<'a> {
         Err(culprits(liars, Refusal::Invalid))
     }
 
-    /// The members whose share is not what their commitments and their public share make of the message, or whose
-    /// commitments are points that nobody may send.
+    /// The members whose share is not what their commitments and their public share make of the message.
     fn find_liars(&self, scalars: &BTreeMap<u16, Scalar>) -> Result<Vec<u16>, Refusal> {
         let challenge = self.challenge()?;
         let mut liars = Vec::new();
@@ -91,15 +90,13 @@ impl<'a> Round<'a> {
             let member = identifier(*index)?;
             let honest = || {
                 let points = self.package.signing_commitment(&member)?;
-                let both = [points.hiding().value(), points.binding().value()];
                 let commitment = points.to_group_commitment_share(self.factors.get(&member)?);
                 let public = VerifyingShare::new(self.context.commitment.share_element(*index));
                 let lambda = lagrange::<Edwards25519>(*index, &self.indexes)?;
                 let share = SignatureShare::deserialize(&scalar.to_bytes()).ok()?;
                 share
                     .verify(member, &commitment, &public, lambda, &challenge)
-                    .ok()?;
-                both.iter().all(is_torsion_free).then_some(())
+                    .ok()
             };
             if honest().is_none() {
                 liars.push(*index);
