@@ -5,6 +5,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use aes::cipher::{BlockEncrypt, KeyInit};
+use conclave_garbled::burned::{Burned, Ticket};
 use conclave_garbled::circuits;
 use conclave_garbled::program::Program;
 use conclave_garbled::session::{
@@ -43,6 +44,7 @@ impl Setting {
                 roles: [1, 2, 3],
                 absent: vec![],
                 boot: [2; 16],
+                number: 1,
                 operation: [3; 24],
                 attempt: 1,
                 key: b"key".to_vec(),
@@ -58,10 +60,17 @@ impl Setting {
         }
     }
 
+    fn ticket(&self) -> Ticket {
+        let mut burned = Burned::default();
+        burned.open(3, [2; 16]).expect("a session");
+        burned.burn(3, [2; 16], 1).expect("a number")
+    }
+
     fn first(&self) -> (Head, Vec<Vec<u8>>, Tail) {
         let parts = self.shares[0].as_garbler([1, 2, 3]).expect("a trio");
         let secrets = (&self.secrets[0], &self.secrets[1]);
-        let (mut first, head) = FirstGarbler::begin(&self.context, &self.task, secrets, &parts);
+        let (mut first, head) =
+            FirstGarbler::begin(self.ticket(), &self.context, &self.task, secrets, &parts).expect("a task");
         let mut tables = Vec::new();
         loop {
             let segment = first.tables(SEGMENT);
@@ -75,7 +84,8 @@ impl Setting {
     fn second(&self) -> (Vec<u8>, [u8; 16]) {
         let parts = self.shares[1].as_garbler([1, 2, 3]).expect("a trio");
         let secrets = (&self.secrets[0], &self.secrets[2]);
-        let (mut second, openings) = SecondGarbler::begin(&self.context, &self.task, secrets, &parts);
+        let (mut second, openings) =
+            SecondGarbler::begin(self.ticket(), &self.context, &self.task, secrets, &parts).expect("a task");
         while second.proceed(SEGMENT) {}
         (openings, second.finish().0)
     }

@@ -4,10 +4,12 @@
 //! which of the 4,096 below it are burned: requests arrive out of order. It lives in memory only: after the garbler's own
 //! restart the pair's secret is another one, and so is every seed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Numbers below the highest that are still told apart; older ones count as burned.
 const WINDOW: u64 = 4_096;
+/// Lives of one evaluator that are remembered.
+const LIVES: usize = 4_096;
 const WORDS: usize = WINDOW as usize / 64;
 
 /// Why a number is not garbled.
@@ -25,6 +27,15 @@ pub enum Refusal {
 #[derive(Default)]
 pub struct Burned {
     windows: HashMap<u64, Window>,
+    /// Lives that ended, by evaluator: none comes back.
+    ended: HashMap<u64, HashSet<[u8; 16]>>,
+}
+
+/// One garbling, burned: what a garbler begins with, and only once.
+pub struct Ticket {
+    pub(crate) evaluator: u64,
+    pub(crate) boot: [u8; 16],
+    pub(crate) number: u64,
 }
 
 struct Window {
@@ -37,31 +48,43 @@ struct Window {
 impl Burned {
     /// A session with a life of this evaluator has been opened; what ran in its earlier life has been dropped. The same
     /// life again, after a link was cut, goes on where it was.
-    pub fn open(&mut self, evaluator: u64, boot: [u8; 16]) {
-        let known = self
-            .windows
-            .get(&evaluator)
-            .is_some_and(|window| window.boot == boot);
-        if !known {
-            let window = Window {
-                boot,
-                highest: 0,
-                seen: Box::new([0; WORDS]),
-            };
-            self.windows.insert(evaluator, window);
+    ///
+    /// # Errors
+    /// [`Refusal::Session`]: a life that ended before, or too many of them for one life of ours.
+    pub fn open(&mut self, evaluator: u64, boot: [u8; 16]) -> Result<(), Refusal> {
+        let ended = self.ended.entry(evaluator).or_default();
+        match self.windows.get(&evaluator) {
+            Some(window) if window.boot == boot => return Ok(()),
+            Some(window) if ended.len() < LIVES => drop(ended.insert(window.boot)),
+            Some(_) => return Err(Refusal::Session),
+            None => {}
         }
+        if ended.contains(&boot) {
+            self.windows.remove(&evaluator);
+            return Err(Refusal::Session);
+        }
+        let window = Window {
+            boot,
+            highest: 0,
+            seen: Box::new([0; WORDS]),
+        };
+        self.windows.insert(evaluator, window);
+        Ok(())
     }
 
     /// Burns a number: from now on it is refused, whatever becomes of the garbling.
     ///
     /// # Errors
     /// [`Refusal`].
-    pub fn burn(&mut self, evaluator: u64, boot: [u8; 16], number: u64) -> Result<(), Refusal> {
-        let window = self
-            .windows
-            .get_mut(&evaluator)
-            .filter(|window| window.boot == boot);
-        window.ok_or(Refusal::Session)?.burn(number)
+    pub fn burn(&mut self, evaluator: u64, boot: [u8; 16], number: u64) -> Result<Ticket, Refusal> {
+        let window = self.windows.get_mut(&evaluator);
+        let window = window.filter(|window| window.boot == boot);
+        window.ok_or(Refusal::Session)?.burn(number)?;
+        Ok(Ticket {
+            evaluator,
+            boot,
+            number,
+        })
     }
 }
 
@@ -95,19 +118,21 @@ fn place(number: u64) -> (usize, u64) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::HashSet;
 
     #[test]
-    fn lives_do_not_mix() {
+    fn lives_do_not_mix_and_do_not_come_back() {
+        let (one, two) = ([1; 16], [2; 16]);
         let mut burned = Burned::default();
-        assert_eq!(burned.burn(1, [1; 16], 1), Err(Refusal::Session));
-        burned.open(1, [1; 16]);
-        assert_eq!(burned.burn(1, [1; 16], 1), Ok(()));
-        burned.open(1, [1; 16]);
-        assert_eq!(burned.burn(1, [1; 16], 1), Err(Refusal::Burned));
-        burned.open(1, [2; 16]);
-        assert_eq!(burned.burn(1, [2; 16], 1), Ok(()));
-        assert_eq!(burned.burn(1, [1; 16], 2), Err(Refusal::Session));
+        assert_eq!(burned.burn(1, one, 1).err(), Some(Refusal::Session));
+        burned.open(1, one).unwrap();
+        assert!(burned.burn(1, one, 1).is_ok());
+        burned.open(1, one).unwrap();
+        assert_eq!(burned.burn(1, one, 1).err(), Some(Refusal::Burned));
+        burned.open(1, two).unwrap();
+        assert!(burned.burn(1, two, 1).is_ok());
+        assert_eq!(burned.burn(1, one, 2).err(), Some(Refusal::Session));
+        assert_eq!(burned.open(1, one), Err(Refusal::Session));
+        assert_eq!(burned.burn(1, one, 1).err(), Some(Refusal::Session));
     }
 
     proptest! {
@@ -116,7 +141,7 @@ mod tests {
             numbers in prop::collection::vec(prop_oneof![1..20_000_u64, 1..5_000_u64], 1..400)
         ) {
             let mut burned = Burned::default();
-            burned.open(1, [1; 16]);
+            burned.open(1, [1; 16]).unwrap();
             let (mut seen, mut highest) = (HashSet::new(), 0);
             for number in numbers {
                 let result = burned.burn(1, [1; 16], number);

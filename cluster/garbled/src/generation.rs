@@ -15,7 +15,7 @@ use subtle::ConstantTimeEq;
 
 use crate::sharing::{self, HOLDERS, Name, Piece, Share, SharingError};
 
-/// What a generation is about; all of it goes into every commitment.
+/// What a generation is about. Contributions are committed to under its id, pieces under the rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
     /// Names this ceremony and nothing else.
@@ -41,11 +41,15 @@ pub struct Commitments(BTreeMap<At, [u8; 32]>);
 
 /// Second message, to one other holder: what the sender drew for each piece that both hold. Secret.
 #[derive(Serialize, Deserialize)]
-pub struct Opening(BTreeMap<At, ([u8; 32], [u8; 32])>);
+pub struct Opening(BTreeMap<At, Piece>);
 
 /// Third message: commitments to the pieces that the sender holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pieces(BTreeMap<At, [u8; 32]>);
+pub struct Pieces {
+    /// SHA-256 of all first messages as the sender got them.
+    echo: [u8; 32],
+    of: BTreeMap<At, [u8; 32]>,
+}
 
 /// Why a generation ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,7 +57,10 @@ pub enum Fault {
     /// What this holder sent does not have the shape of its round, does not fit what it committed to, or is missing.
     #[error("holder {0} broke the generation")]
     Holder(u8),
-    /// Two holders say different things of a piece that both hold: one of them lies.
+    /// Holders got different first messages: somebody said two things, or the messenger did.
+    #[error("not all holders got the same commitments")]
+    Split,
+    /// Two holders say different things of a piece that both hold, of contributions that they saw alike: one of them lies.
     #[error("holders {0} and {1} do not agree about a piece")]
     Between(u8, u8),
     /// The session itself cannot be.
@@ -70,21 +77,35 @@ pub struct Sharing {
     pub digest: [u8; 32],
 }
 
-/// A holder in a generation.
-pub struct Participant {
+/// A holder that has sent its commitments.
+pub struct Committed {
     session: Session,
     me: u8,
     drawn: BTreeMap<At, Piece>,
+    sent: Commitments,
+}
+
+/// A holder that has opened its contributions, and takes no other commitments any more.
+pub struct Opened {
+    of: Committed,
     committed: BTreeMap<u8, Commitments>,
+}
+
+/// A holder that has its pieces.
+pub struct Combined {
+    session: Session,
+    me: u8,
     pieces: BTreeMap<At, Piece>,
+    sent: Pieces,
 }
 
 impl Session {
-    fn name(&self) -> Name<'_> {
+    fn name(&self, sharing: u8) -> Name<'_> {
         Name {
             cluster: &self.cluster,
             key: &self.key,
             epoch: self.epoch,
+            sharing,
         }
     }
 
@@ -118,7 +139,7 @@ impl Session {
     }
 }
 
-impl Participant {
+impl Committed {
     /// Begins as holder `me`.
     ///
     /// # Errors
@@ -135,119 +156,140 @@ impl Participant {
         let commitments = drawn
             .iter()
             .map(|(at, piece)| (*at, session.commitment(me, *at, piece)));
-        let commitments = Commitments(commitments.collect());
+        let sent = Commitments(commitments.collect());
         let this = Self {
             session,
             me,
             drawn,
-            committed: BTreeMap::new(),
-            pieces: BTreeMap::new(),
+            sent: sent.clone(),
         };
-        Ok((this, commitments))
+        Ok((this, sent))
     }
 
     /// Takes everybody's commitments, its own among them, and gives what goes to each other holder.
     ///
     /// # Errors
     /// [`Fault::Holder`].
-    pub fn open(&mut self, committed: BTreeMap<u8, Commitments>) -> Result<BTreeMap<u8, Opening>, Fault> {
+    pub fn open(
+        self,
+        committed: BTreeMap<u8, Commitments>,
+    ) -> Result<(Opened, BTreeMap<u8, Opening>), Fault> {
         for number in self.session.numbers() {
             let of = committed.get(&number).ok_or(Fault::Holder(number))?;
-            if !of.0.keys().copied().eq(self.session.held_by(number)) {
+            let whole = of.0.keys().copied().eq(self.session.held_by(number));
+            if !whole || number == self.me && *of != self.sent {
                 return Err(Fault::Holder(number));
             }
         }
-        self.committed = committed;
+        if committed.len() != usize::from(self.session.holders) {
+            return Err(Fault::Split);
+        }
         let others = self.session.numbers().filter(|number| *number != self.me);
         let opening = |to: u8| {
             let both = self.session.held_by_both(self.me, to);
-            let opened = both.filter_map(|at| Some((at, self.drawn.get(&at)?)));
-            Opening(
-                opened
-                    .map(|(at, piece)| (at, (piece.value, piece.salt)))
-                    .collect(),
-            )
+            let opened = both.filter_map(|at| Some((at, self.drawn.get(&at)?.clone())));
+            Opening(opened.collect())
         };
-        Ok(others.map(|to| (to, opening(to))).collect())
+        let openings = others.map(|to| (to, opening(to))).collect();
+        Ok((Opened { of: self, committed }, openings))
     }
+}
 
+impl Opened {
     /// Takes what each other holder opened, and gives the commitments to this holder's pieces.
     ///
     /// # Errors
     /// [`Fault::Holder`].
-    pub fn combine(&mut self, openings: BTreeMap<u8, Opening>) -> Result<Pieces, Fault> {
-        let mut pieces = std::mem::take(&mut self.drawn);
-        for from in self.session.numbers().filter(|number| *number != self.me) {
+    pub fn combine(self, openings: &BTreeMap<u8, Opening>) -> Result<(Combined, Pieces), Fault> {
+        let Committed {
+            session,
+            me,
+            drawn: mut pieces,
+            ..
+        } = self.of;
+        for from in session.numbers().filter(|number| *number != me) {
             let Opening(opened) = openings.get(&from).ok_or(Fault::Holder(from))?;
-            if !opened
-                .keys()
-                .copied()
-                .eq(self.session.held_by_both(from, self.me))
-            {
+            if !opened.keys().copied().eq(session.held_by_both(from, me)) {
                 return Err(Fault::Holder(from));
             }
-            for (at, (value, salt)) in opened {
-                let drawn = Piece {
-                    value: *value,
-                    salt: *salt,
-                };
+            for (at, drawn) in opened {
                 let committed = self.committed.get(&from).and_then(|of| of.0.get(at));
-                let fits = committed.is_some_and(|committed| {
-                    committed
-                        .ct_eq(&self.session.commitment(from, *at, &drawn))
-                        .into()
-                });
-                if !fits {
-                    return Err(Fault::Holder(from));
-                }
-                let piece = pieces.get_mut(at).ok_or(Fault::Holder(from))?;
+                let fits = committed
+                    .is_some_and(|committed| committed.ct_eq(&session.commitment(from, *at, drawn)).into());
+                let piece = pieces.get_mut(at).filter(|_| fits).ok_or(Fault::Holder(from))?;
                 add(&mut piece.value, &drawn.value);
                 add(&mut piece.salt, &drawn.salt);
             }
         }
-        self.pieces = pieces;
-        let name = self.session.name();
-        let commitments = self
-            .pieces
+        let commitments = pieces
             .iter()
-            .map(|(at, piece)| (*at, piece.commitment(&name, at.1)));
-        Ok(Pieces(commitments.collect()))
+            .map(|(at, piece)| (*at, piece.commitment(&session.name(at.0), at.1)));
+        let sent = Pieces {
+            echo: echo(&self.committed),
+            of: commitments.collect(),
+        };
+        let this = Combined {
+            session,
+            me,
+            pieces,
+            sent: sent.clone(),
+        };
+        Ok((this, sent))
     }
+}
 
+impl Combined {
     /// Takes everybody's commitments to pieces, its own among them: the sharings in their order, and this holder's shares.
     ///
     /// # Errors
     /// [`Fault`].
     pub fn agree(self, said: &BTreeMap<u8, Pieces>) -> Result<Vec<(Sharing, Share)>, Fault> {
         for number in self.session.numbers() {
-            let of = said.get(&number).ok_or(Fault::Holder(number))?;
-            if !of.0.keys().copied().eq(self.session.held_by(number)) {
+            let from = said.get(&number).ok_or(Fault::Holder(number))?;
+            let whole = from.of.keys().copied().eq(self.session.held_by(number));
+            if !whole || number == self.me && *from != self.sent {
                 return Err(Fault::Holder(number));
             }
         }
-        let mut born = Vec::new();
-        for sharing in 0..self.session.sharings {
-            let mut commitments = Vec::new();
-            for number in self.session.numbers() {
-                let at = (sharing, number);
-                let mut of = said
-                    .iter()
-                    .filter_map(|(holder, of)| Some((*holder, of.0.get(&at)?)));
-                let (first, commitment) = of.next().ok_or(SharingError::Pieces)?;
-                if let Some((other, _)) = of.find(|(_, other)| *other != commitment) {
-                    return Err(Fault::Between(first, other));
-                }
-                commitments.push(*commitment);
-            }
-            let own = self.pieces.iter().filter(|((of, _), _)| *of == sharing);
-            let own = own.map(|((_, number), piece)| (*number, piece.clone())).collect();
-            let share = Share::new(self.session.holders, self.me, own)?;
-            share.verify(&self.session.name(), &commitments)?;
-            let digest = sharing::digest(&commitments);
-            born.push((Sharing { commitments, digest }, share));
+        let alike = said.values().all(|from| from.echo == self.sent.echo);
+        if !alike || said.len() != usize::from(self.session.holders) {
+            return Err(Fault::Split);
         }
-        Ok(born)
+        let sharings = 0..self.session.sharings;
+        sharings.map(|sharing| self.agree_on(sharing, said)).collect()
     }
+
+    fn agree_on(&self, sharing: u8, said: &BTreeMap<u8, Pieces>) -> Result<(Sharing, Share), Fault> {
+        let mut commitments = Vec::new();
+        for number in self.session.numbers() {
+            let at = (sharing, number);
+            let mut of = said
+                .iter()
+                .filter_map(|(holder, from)| Some((*holder, from.of.get(&at)?)));
+            let (first, commitment) = of.next().ok_or(SharingError::Pieces)?;
+            if let Some((other, _)) = of.find(|(_, other)| *other != commitment) {
+                return Err(Fault::Between(first, other));
+            }
+            commitments.push(*commitment);
+        }
+        let own = self.pieces.iter().filter(|((of, _), _)| *of == sharing);
+        let own = own.map(|((_, number), piece)| (*number, piece.clone()));
+        let share = Share::new(self.session.holders, self.me, own.collect())?;
+        share.verify(&self.session.name(sharing), &commitments)?;
+        let digest = sharing::digest(&commitments);
+        Ok((Sharing { commitments, digest }, share))
+    }
+}
+
+fn echo(committed: &BTreeMap<u8, Commitments>) -> [u8; 32] {
+    let mut hash = Sha256::new_with_prefix(b"conclave generation echo 1");
+    for (from, Commitments(of)) in committed {
+        for ((sharing, number), commitment) in of {
+            hash.update([*from, *sharing, *number]);
+            hash.update(commitment);
+        }
+    }
+    hash.finalize().into()
 }
 
 fn add(sum: &mut [u8; 32], by: &[u8; 32]) {
@@ -273,64 +315,60 @@ mod tests {
         }
     }
 
-    /// Runs it all; `spoil` changes what travels, each kind of message by who sends it.
+    type Born = Vec<Result<Vec<(Sharing, Share)>, Fault>>;
+
+    /// Runs it all; the closures change what holder `to` gets of each round.
     fn run(
         holders: u8,
-        spoil: impl Fn(
-            &mut BTreeMap<u8, Commitments>,
-            &mut BTreeMap<(u8, u8), Opening>,
-            &mut BTreeMap<u8, Pieces>,
-        ),
-    ) -> Vec<Result<Vec<(Sharing, Share)>, Fault>> {
+        first: impl Fn(u8, &mut BTreeMap<u8, Commitments>),
+        second: impl Fn(u8, &mut BTreeMap<u8, Opening>),
+        third: impl Fn(u8, &mut BTreeMap<u8, Pieces>),
+    ) -> Born {
         let mut rng = ChaCha20Rng::from_seed([holders; 32]);
-        let (mut all, mut committed) = (Vec::new(), BTreeMap::new());
-        for me in 1..=holders {
-            let (participant, commitments) = Participant::begin(session(holders), me, &mut rng).unwrap();
-            all.push(participant);
-            committed.insert(me, commitments);
-        }
-        let (mut openings, mut said) = (BTreeMap::new(), BTreeMap::new());
-        spoil(&mut committed, &mut openings, &mut said);
-        let mut faults = BTreeMap::new();
-        for participant in &mut all {
-            match participant.open(committed.clone()) {
-                Ok(opened) => {
-                    let from = participant.me;
-                    openings.extend(opened.into_iter().map(|(to, opening)| ((from, to), opening)));
+        let begun: Vec<_> = (1..=holders)
+            .map(|me| Committed::begin(session(holders), me, &mut rng).unwrap())
+            .collect();
+        let sent: BTreeMap<u8, Commitments> = (1..).zip(begun.iter().map(|(_, sent)| sent.clone())).collect();
+        let mut openings: BTreeMap<u8, BTreeMap<u8, Opening>> = BTreeMap::new();
+        let opened: Vec<_> = (1..)
+            .zip(begun)
+            .map(|(me, (participant, _))| {
+                let mut got = sent.clone();
+                first(me, &mut got);
+                let (participant, out) = participant.open(got)?;
+                for (to, opening) in out {
+                    openings.entry(to).or_default().insert(me, opening);
                 }
-                Err(fault) => {
-                    faults.insert(participant.me, fault);
-                }
-            }
-        }
-        spoil(&mut committed, &mut openings, &mut said);
-        for participant in &mut all {
-            let me = participant.me;
-            let to_me = openings.extract_if(.., |(_, to), _| *to == me);
-            match participant.combine(to_me.map(|((from, _), opening)| (from, opening)).collect()) {
-                Ok(pieces) => {
-                    said.insert(me, pieces);
-                }
-                Err(fault) => {
-                    faults.entry(me).or_insert(fault);
-                }
-            }
-        }
-        spoil(&mut committed, &mut openings, &mut said);
-        let end = |participant: Participant| match faults.get(&participant.me) {
-            Some(fault) => Err(*fault),
-            None => participant.agree(&said),
-        };
-        all.into_iter().map(end).collect()
+                Ok(participant)
+            })
+            .collect();
+        let combined: Vec<_> = (1..)
+            .zip(opened)
+            .map(|(me, participant)| {
+                let mut got = openings.remove(&me).unwrap_or_default();
+                second(me, &mut got);
+                participant.and_then(|participant| participant.combine(&got))
+            })
+            .collect();
+        let said = (1..)
+            .zip(&combined)
+            .filter_map(|(me, of)| Some((me, of.as_ref().ok()?.1.clone())));
+        let said: BTreeMap<u8, Pieces> = said.collect();
+        (1..)
+            .zip(combined)
+            .map(|(me, participant)| {
+                let mut got = said.clone();
+                third(me, &mut got);
+                participant.and_then(|(participant, _)| participant.agree(&got))
+            })
+            .collect()
     }
 
     #[test]
     fn all_agree_on_sharings_whose_every_trio_has_the_same_key() {
         for holders in HOLDERS {
-            let born: Vec<_> = run(holders, |_, _, _| ())
-                .into_iter()
-                .map(Result::unwrap)
-                .collect();
+            let born = run(holders, |_, _| (), |_, _| (), |_, _| ());
+            let born: Vec<_> = born.into_iter().map(Result::unwrap).collect();
             for sharing in 0..2 {
                 let agreed = &born[0][sharing].0;
                 assert!(born.iter().all(|of| of[sharing].0 == *agreed));
@@ -351,53 +389,84 @@ mod tests {
         }
     }
 
-    fn faults(born: Vec<Result<Vec<(Sharing, Share)>, Fault>>) -> Vec<Option<Fault>> {
+    fn faults(born: Born) -> Vec<Option<Fault>> {
         born.into_iter().map(Result::err).collect()
     }
 
     #[test]
     fn whoever_opens_what_it_did_not_commit_to_is_named() {
-        let born = run(3, |_, openings, _| {
-            if let Some(Opening(opened)) = openings.get_mut(&(2, 1)) {
-                opened.first_entry().unwrap().get_mut().0[0] ^= 1;
+        let spoil = |to: u8, openings: &mut BTreeMap<u8, Opening>| {
+            if to == 1 {
+                let Opening(opened) = openings.get_mut(&2).unwrap();
+                opened.first_entry().unwrap().get_mut().value[0] ^= 1;
             }
-        });
-        assert_eq!(faults(born)[0], Some(Fault::Holder(2)));
+        };
+        assert_eq!(
+            faults(run(3, |_, _| (), spoil, |_, _| ()))[0],
+            Some(Fault::Holder(2))
+        );
     }
 
     #[test]
     fn whoever_lacks_a_message_or_a_part_of_one_is_named() {
-        let born = run(3, |committed, _, _| {
-            committed.entry(3).and_modify(|of| {
-                of.0.pop_last();
-            });
-        });
-        assert!(faults(born).iter().all(|fault| *fault == Some(Fault::Holder(3))));
-        let born = run(4, |_, openings, _| {
-            openings.remove(&(4, 2));
-        });
-        assert_eq!(faults(born)[1], Some(Fault::Holder(4)));
+        let cut = |to: u8, committed: &mut BTreeMap<u8, Commitments>| {
+            if to != 3 {
+                committed.get_mut(&3).unwrap().0.pop_last();
+            }
+        };
+        let born = faults(run(3, cut, |_, _| (), |_, _| ()));
+        assert_eq!(born[..2], [Some(Fault::Holder(3)); 2]);
+        let lost = |to: u8, openings: &mut BTreeMap<u8, Opening>| {
+            if to == 2 {
+                openings.remove(&4);
+            }
+        };
+        assert_eq!(
+            faults(run(4, |_, _| (), lost, |_, _| ()))[1],
+            Some(Fault::Holder(4))
+        );
+        let changed = |to: u8, committed: &mut BTreeMap<u8, Commitments>| {
+            if to == 2 {
+                let other = committed[&1].clone();
+                committed.insert(2, other);
+            }
+        };
+        assert_eq!(
+            faults(run(3, changed, |_, _| (), |_, _| ()))[1],
+            Some(Fault::Holder(2))
+        );
+    }
+
+    /// A holder, or the messenger, that says two things in the first round: nobody honest is named for it.
+    #[test]
+    fn two_first_messages_of_one_holder_split_them() {
+        let twice = |to: u8, committed: &mut BTreeMap<u8, Commitments>| {
+            if to == 1 {
+                // Of a piece that only holders 2 and 4 open to each other beside it.
+                committed.get_mut(&4).unwrap().0.insert((0, 1), [9; 32]);
+            }
+        };
+        let born = faults(run(4, twice, |_, _| (), |_, _| ()));
+        assert!(born.iter().all(|fault| *fault == Some(Fault::Split)), "{born:?}");
     }
 
     #[test]
     fn two_that_do_not_agree_about_a_piece_are_named() {
-        let born = run(3, |_, _, said| {
-            if let Some(Pieces(of)) = said.get_mut(&3) {
-                of.insert((0, 1), [9; 32]);
+        let other = |to: u8, said: &mut BTreeMap<u8, Pieces>| {
+            if to != 3 {
+                said.get_mut(&3).unwrap().of.insert((0, 1), [9; 32]);
             }
-        });
-        assert!(
-            faults(born)
-                .iter()
-                .all(|fault| *fault == Some(Fault::Between(2, 3)))
-        );
+        };
+        let born = faults(run(3, |_, _| (), |_, _| (), other));
+        assert_eq!(born[..2], [Some(Fault::Between(2, 3)); 2]);
+        assert_eq!(born[2], None);
     }
 
     #[test]
     fn a_session_that_cannot_be_does_not_begin() {
         let mut rng = ChaCha20Rng::from_seed([0; 32]);
         for (holders, me) in [(2, 1), (5, 1), (3, 4), (3, 0)] {
-            let begun = Participant::begin(session(holders), me, &mut rng);
+            let begun = Committed::begin(session(holders), me, &mut rng);
             assert!(matches!(begun, Err(Fault::Session(SharingError::Holders))));
         }
     }

@@ -127,11 +127,9 @@ impl Hash {
     }
 }
 
-/// Bits of bytes, the lowest bit of each first.
-pub fn bits(bytes: &[u8]) -> impl Iterator<Item = bool> {
-    bytes
-        .iter()
-        .flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1))
+/// Bits of bytes, the lowest bit of each first; how many is known from the start, so that collecting them moves nothing.
+pub fn bits(bytes: &[u8]) -> impl ExactSizeIterator<Item = bool> {
+    (0..8 * bytes.len()).map(move |at| bytes[at / 8] >> (at % 8) & 1 == 1)
 }
 
 /// The other way; a last byte that is not full is filled up with zeros.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use rand::{CryptoRng, RngCore};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
@@ -15,7 +16,7 @@ pub const BYTES: usize = 32;
 pub const HOLDERS: std::ops::RangeInclusive<u8> = 3..=4;
 
 /// A piece with the salt of its commitment.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 pub struct Piece {
     /// What the secret is the XOR of.
     pub value: [u8; BYTES],
@@ -32,6 +33,8 @@ pub struct Name<'a> {
     pub key: &'a [u8],
     /// Its epoch.
     pub epoch: u64,
+    /// Which of the sharings that the key has.
+    pub sharing: u8,
 }
 
 impl Piece {
@@ -46,7 +49,7 @@ impl Piece {
         piece
     }
 
-    /// SHA-256("piece", cluster, key, epoch, number, salt, value), each with its length where it can vary.
+    /// SHA-256("piece", cluster, key, epoch, sharing, number, salt, value), each with its length where it can vary.
     pub fn commitment(&self, name: &Name<'_>, number: u8) -> [u8; 32] {
         Sha256::new()
             .chain_update(b"conclave piece 1")
@@ -54,7 +57,7 @@ impl Piece {
             .chain_update((name.key.len() as u64).to_be_bytes())
             .chain_update(name.key)
             .chain_update(name.epoch.to_be_bytes())
-            .chain_update([number])
+            .chain_update([name.sharing, number])
             .chain_update(self.salt)
             .chain_update(self.value)
             .finalize()
@@ -304,6 +307,7 @@ mod tests {
             cluster: &cluster,
             key: b"key",
             epoch: 1,
+            sharing: 0,
         };
         let commitments: Vec<[u8; 32]> = (1..)
             .zip(&pieces)

@@ -8,8 +8,10 @@ use hkdf::Hkdf;
 use polyval::Polyval;
 use polyval::universal_hash::UniversalHash;
 use sha2::{Digest, Sha256};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
+use super::Misuse;
+use crate::burned::Ticket;
 use crate::garble::Garbler;
 use crate::hash::{Batch, LabelHash, WIDTH};
 use crate::label::{BYTES, Delta, Label, Labels};
@@ -31,6 +33,8 @@ pub struct Context {
     pub absent: Vec<u64>,
     /// The evaluator's boot nonce, as the garbler's own session with it has it.
     pub boot: [u8; 16],
+    /// The evaluator's number of this garbling, which both garblers burn.
+    pub number: u64,
     /// The operation.
     pub operation: [u8; 24],
     /// Its attempt.
@@ -53,24 +57,37 @@ pub struct Task {
     /// [`Program::id`] of it.
     pub id: [u8; 32],
     /// Its public inputs.
-    pub public: Vec<u8>,
+    pub public: Zeroizing<Vec<u8>>,
     /// Bits of output that the evaluator decodes, from the first on; the rest is for the garblers alone.
     pub opened: usize,
 }
 
 impl Task {
     /// A program on public inputs; the last `kept` bits of output are for the garblers.
+    ///
+    /// An output that the evaluator decodes is its word and nobody else's: what the garblers are to rely on (a check value,
+    /// the state of an HMAC key at its birth) must be among those that they decode themselves.
     pub fn new(program: Arc<Program>, id: [u8; 32], public: Vec<u8>, kept: usize) -> Self {
         Self {
             opened: program.outputs.len().saturating_sub(kept),
             program,
             id,
-            public,
+            public: Zeroizing::new(public),
         }
     }
 }
 
 impl Context {
+    /// Whether what was burned is this garbling, and the inputs are as long as the program's.
+    pub(super) fn check(&self, task: &Task, ticket: &Ticket, parts: &GarblerParts) -> Result<(), Misuse> {
+        let program = &task.program;
+        let burned =
+            (ticket.evaluator, ticket.boot, ticket.number) == (self.roles[2], self.boot, self.number);
+        let secret = [&parts.common, &parts.own].map(|part| 8 * part.len()) == [program.secret; 2];
+        let public = 8 * task.public.len() == program.public;
+        (burned && secret && public).then_some(()).ok_or(Misuse)
+    }
+
     /// A hash of all of it and of the task, each part with its length.
     fn digest(&self, task: &Task) -> [u8; 32] {
         let mut hash = Sha256::new();
@@ -89,6 +106,7 @@ impl Context {
             );
         }
         part(&self.boot);
+        part(&self.number.to_be_bytes());
         part(&self.operation);
         part(&[self.attempt, self.key_type]);
         part(&self.key);
@@ -102,26 +120,25 @@ impl Context {
 
     /// The secrets that the owners of `secret` share about this operation.
     pub(super) fn derive(&self, task: &Task, secret: &PairSecret) -> Derived {
-        Derived {
-            secret: Hkdf::new(None, &secret[..]),
-            context: self.digest(task),
-        }
+        let mut key = Zeroizing::new([0; 32]);
+        expand(&Hkdf::new(None, &secret[..]), &self.digest(task), &mut key[..]);
+        Derived(key)
     }
 }
 
-/// Keys of one pair of nodes for one operation.
-pub(super) struct Derived {
-    secret: Hkdf<Sha256>,
-    context: [u8; 32],
+/// Keys of one pair of nodes for one operation: nothing is kept from which another operation's could be made.
+pub(super) struct Derived(Zeroizing<[u8; 32]>);
+
+fn expand(from: &Hkdf<Sha256>, info: &[u8], to: &mut [u8]) {
+    from.expand(info, to)
+        .expect("no more than 255 blocks are asked for");
 }
 
 impl Derived {
     fn key<const N: usize>(&self, purpose: &[u8]) -> Zeroizing<[u8; N]> {
         let mut key = Zeroizing::new([0; N]);
-        // At most 32 bytes are asked for, so this cannot fail; a key of zeros would be caught by the MAC.
-        let _ = self
-            .secret
-            .expand_multi_info(&[&self.context, purpose], &mut key[..]);
+        let from = Hkdf::from_prk(&self.0[..]).expect("as long as a hash");
+        expand(&from, purpose, &mut key[..]);
         key
     }
 
@@ -177,7 +194,7 @@ impl Random {
             .iter()
             .map(|block| Label::from_le_bytes((*block).into()))
             .collect();
-        blocks.iter_mut().for_each(|block| block.fill(0));
+        blocks.iter_mut().for_each(|block| block.as_mut_slice().zeroize());
         Zeroizing::new(labels)
     }
 }

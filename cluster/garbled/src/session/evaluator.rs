@@ -28,6 +28,8 @@ pub struct Evaluation {
     expected: usize,
     decode: Option<Vec<u8>>,
     vouched: Option<Label>,
+    /// Something did not fit: nothing comes of it any more, whatever the caller does.
+    failed: bool,
 }
 
 /// What comes out.
@@ -58,6 +60,7 @@ impl Evaluation {
             expected: task.program.ands() * TABLE,
             decode: None,
             vouched: None,
+            failed: false,
             task,
             parts,
         }
@@ -68,6 +71,19 @@ impl Evaluation {
     /// # Errors
     /// [`Abort`], as everywhere here: of another size, or twice.
     pub fn head(&mut self, head: &Head) -> Result<(), Abort> {
+        self.step(|this| this.take_head(head))
+    }
+
+    fn step(&mut self, step: impl FnOnce(&mut Self) -> Result<(), Abort>) -> Result<(), Abort> {
+        if self.failed {
+            return Err(Abort);
+        }
+        let taken = step(self);
+        self.failed = taken.is_err();
+        taken
+    }
+
+    fn take_head(&mut self, head: &Head) -> Result<(), Abort> {
         let inputs = self.task.program.secret;
         if !self.commitments.is_empty() {
             return Err(Abort);
@@ -84,15 +100,16 @@ impl Evaluation {
     /// # Errors
     /// [`Abort`].
     pub fn openings(&mut self, openings: &[u8]) -> Result<(), Abort> {
-        self.open(1, openings)
+        self.step(|this| this.open(1, openings))
     }
 
     fn open(&mut self, garbler: usize, openings: &[u8]) -> Result<(), Abort> {
         let mut labels = label::read(openings, self.task.program.secret).ok_or(Abort)?;
-        self.with[garbler].cover(&mut labels);
-        if self.openings[garbler].replace(labels).is_some() {
+        if self.openings[garbler].is_some() {
             return Err(Abort);
         }
+        self.with[garbler].cover(&mut labels);
+        self.openings[garbler] = Some(labels);
         if let [Some(first), Some(second)] = &self.openings {
             let active: Labels =
                 Zeroizing::new(first.iter().zip(second.iter()).map(|(a, b)| a ^ b).collect());
@@ -109,6 +126,10 @@ impl Evaluation {
     /// # Errors
     /// [`Abort`]: more than the program has, or before the head.
     pub fn tables(&mut self, tables: &[u8]) -> Result<(), Abort> {
+        self.step(|this| this.take_tables(tables))
+    }
+
+    fn take_tables(&mut self, tables: &[u8]) -> Result<(), Abort> {
         if self.commitments.is_empty() || tables.len() > self.expected {
             return Err(Abort);
         }
@@ -139,6 +160,10 @@ impl Evaluation {
     /// # Errors
     /// [`Abort`].
     pub fn tail(&mut self, tail: &Tail) -> Result<(), Abort> {
+        self.step(|this| this.take_tail(tail))
+    }
+
+    fn take_tail(&mut self, tail: &Tail) -> Result<(), Abort> {
         let fits = tail.decode.len() == self.task.opened.div_ceil(8) && self.expected == 0;
         if !fits || self.decode.replace(tail.decode.clone()).is_some() {
             return Err(Abort);
@@ -152,10 +177,10 @@ impl Evaluation {
     /// # Errors
     /// [`Abort`].
     pub fn vouch(&mut self, mac: [u8; 16]) -> Result<(), Abort> {
-        match self.vouched.replace(Label::from_le_bytes(mac)) {
+        self.step(|this| match this.vouched.replace(Label::from_le_bytes(mac)) {
             None => Ok(()),
             Some(_) => Err(Abort),
-        }
+        })
     }
 
     /// Whether everything has come.
@@ -175,7 +200,9 @@ impl Evaluation {
             return Err(Abort);
         };
         let inputs = self.task.program.secret;
-        let mut sound = Choice::from(u8::from(evaluator.is_through() && self.waiting.is_empty()));
+        let mut sound = Choice::from(u8::from(
+            evaluator.is_through() && self.waiting.is_empty() && !self.failed,
+        ));
         sound &= self.mac.finish().ct_eq(&vouched);
         let known = [(first, &self.parts.first), (second, &self.parts.second)];
         for (half, (opened, value)) in known.into_iter().enumerate() {

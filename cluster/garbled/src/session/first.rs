@@ -1,8 +1,10 @@
 //! The garbler that sends the tables.
 
+use super::Misuse;
 use super::context::{Context, PairSecret, Task};
 use super::kept::Kept;
 use super::message::{Head, Tail};
+use crate::burned::Ticket;
 use crate::garble::Garbler;
 use crate::label;
 use crate::sharing::GarblerParts;
@@ -15,14 +17,19 @@ pub struct FirstGarbler {
 }
 
 impl FirstGarbler {
-    /// Begins; the caller has verified the request and burned the operation. The secrets are those shared with the second
+    /// Begins; the caller has verified the request. The secrets are those shared with the second
     /// garbler and with the evaluator.
+    ///
+    /// # Errors
+    /// [`Misuse`].
     pub fn begin(
+        ticket: Ticket,
         context: &Context,
         task: &Task,
         (with_second, with_evaluator): (&PairSecret, &PairSecret),
         parts: &GarblerParts,
-    ) -> (Self, Head) {
+    ) -> Result<(Self, Head), Misuse> {
+        context.check(task, &ticket, parts)?;
         let garbling = context.derive(task, with_second).garbling(task.program.secret);
         let mut openings = garbling.open(&garbling.first, &parts.own);
         context.derive(task, with_evaluator).cover(&mut openings);
@@ -35,7 +42,7 @@ impl FirstGarbler {
             garbler: garbling.garbler(task, parts),
             opened: task.opened,
         };
-        (this, head)
+        Ok((this, head))
     }
 
     /// The next tables: whole layers, `enough` bytes or a little more; nothing at the end.

@@ -27,3 +27,8 @@ pub use second::SecondGarbler;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the computation was aborted: what another holder sent does not fit")]
 pub struct Abort;
+
+/// What a garbler is to do does not fit together: a fault of the caller's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the task, the parts of its secret inputs and what was burned do not fit each other")]
+pub struct Misuse;

@@ -1,7 +1,9 @@
 //! The garbler that sends no tables, and vouches for those of the first.
 
+use super::Misuse;
 use super::context::{Context, Mac, PairSecret, Task};
 use super::kept::{Kept, decode_bits};
+use crate::burned::Ticket;
 use crate::garble::Garbler;
 use crate::label;
 use crate::sharing::GarblerParts;
@@ -15,14 +17,19 @@ pub struct SecondGarbler {
 }
 
 impl SecondGarbler {
-    /// Begins; the caller has verified the request and burned the operation. The secrets are those shared with the first
+    /// Begins; the caller has verified the request. The secrets are those shared with the first
     /// garbler and with the evaluator. Gives its openings, covered.
+    ///
+    /// # Errors
+    /// [`Misuse`].
     pub fn begin(
+        ticket: Ticket,
         context: &Context,
         task: &Task,
         (with_first, with_evaluator): (&PairSecret, &PairSecret),
         parts: &GarblerParts,
-    ) -> (Self, Vec<u8>) {
+    ) -> Result<(Self, Vec<u8>), Misuse> {
+        context.check(task, &ticket, parts)?;
         let garbling = context.derive(task, with_first).garbling(task.program.secret);
         let mut openings = garbling.open(&garbling.second, &parts.own);
         let with_evaluator = context.derive(task, with_evaluator);
@@ -36,7 +43,7 @@ impl SecondGarbler {
             opened: task.opened,
             tables: Vec::new(),
         };
-        (this, label::bytes_of(&openings))
+        Ok((this, label::bytes_of(&openings)))
     }
 
     /// Garbles on, by `enough` bytes of tables or a little more; `false` at the end.

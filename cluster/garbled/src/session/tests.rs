@@ -5,6 +5,7 @@ use rand_chacha::ChaCha20Rng;
 use zeroize::Zeroizing;
 
 use super::*;
+use crate::burned::{Burned, Ticket};
 use crate::circuits;
 use crate::program::Program;
 use crate::sharing::{Share, deal, share_of};
@@ -34,6 +35,7 @@ pub(super) fn context(trio: [u8; 3]) -> Context {
         roles: trio.map(u64::from),
         absent: vec![],
         boot: [2; 16],
+        number: 1,
         operation: [3; 24],
         attempt: 1,
         key: b"key".to_vec(),
@@ -71,14 +73,34 @@ impl Setting {
         &self.shares[usize::from(self.trio[role]) - 1]
     }
 
+    /// As a garbler that has burned it. The tests garble twice what no node would.
+    fn ticket(&self) -> Ticket {
+        let (evaluator, boot) = (self.context.roles[2], self.context.boot);
+        let mut burned = Burned::default();
+        burned.open(evaluator, boot).unwrap();
+        burned.burn(evaluator, boot, self.context.number).unwrap()
+    }
+
     /// What honest garblers send, and what they keep.
     pub(super) fn garbled(&self) -> (Transcript, [Kept; 2]) {
         let [between, with_first, with_second] = &self.secrets;
         let parts = |role: usize| self.share(role).as_garbler(self.trio).unwrap();
-        let (mut first, head) =
-            FirstGarbler::begin(&self.context, &self.task, (between, with_first), &parts(0));
-        let (mut second, openings) =
-            SecondGarbler::begin(&self.context, &self.task, (between, with_second), &parts(1));
+        let (mut first, head) = FirstGarbler::begin(
+            self.ticket(),
+            &self.context,
+            &self.task,
+            (between, with_first),
+            &parts(0),
+        )
+        .unwrap();
+        let (mut second, openings) = SecondGarbler::begin(
+            self.ticket(),
+            &self.context,
+            &self.task,
+            (between, with_second),
+            &parts(1),
+        )
+        .unwrap();
         let mut tables = Vec::new();
         loop {
             let segment = first.tables(100_000);
@@ -189,7 +211,7 @@ fn messages_may_come_in_any_order_of_two_links() {
     assert_eq!(*late.finish().unwrap().opened, *expected.opened);
 }
 
-/// Every message of both garblers, every field of it, altered, cut and doubled: one error, and before it nothing.
+/// Every message of both garblers, every field of it, altered or cut: one error, and before it nothing.
 #[test]
 fn whatever_a_garbler_alters_is_an_abort() {
     let mut rng = ChaCha20Rng::from_seed([3; 32]);
@@ -243,6 +265,53 @@ fn whatever_a_garbler_alters_is_an_abort() {
     }
 }
 
+/// A second message of a kind is an abort for good, even if the caller goes on: or the labels that are checked would not
+/// be those that were evaluated.
+#[test]
+fn a_message_that_comes_twice_ends_it() {
+    let mut rng = ChaCha20Rng::from_seed([7; 32]);
+    let secret = random(&mut rng);
+    let setting = Setting::new(task(small(), vec![7; 32], 0), &secret, 3, [1, 2, 3], &mut rng);
+    let (sent, _) = setting.garbled();
+    for twice in 0..4 {
+        let mut evaluation = setting.evaluation();
+        evaluation.openings(&sent.openings).unwrap();
+        evaluation.head(&sent.head).unwrap();
+        for segment in &sent.tables {
+            evaluation.tables(segment).unwrap();
+        }
+        evaluation.tail(&sent.tail).unwrap();
+        evaluation.vouch(sent.mac).unwrap();
+        let again = match twice {
+            0 => evaluation.openings(&sent.openings),
+            1 => evaluation.head(&sent.head),
+            2 => evaluation.tail(&sent.tail),
+            _ => evaluation.vouch(sent.mac),
+        };
+        assert_eq!(again, Err(Abort));
+        assert_eq!(evaluation.finish().err(), Some(Abort));
+    }
+}
+
+#[test]
+fn what_was_not_burned_is_not_garbled() {
+    let mut rng = ChaCha20Rng::from_seed([8; 32]);
+    let secret = random(&mut rng);
+    let mut setting = Setting::new(task(small(), vec![7; 32], 0), &secret, 3, [1, 2, 3], &mut rng);
+    let parts = setting.share(0).as_garbler(setting.trio).unwrap();
+    let ticket = setting.ticket();
+    setting.context.number += 1;
+    let [between, with_first, _] = &setting.secrets;
+    let begun = FirstGarbler::begin(
+        ticket,
+        &setting.context,
+        &setting.task,
+        (between, with_first),
+        &parts,
+    );
+    assert_eq!(begun.err(), Some(Misuse));
+}
+
 /// A corrupt first garbler that opens its half at the other value must not learn by the abort what the bit is: the
 /// abort comes for each bit and each key alike.
 #[test]
@@ -254,7 +323,7 @@ fn no_abort_depends_on_the_key() {
         let (sent, _) = setting.garbled();
         for place in [0, 1, 100, 255] {
             // Only a garbler can do this: it knows Delta.
-            let mut labels = setting
+            let labels = setting
                 .context
                 .derive(&setting.task, &setting.secrets[0])
                 .garbling(256);
@@ -271,7 +340,6 @@ fn no_abort_depends_on_the_key() {
                 }
                 assert_eq!(setting.evaluate(&spoiled).err(), Some(Abort));
             }
-            labels.hash = 0;
         }
     }
 }
@@ -309,12 +377,13 @@ fn every_field_of_the_context_is_in_the_seed() {
     let (base, _) = setting.garbled();
     let honest = setting.context.clone();
     type Edit = (&'static str, fn(&mut Context));
-    let edits: [Edit; 11] = [
+    let edits: [Edit; 12] = [
         ("cluster", |context| context.cluster[0] ^= 1),
         ("roles exchanged", |context| context.roles.swap(0, 1)),
         ("another evaluator", |context| context.roles[2] += 1),
         ("absent members", |context| context.absent.push(4)),
         ("the evaluator's boot", |context| context.boot[15] ^= 1),
+        ("number", |context| context.number += 1),
         ("operation", |context| context.operation[23] ^= 1),
         ("attempt", |context| context.attempt += 1),
         ("key", |context| context.key.push(0)),
