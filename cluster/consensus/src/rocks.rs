@@ -31,7 +31,8 @@ impl RocksStore {
         options.set_track_and_verify_wals_in_manifest(true);
         options.set_compression_type(DBCompressionType::Lz4);
         options.set_max_total_wal_size(256 * 1024 * 1024);
-        options.set_write_buffer_size(64 * 1024 * 1024);
+        // Small enough that memory stays flat while it fills and a restart replays little of the log.
+        options.set_write_buffer_size(16 * 1024 * 1024);
         options.set_max_background_jobs(2);
         options.set_max_open_files(512);
         options.set_keep_log_file_num(4);
