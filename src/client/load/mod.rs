@@ -220,10 +220,13 @@ impl Sender {
         let mut tally = Tally::default();
         let mut answers = Vec::new();
         let mut judging = Vec::new();
-        while Instant::now() < end {
+        loop {
             self.pace.turn().await;
-            let in_time = Instant::now() < end;
-            let Some(prepared) = self.queue.take().await.filter(|_| in_time) else {
+            // A turn may come after the end.
+            if Instant::now() >= end {
+                break;
+            }
+            let Some(prepared) = self.queue.take().await else {
                 break;
             };
             let sent = Instant::now();
