@@ -37,6 +37,18 @@ pub(super) async fn handle(request: HttpRequest, payload: Payload, api: Data<Api
     match served.await {
         Ok(Ok(Some(reply))) => asker.reply(reply),
         Ok(Ok(None)) => asker.no_route(),
+        Ok(Err(problem)) if problem.status >= 500 => {
+            // Not the client's fault, so an operator will ask why.
+            tracing::warn!(
+                request = asker.id,
+                method = asker.method,
+                target = asker.target,
+                status = problem.status,
+                reason = problem.message,
+                "not served"
+            );
+            asker.problem(&problem)
+        }
         Ok(Err(problem)) => {
             tracing::debug!(
                 request = asker.id,

@@ -8,7 +8,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use serde_json::json;
 
-use super::{Work, busy, propose_problem};
+use super::{Work, busy, confirm_group, propose_problem};
 use crate::actors::decide::Purpose;
 use crate::actors::holder::{sign_statement, statement_of};
 use crate::actors::parts::Parts;
@@ -20,12 +20,32 @@ use crate::operation::judge::sequence_mismatch;
 use crate::problem::Problem;
 use crate::reply::Reply;
 
-/// Times that endorsements are gathered anew when they went stale.
-const ROUNDS: u8 = 3;
+/// Times that endorsements are gathered for one change. Each time but the last, another change of the same keystore was
+/// made meanwhile.
+const ROUNDS: u8 = 5;
 /// How long an acknowledged denial waits for members with a live link.
 const DENIAL_WAIT: Duration = Duration::from_secs(1);
 /// Longest wait for one member's endorsement.
 const ENDORSEMENT: Duration = Duration::from_secs(3);
+
+/// What one round of a change came to.
+enum Committed {
+    /// This node applied it, with the endorsements of these nodes.
+    Here(Outcome, Vec<u64>),
+    /// Too few agree, since some have judged on another version of the keystore than this node: it changed meanwhile.
+    Overtaken,
+}
+
+/// What a member made of a change.
+enum Endorsed {
+    Here(Endorsement),
+    /// It does not allow it.
+    Refused(Box<Problem>),
+    /// It signed something else: most likely the same change of another version of the keystore.
+    Otherwise,
+    /// It gave nothing.
+    Nothing,
+}
 
 /// Creates or updates a meter or a keystore, or revokes.
 pub(super) async fn apply(work: &Work) -> Result<Reply, Problem> {
@@ -38,7 +58,12 @@ pub(super) async fn apply(work: &Work) -> Result<Reply, Problem> {
         let own = sign_statement(&work.parts, &work.request, &decided, &statement);
         let call = Call::Endorse(work.forwarded(round, group, Vec::new()));
         let entry_request = work.request.encoded.clone();
-        let (outcome, endorsers) = commit(work, group, statement.clone(), own, call, entry_request).await?;
+        let committed = commit(work, group, statement.clone(), own, call, entry_request).await?;
+        let Committed::Here(outcome, endorsers) = committed else {
+            // Whatever was acknowledged before now is applied here before this node judges again.
+            confirm_group(&work.parts, group).await?;
+            continue;
+        };
         let answer = match outcome {
             Outcome::Refused(rejection) if rejection.is_stale() && round < ROUNDS => continue,
             Outcome::Refused(rejection) => Err(rejected(work, &statement, &rejection)),
@@ -47,11 +72,12 @@ pub(super) async fn apply(work: &Work) -> Result<Reply, Problem> {
         decided.conclude(round, endorsers, &answer);
         return answer;
     }
-    Err(busy())
+    Err(Problem::unavailable(
+        "The keystore is being changed by others all the time; try again in a moment.",
+    ))
 }
 
-/// Gathers endorsements of `statement` beside our own, proposes, and answers the outcome that this node applied, with
-/// the nodes whose endorsements it has.
+/// Gathers endorsements of `statement` beside our own, proposes, and answers the outcome that this node applied.
 async fn commit(
     work: &Work,
     group: GroupId,
@@ -59,30 +85,35 @@ async fn commit(
     own: Endorsement,
     call: Call,
     request: Vec<u8>,
-) -> Result<(Outcome, Vec<u64>), Problem> {
+) -> Result<Committed, Problem> {
     let parts = &work.parts;
     let quorum = parts.membership.quorum();
+    let tolerated = parts.membership.members.len() - quorum;
     let statement = Arc::new(statement);
     let mut asked: FuturesUnordered<_> = others(parts)
         .map(|node| {
             let (parts, call, statement) = (parts.clone(), call.clone(), statement.clone());
-            tokio::spawn(async move { (node, endorse(&parts, node, &call, &statement).await) })
+            tokio::spawn(async move { endorse(&parts, node, &call, &statement).await })
         })
         .collect();
-    let (mut endorsements, mut refusals) = (vec![own], Vec::new());
+    let (mut endorsements, mut refusals, mut overtaken) = (vec![own], Vec::new(), false);
     while endorsements.len() < quorum {
         match asked.next().await {
-            Some(Ok((_, Ok(endorsement)))) => endorsements.push(endorsement),
-            Some(Ok((_, Err(Some(problem))))) => refusals.push(problem),
+            Some(Ok(Endorsed::Here(endorsement))) => endorsements.push(endorsement),
+            Some(Ok(Endorsed::Refused(problem))) => refusals.push(problem),
+            Some(Ok(Endorsed::Otherwise)) => overtaken = true,
             Some(_) => {}
             None => break,
         }
         // Quorums meet: one member's word stops nothing, more than n - k of them do.
-        if refusals.len() > parts.membership.members.len() - quorum {
+        if refusals.len() > tolerated {
             break;
         }
     }
     if endorsements.len() < quorum {
+        if overtaken && refusals.len() <= tolerated {
+            return Ok(Committed::Overtaken);
+        }
         let problem = refusals.pop().map(|problem| *problem);
         return Err(problem.unwrap_or_else(|| no_quorum("endorse this change")));
     }
@@ -103,33 +134,33 @@ async fn commit(
     }
     let applied = proposed.map_err(propose_problem)?;
     let outcome = postcard::from_bytes(&applied.result).map_err(|_| busy())?;
-    Ok((outcome, endorsers))
+    Ok(Committed::Here(outcome, endorsers))
 }
 
-async fn endorse(
-    parts: &Arc<Parts>,
-    node: u64,
-    call: &Call,
-    statement: &Statement,
-) -> Result<Endorsement, Option<Box<Problem>>> {
+async fn endorse(parts: &Arc<Parts>, node: u64, call: &Call, statement: &Statement) -> Endorsed {
     for wait in [0, 50, 200] {
         if wait > 0 {
             tokio::time::sleep(Duration::from_millis(wait)).await;
         }
         match parts.ask(node, call, ENDORSEMENT).await {
             Ok(Answer::Endorsed(endorsement)) => {
-                let member = parts.membership.member(node).ok_or(None)?;
-                let valid =
-                    endorsement.node == node && statement.is_endorsed(&endorsement, &member.verifying_key);
-                return if valid { Ok(endorsement) } else { Err(None) };
+                let member = parts.membership.member(node);
+                let valid = endorsement.node == node
+                    && member
+                        .is_some_and(|member| statement.is_endorsed(&endorsement, &member.verifying_key));
+                return if valid {
+                    Endorsed::Here(endorsement)
+                } else {
+                    Endorsed::Otherwise
+                };
             }
-            Ok(Answer::Refused(problem)) => return Err(Some(problem)),
+            Ok(Answer::Refused(problem)) => return Endorsed::Refused(problem),
             // It may have caught up in a moment.
             Ok(Answer::Abstained(Abstention::Behind | Abstention::Busy)) => continue,
-            _ => return Err(None),
+            _ => return Endorsed::Nothing,
         }
     }
-    Err(None)
+    Endorsed::Nothing
 }
 
 fn others(parts: &Parts) -> impl Iterator<Item = u64> {
@@ -219,7 +250,11 @@ pub(super) async fn pass_time(parts: &Arc<Parts>, group: GroupId) -> Result<(), 
     };
     let nodes: Vec<u64> = others(parts).collect();
     let answers = nodes.iter().map(|node| endorse(parts, *node, &call, &statement));
-    endorsements.extend(futures::future::join_all(answers).await.into_iter().flatten());
+    let answers = futures::future::join_all(answers).await;
+    endorsements.extend(answers.into_iter().filter_map(|answer| match answer {
+        Endorsed::Here(endorsement) => Some(endorsement),
+        _ => None,
+    }));
     if endorsements.len() < parts.membership.quorum() {
         return Err(no_quorum("endorse the time"));
     }

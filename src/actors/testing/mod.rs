@@ -15,6 +15,7 @@ mod frames;
 mod liars;
 mod malicious_coordinator;
 mod malicious_leader;
+mod races;
 mod record;
 mod replays;
 mod sabotage;
