@@ -67,7 +67,7 @@ fn request(depth: u8) -> RawRequest {
 }
 
 fn verify(request: &RawRequest, policy: &Policy, roots: &[ExpectedRoot], cache: &ChainCache) -> usize {
-    let authenticated = authenticate(request, policy, NOW * 1_000).expect("authentic");
+    let authenticated = authenticate(request, policy, cache, NOW * 1_000).expect("authentic");
     let expectation = Expectation {
         roots,
         target: &format!("https://kms.example{PATH}"),

@@ -55,7 +55,7 @@ fn every_signed_request_gets_its_verdict() {
             (_, true) => "generateKey",
             (_, false) => "sign",
         };
-        let verdict = authenticate(&request, &policy, now);
+        let verdict = authenticate(&request, &policy, &cache, now);
         if text(case, "expected") == "valid" {
             let authenticated = verdict.unwrap_or_else(|refusal| panic!("{name}: {}", refusal.detail()));
             assert_eq!(
@@ -77,7 +77,7 @@ fn every_signed_request_gets_its_verdict() {
             let part = request.signed_part().unwrap();
             assert!(part.headers.iter().all(|(name, _)| name != "accept"));
             assert_eq!(
-                authenticate(&part, &policy, now).unwrap().name,
+                authenticate(&part, &policy, &cache, now).unwrap().name,
                 authenticated.name,
                 "{name}"
             );
@@ -198,11 +198,11 @@ fn real_clients_are_answered_as_they_expect() {
             max_delegation_ttl: None,
             revoked: &revoked,
         };
-        let verdict = authenticate(&request, &policy, now)
+        let verdict = authenticate(&request, &policy, &cache, now)
             .and_then(|authenticated| authorize(&authenticated, &expectation, &policy, &cache, now));
         if request.method == "GET" && target.contains("/keys/") {
             // A public route: the client signs with whatever it has, and nobody judges it.
-            assert!(authenticate(&request, &policy, now).is_ok(), "{step}");
+            assert!(authenticate(&request, &policy, &cache, now).is_ok(), "{step}");
             continue;
         }
         let expected = match step.split('-').next().unwrap() {
@@ -252,6 +252,7 @@ fn real_clients_are_answered_as_they_expect() {
 /// A route that asks about another URL than the request's, on another authority or another path, gets no grant.
 #[test]
 fn the_route_and_the_request_must_be_the_same() {
+    let cache = ChainCache::new(0);
     let policy = Policy::new("kms.example");
     let cases = read("zcap/http-invocations.json");
     let case = &cases[0];
@@ -269,7 +270,7 @@ fn the_route_and_the_request_must_be_the_same() {
         body: text(sent, "body").into(),
     };
     let now = case["now"].as_u64().unwrap() * 1_000;
-    let authenticated = authenticate(&request, &policy, now).unwrap();
+    let authenticated = authenticate(&request, &policy, &cache, now).unwrap();
     let roots = [
         ExpectedRoot::new(keystore, vec![authenticated.signer.clone()]),
         ExpectedRoot::new("https://other.example/kms", vec![authenticated.signer.clone()]),
@@ -282,8 +283,7 @@ fn the_route_and_the_request_must_be_the_same() {
             max_delegation_ttl: None,
             revoked: &never,
         };
-        authorize(&authenticated, &expectation, &policy, &ChainCache::new(0), now)
-            .map(|authorized| authorized.root)
+        authorize(&authenticated, &expectation, &policy, &cache, now).map(|authorized| authorized.root)
     };
     assert_eq!(judge(&format!("{keystore}/keys")).unwrap(), roots[0].id());
     for target in [

@@ -7,7 +7,7 @@
 mod support;
 
 use conclave::authorization::issue::{Capability, Delegation, Invocation};
-use conclave::authorization::{RawRequest, Suite, authenticate, json, target};
+use conclave::authorization::{ChainCache, RawRequest, Suite, authenticate, json, target};
 use proptest::prelude::*;
 use serde_json::Value;
 use support::*;
@@ -161,10 +161,10 @@ proptest! {
         let _ = conclave::authorization::DidKey::from_method(&text);
         let _ = conclave::authorization::time::Timestamp::parse(&text);
         for value in [text.clone(), format!("Signature {text}"), format!("Signature keyId=\"{text}\",headers=\"host\"")] {
-            let _ = authenticate(&Forge::root().sent(&value), &World::new().policy, now() * 1_000);
+            let _ = authenticate(&Forge::root().sent(&value), &World::new().policy, &ChainCache::new(0), now() * 1_000);
         }
         for value in [text.clone(), format!("zcap {text}"), format!("zcap capability=\"{text}\",action=\"sign\"")] {
-            let _ = authenticate(&Forge::new(&value).signed(), &World::new().policy, now() * 1_000);
+            let _ = authenticate(&Forge::new(&value).signed(), &World::new().policy, &ChainCache::new(0), now() * 1_000);
         }
         let _ = World::new().judge(&invoke_text(&bytes, "carol"));
         let _ = World::new().judge(&invoke_packed(&text, "carol"));

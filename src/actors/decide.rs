@@ -386,7 +386,7 @@ pub async fn judge(
             case.judge()
         }
     };
-    let verdict = match request.is_delegated() || matches!(request.route, Route::Revoke(_)) {
+    let verdict = match request.is_dear(&parts.rules) {
         true => parts.pool.run(judge).await.map_err(|_| Abstention::Busy)?,
         false => judge(),
     };

@@ -56,7 +56,7 @@ impl Examined {
     fn examine(request: &RawRequest, encoded: Vec<u8>, rules: &Rules, now: u64) -> Result<Self, Problem> {
         let route = Route::parse(&request.method, &request.target)
             .ok_or_else(|| Problem::new(404, "NotFoundError", "There is no such route."))?;
-        let authenticated = authenticate(request, &rules.policy, now)?;
+        let authenticated = authenticate(request, &rules.policy, &rules.chains, now)?;
         let hash = request.hash();
         Ok(Self {
             encoded,
@@ -102,9 +102,13 @@ impl Examined {
         self.authenticated.action == "deriveSecret"
     }
 
-    /// Whether judging it computes (a chain of delegations) rather than only compares.
-    pub fn is_delegated(&self) -> bool {
-        !matches!(self.authenticated.capability, Invoked::Root(_))
+    /// Whether judging it computes (proofs that were not verified before) rather than only compares.
+    pub fn is_dear(&self, rules: &Rules) -> bool {
+        let unknown = match &self.authenticated.capability {
+            Invoked::Root(_) => false,
+            Invoked::Delegated(chain) => !rules.chains.knows(chain),
+        };
+        unknown || matches!(self.route, Route::Revoke(_))
     }
 
     /// An audit entry about it; the caller adds what it decided.

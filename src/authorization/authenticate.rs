@@ -4,6 +4,7 @@
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::cache::ChainCache;
 use super::did_key::DidKey;
 use super::digest;
 use super::error::Refusal;
@@ -58,8 +59,14 @@ impl std::fmt::Debug for Authenticated {
 }
 
 /// Verifies a request as far as that needs no state, cheap checks first: sizes, header grammar, time window,
-/// signature, digest, invocation header, strict shape of the chain. `now` is Unix milliseconds.
-pub fn authenticate(request: &RawRequest, policy: &Policy, now: u64) -> Result<Authenticated, Refusal> {
+/// signature, digest, invocation header, strict shape of the chain, which is not read again if `cache` has it. `now` is
+/// Unix milliseconds.
+pub fn authenticate(
+    request: &RawRequest,
+    policy: &Policy,
+    cache: &ChainCache,
+    now: u64,
+) -> Result<Authenticated, Refusal> {
     let Head {
         header,
         key,
@@ -72,7 +79,7 @@ pub fn authenticate(request: &RawRequest, policy: &Policy, now: u64) -> Result<A
     let invocation = request
         .header("capability-invocation")?
         .ok_or(Refusal::MissingInvocation)?;
-    let (action, capability) = invocation::parse(invocation, policy.max_chain_length)?;
+    let (action, capability) = invocation::parse(invocation, policy.max_chain_length, cache)?;
     let body_json = read_body(request)?;
     Ok(Authenticated {
         key_id: key.method.clone(),

@@ -1,6 +1,8 @@
 //! Step 2: may the signer do what it asks for? Judged against replicated state, which the caller gives as an
 //! [`Expectation`]: the roots, who controls them, what is revoked, which action and target the route wants.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -171,8 +173,8 @@ pub fn verify_delegation(
 ) -> Result<VerifiedDelegation, Refusal> {
     let verify = || {
         let text = serde_json::to_vec(capability).map_err(|_| ChainFault::UnknownMember)?;
-        let delegated =
-            Delegated::from_json(capability, Sha256::digest(text).into(), policy.max_chain_length)?;
+        let hash = Sha256::digest(text).into();
+        let delegated = Arc::new(Delegated::from_json(capability, hash, policy.max_chain_length)?);
         let root = find_root(roots, delegated.root())?;
         let unlimited = Policy {
             max_delegation_ttl: None,

@@ -128,6 +128,18 @@ impl Delegated {
         &self.links
     }
 
+    /// About how many bytes it takes.
+    pub(crate) fn size(&self) -> usize {
+        let texts = |texts: &[String]| texts.iter().map(|text| 24 + text.len()).sum::<usize>();
+        let links = self.links.iter().map(|link| {
+            let names = link.id.len() + link.parent.len() + link.target.len();
+            let listed = texts(&link.controllers) + link.actions.as_deref().map_or(0, texts);
+            // The proof, two times and the delegator's names are of a size that is bounded closely.
+            size_of::<Link>() + 400 + names + listed
+        });
+        size_of::<Self>() + self.root.len() + links.sum::<usize>()
+    }
+
     /// The hash that it was read with.
     pub(crate) fn hash(&self) -> &[u8; 32] {
         &self.hash

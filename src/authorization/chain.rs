@@ -1,6 +1,7 @@
 //! The rules between the links of a chain (contract 3.3 to 3.6): who delegates what to whom, for how long, and whether
 //! it still holds at `now`. Cheap checks first: root, revocation, delegators, proofs, then attenuation and time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::cache::ChainCache;
@@ -49,7 +50,7 @@ pub(crate) struct Judge<'a> {
 
 impl Judge<'_> {
     /// Everything about a delegated capability but its invocation.
-    pub(crate) fn delegation(&self, delegated: &Delegated, root: &ExpectedRoot) -> Result<(), Refusal> {
+    pub(crate) fn delegation(&self, delegated: &Arc<Delegated>, root: &ExpectedRoot) -> Result<(), Refusal> {
         let links = delegated.links();
         if links.len() >= self.policy.max_chain_length {
             return Err(Refusal::ChainTooLong(self.policy.max_chain_length));
@@ -65,7 +66,7 @@ impl Judge<'_> {
             Some(proofs) => proofs,
             None => {
                 let proofs = proof::verify_all(delegated)?;
-                self.cache.remember(*delegated.hash(), proofs);
+                self.cache.remember(delegated, proofs);
                 proofs
             }
         };

@@ -1,13 +1,16 @@
 //! The `Capability-Invocation` header (contract 0.8): which capability is invoked, by id or by value, and for which
-//! action. A capability by value is gzip in base64url: one member, nothing after it, at most 64 KiB inflated.
+//! action. A capability by value is gzip in base64url: one member, nothing after it, at most 64 KiB inflated. One that
+//! was verified before is known by the hash of that text and is not read again.
 
 use std::io::Read as _;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use flate2::bufread::GzDecoder;
 use sha2::{Digest, Sha256};
 
+use super::cache::ChainCache;
 use super::capability::{self, Delegated};
 use super::error::Refusal;
 use super::json;
@@ -22,11 +25,15 @@ pub enum Invoked {
     /// A root capability, by its id.
     Root(String),
     /// A delegated capability, by value, with its chain. Its shape is checked, its proofs are not.
-    Delegated(Box<Delegated>),
+    Delegated(Arc<Delegated>),
 }
 
 /// Reads the header: the action and the capability.
-pub(crate) fn parse(value: &[u8], max_chain_length: usize) -> Result<(String, Invoked), Refusal> {
+pub(crate) fn parse(
+    value: &[u8],
+    max_chain_length: usize,
+    cache: &ChainCache,
+) -> Result<(String, Invoked), Refusal> {
     let text = parameters::visible(value)?.trim_matches(' ');
     let list = text.strip_prefix("zcap ").ok_or(Refusal::malformed(
         "the scheme of \"capability-invocation\" is not zcap",
@@ -54,11 +61,11 @@ pub(crate) fn parse(value: &[u8], max_chain_length: usize) -> Result<(String, In
         (Some(id), None) if capability::is_iri(id) => Invoked::Root(id.to_owned()),
         (Some(_), None) => return Err(Refusal::malformed("the capability's id is not an absolute IRI")),
         (None, Some(encoded)) => {
-            let text = inflate(encoded)?;
-            let value = json::parse(&text)
-                .map_err(|_| Refusal::malformed("the invoked capability is not strict JSON"))?;
-            let hash = Sha256::digest(&text).into();
-            Invoked::Delegated(Box::new(Delegated::from_json(&value, hash, max_chain_length)?))
+            let hash = Sha256::digest(encoded).into();
+            Invoked::Delegated(match cache.chain(&hash) {
+                Some(chain) => chain,
+                None => Arc::new(read(encoded, hash, max_chain_length)?),
+            })
         }
         _ => {
             return Err(Refusal::malformed(
@@ -67,6 +74,12 @@ pub(crate) fn parse(value: &[u8], max_chain_length: usize) -> Result<(String, In
         }
     };
     Ok((action.to_owned(), invoked))
+}
+
+fn read(encoded: &str, hash: [u8; 32], max_chain_length: usize) -> Result<Delegated, Refusal> {
+    let value = json::parse(&inflate(encoded)?)
+        .map_err(|_| Refusal::malformed("the invoked capability is not strict JSON"))?;
+    Delegated::from_json(&value, hash, max_chain_length)
 }
 
 fn inflate(encoded: &str) -> Result<Vec<u8>, Refusal> {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -57,7 +58,7 @@ fn judge(file: &Value, cache: &ChainCache) -> Result<usize, Refusal> {
         .collect();
     let capability = match &file["capability"] {
         Value::String(id) => Invoked::Root(id.clone()),
-        value => Invoked::Delegated(Box::new(Delegated::from_json(
+        value => Invoked::Delegated(Arc::new(Delegated::from_json(
             value,
             Sha256::digest(value.to_string()).into(),
             policy.max_chain_length,
@@ -212,7 +213,7 @@ fn npm_delegations_are_byte_equal() {
         assert_eq!(hex(&chain.links()[level].proof), vector["signature_hex"]);
         assert_eq!(proof::verify_all(&chain), Ok(depth));
         let header = vector["headerValue"].as_str().unwrap();
-        let (action, invoked) = super::invocation::parse(header.as_bytes(), 10).unwrap();
+        let (action, invoked) = super::invocation::parse(header.as_bytes(), 10, &ChainCache::new(0)).unwrap();
         assert_eq!(action, "sign");
         let Invoked::Delegated(from_header) = invoked else {
             panic!("not delegated")
@@ -227,13 +228,13 @@ fn npm_delegations_are_byte_equal() {
 #[test]
 fn a_chain_without_as_many_verified_proofs_as_links_is_refused() {
     let file = read("zcap/ok-ed25519-2020-chain2.json");
-    let hash: [u8; 32] = Sha256::digest(file["capability"].to_string()).into();
+    let chain = Arc::new(delegated(&file["capability"]).unwrap());
     for proofs in [0, 1, 3] {
         let cache = ChainCache::new(10);
-        cache.remember(hash, proofs);
+        cache.remember(&chain, proofs);
         assert_eq!(judge(&file, &cache), Err(ChainFault::Proof.into()), "{proofs}");
     }
     let cache = ChainCache::new(10);
     assert_eq!(judge(&file, &cache), Ok(3));
-    assert_eq!(cache.proofs(&hash), Some(2));
+    assert_eq!(cache.proofs(chain.hash()), Some(2));
 }

@@ -76,7 +76,7 @@ impl Kms {
         };
         let policy = Policy::new(self.authority.clone());
         let now = unix_seconds() * 1000;
-        let signed = authenticate(request, &policy, now).map_err(refused)?;
+        let signed = authenticate(request, &policy, &self.cache, now).map_err(refused)?;
         let mut state = self.state.lock();
         if request.method == "POST" && !state.seen.insert(signed.name) {
             return Err((

@@ -187,7 +187,10 @@ impl Clerk {
 
     fn authenticated(&self, request: &RawRequest, now: u64) -> Option<(Authenticated, Route)> {
         let route = Route::parse(&request.method, &request.target)?;
-        Some((authenticate(request, &self.rules.policy, now).ok()?, route))
+        Some((
+            authenticate(request, &self.rules.policy, &self.rules.chains, now).ok()?,
+            route,
+        ))
     }
 
     /// The member's own judgement of a request on a settled view of the keystore's group.

@@ -251,7 +251,8 @@ impl World {
 
     fn verdict(&self, request: &RawRequest) -> Result<Authorized, Refusal> {
         let roots = [ExpectedRoot::new(keystore(), self.controllers.clone())];
-        let authenticated = authenticate(request, &self.policy, self.now)?;
+        let cache = ChainCache::new(0);
+        let authenticated = authenticate(request, &self.policy, &cache, self.now)?;
         let expectation = Expectation {
             roots: &roots,
             target: &format!("https://{}{}", host(), request.target),
@@ -263,13 +264,7 @@ impl World {
                     .any(|pair| (pair.0.as_str(), pair.1.as_str()) == (id, delegator))
             },
         };
-        authorize(
-            &authenticated,
-            &expectation,
-            &self.policy,
-            &ChainCache::new(0),
-            self.now,
-        )
+        authorize(&authenticated, &expectation, &self.policy, &cache, self.now)
     }
 }
 

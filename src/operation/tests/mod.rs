@@ -184,7 +184,8 @@ impl Desk {
 
     fn judge_raw(&self, request: &RawRequest) -> Result<Judgement, NotAllowed> {
         let now = NOW * 1_000;
-        let request = authenticate(request, &self.rules.policy, now).expect("the request is authentic");
+        let request = authenticate(request, &self.rules.policy, &self.rules.chains, now)
+            .expect("the request is authentic");
         let route = Route::parse(&request.method, &request.request_target).expect("the route exists");
         let case = Case {
             rules: &self.rules,
@@ -461,7 +462,7 @@ fn revocations_that_cannot_be_read_are_neither_a_grant_nor_a_revocation() {
     ];
     for ask in asks {
         let now = NOW * 1_000;
-        let request = authenticate(&ask.sign(), &desk.rules.policy, now).unwrap();
+        let request = authenticate(&ask.sign(), &desk.rules.policy, &desk.rules.chains, now).unwrap();
         let route = Route::parse(&request.method, &request.request_target).unwrap();
         let case = Case {
             rules: &desk.rules,
