@@ -98,6 +98,7 @@ impl<G: Group> Commitment<G> {
         self.members.binary_search(&index).is_ok()
     }
 
+    #[cfg(test)]
     pub(crate) fn public_element(&self) -> &G::Element {
         &self.vector[0]
     }

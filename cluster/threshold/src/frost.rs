@@ -1,4 +1,5 @@
-//! FROST(Ed25519, SHA-512) of RFC 9591 on frost-ed25519: k members sign, the result is a plain RFC 8032 signature.
+//! FROST(Ed25519, SHA-512) of RFC 9591 with frost-ed25519's hashes: k members sign, the result is a plain RFC 8032
+//! signature.
 //!
 //! With k = 2 the coordinator calls [`commit`], the holder [`cosign`], the coordinator [`finish`]: one round trip. With
 //! k >= 3 every signer calls [`commit`], and [`sign`] when it has the whole list; the coordinator [`finish`] or, without a
@@ -13,18 +14,17 @@ use curve25519_dalek::EdwardsPoint;
 use curve25519_dalek::edwards::CompressedEdwardsY;
 use curve25519_dalek::scalar::Scalar;
 use curve25519_dalek::traits::IsIdentity;
-use frost_ed25519::Identifier;
-use frost_ed25519::round1::{NonceCommitment, SigningCommitments};
 use rand::{CryptoRng, RngCore};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
-use self::round::{Round, culprits};
+use self::round::{Points, Round, culprits};
 use crate::commitment::Commitment;
 use crate::edwards25519::Edwards25519;
 use crate::fault::{Culprits, Refusal};
 use crate::group::Group;
 use crate::hash::hedged_scalar;
+use crate::polynomial::Interpolation;
 use crate::session::Purpose;
 use crate::share::KeyShare;
 
@@ -32,8 +32,7 @@ use crate::share::KeyShare;
 pub struct Nonces {
     hiding: Zeroizing<Scalar>,
     binding: Zeroizing<Scalar>,
-    commitments: SigningCommitments,
-    public: NonceCommitments,
+    points: Points,
 }
 
 /// The public side of a pair of nonces, as it travels.
@@ -52,7 +51,7 @@ pub type CommitmentList = BTreeMap<u16, NonceCommitments>;
 #[derive(Clone, Debug)]
 pub struct VerifyingContext {
     commitment: Commitment,
-    frost_key: frost_ed25519::VerifyingKey,
+    interpolation: Interpolation<Edwards25519>,
     key: ed25519_dalek::VerifyingKey,
 }
 
@@ -65,10 +64,9 @@ impl VerifyingContext {
         }
         let key = ed25519_dalek::VerifyingKey::from_bytes(&commitment.public_key());
         let key = key.map_err(|_| Refusal::Malformed)?;
-        let frost_key = frost_ed25519::VerifyingKey::new(*commitment.public_element());
         Ok(VerifyingContext {
             commitment: commitment.clone(),
-            frost_key,
+            interpolation: Interpolation::new(commitment.members()),
             key,
         })
     }
@@ -115,7 +113,7 @@ pub fn commit(
         &parts,
     ));
     let nonces = Nonces::new(hiding, binding);
-    let public = nonces.public;
+    let public = nonces.points.encoded;
     Ok((nonces, public))
 }
 
@@ -129,17 +127,19 @@ impl NonceCommitments {
 
 impl Nonces {
     fn new(hiding: Zeroizing<Scalar>, binding: Zeroizing<Scalar>) -> Self {
-        let points = [&hiding, &binding].map(|nonce| EdwardsPoint::mul_base(nonce));
-        let public = NonceCommitments {
-            hiding: points[0].compress().to_bytes(),
-            binding: points[1].compress().to_bytes(),
+        let [of_hiding, of_binding] = [&hiding, &binding].map(|nonce| EdwardsPoint::mul_base(nonce));
+        let points = Points {
+            hiding: of_hiding,
+            binding: of_binding,
+            encoded: NonceCommitments {
+                hiding: of_hiding.compress().to_bytes(),
+                binding: of_binding.compress().to_bytes(),
+            },
         };
-        let [hiding_point, binding_point] = points.map(NonceCommitment::new);
         Nonces {
             hiding,
             binding,
-            commitments: SigningCommitments::new(hiding_point, binding_point),
-            public,
+            points,
         }
     }
 }
@@ -164,16 +164,16 @@ pub fn sign(
         return Err(Refusal::Signers);
     }
     context.check_list(list)?;
-    if list.get(&share.index()) != Some(&nonces.public) {
+    if list.get(&share.index()) != Some(&nonces.points.encoded) {
         return Err(Refusal::Invalid);
     }
     // Our own commitments are known to be good.
     let decode = |(index, public): (&u16, &NonceCommitments)| match *index == share.index() {
-        true => Ok((*index, nonces.commitments)),
+        true => Ok((*index, nonces.points)),
         false => Ok((*index, decode_commitments(public)?)),
     };
     let commitments = list.iter().map(decode).collect::<Result<_, Refusal>>()?;
-    let round = Round::new(context, message, commitments)?;
+    let round = Round::new(context, message, commitments);
     Ok(round.share(&nonces, share)?.to_bytes())
 }
 
@@ -218,13 +218,13 @@ pub fn finish(
     let refused = |reason| culprits(Vec::new(), reason);
     context.check_list(list).map_err(refused)?;
     let others = list.keys().filter(|index| **index != share.index());
-    let own = list.get(&share.index()) == Some(&nonces.public) && context.commitment.concerns(share);
+    let own = list.get(&share.index()) == Some(&nonces.points.encoded) && context.commitment.concerns(share);
     if !own || !others.eq(shares.keys()) {
         return Err(refused(Refusal::Signers));
     }
     let (mut commitments, mut scalars) = decode_all(list, shares, decode_points)?;
-    commitments.insert(share.index(), nonces.commitments);
-    let round = Round::new(context, message, commitments).map_err(refused)?;
+    commitments.insert(share.index(), nonces.points);
+    let round = Round::new(context, message, commitments);
     let own = round.share(&nonces, share).map_err(refused)?;
     scalars.insert(share.index(), *own);
     let signed = round.aggregate(&scalars);
@@ -248,18 +248,16 @@ pub fn aggregate(
         return Err(refused(Refusal::Signers));
     }
     let (commitments, scalars) = decode_all(list, shares, decode_commitments)?;
-    Round::new(context, message, commitments)
-        .map_err(refused)?
-        .aggregate(&scalars)
+    Round::new(context, message, commitments).aggregate(&scalars)
 }
 
 /// Commitments and shares of those who have sent a share, by index.
-type Decoded = (BTreeMap<u16, SigningCommitments>, BTreeMap<u16, Scalar>);
+type Decoded = (BTreeMap<u16, Points>, BTreeMap<u16, Scalar>);
 
 fn decode_all(
     list: &CommitmentList,
     shares: &BTreeMap<u16, [u8; 32]>,
-    points: fn(&NonceCommitments) -> Result<SigningCommitments, Refusal>,
+    points: fn(&NonceCommitments) -> Result<Points, Refusal>,
 ) -> Result<Decoded, Culprits> {
     let (mut commitments, mut scalars, mut malformed) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
     for (index, share) in shares {
@@ -279,33 +277,28 @@ fn decode_all(
     }
 }
 
-fn identifier(index: u16) -> Result<Identifier, Refusal> {
-    Identifier::try_from(index).map_err(|_| Refusal::Signers)
-}
-
-fn decode_commitments(public: &NonceCommitments) -> Result<SigningCommitments, Refusal> {
-    let decode = |bytes: &[u8; 32]| {
-        Edwards25519::decode(bytes)
-            .map(NonceCommitment::new)
-            .map_err(|_| Refusal::Malformed)
-    };
-    Ok(SigningCommitments::new(
-        decode(&public.hiding)?,
-        decode(&public.binding)?,
-    ))
+/// Points of the prime-order subgroup that are not the identity.
+fn decode_commitments(public: &NonceCommitments) -> Result<Points, Refusal> {
+    decode_each(public, |bytes| Edwards25519::decode(bytes).ok())
 }
 
 /// Points on the curve that are not the identity, and no more than that.
-fn decode_points(public: &NonceCommitments) -> Result<SigningCommitments, Refusal> {
-    let decode = |bytes: &[u8; 32]| {
+fn decode_points(public: &NonceCommitments) -> Result<Points, Refusal> {
+    decode_each(public, |bytes| {
         let point = CompressedEdwardsY(*bytes).decompress();
-        let point = point.filter(|point| !point.is_identity());
-        point.map(NonceCommitment::new).ok_or(Refusal::Malformed)
-    };
-    Ok(SigningCommitments::new(
-        decode(&public.hiding)?,
-        decode(&public.binding)?,
-    ))
+        point.filter(|point| !point.is_identity())
+    })
+}
+
+fn decode_each(
+    public: &NonceCommitments,
+    decode: fn(&[u8; 32]) -> Option<EdwardsPoint>,
+) -> Result<Points, Refusal> {
+    Ok(Points {
+        hiding: decode(&public.hiding).ok_or(Refusal::Malformed)?,
+        binding: decode(&public.binding).ok_or(Refusal::Malformed)?,
+        encoded: *public,
+    })
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Polynomials over the scalars: the secret one that a dealer draws, its public image, and interpolation at zero.
 
+use std::collections::BTreeMap;
+
 use rand::{CryptoRng, RngCore};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -57,6 +59,42 @@ pub(crate) fn evaluate_committed<G: Group>(vector: &[G::Element], index: u16) ->
     })
 }
 
+/// Lagrange coefficients for the value at zero among the members of one key. What has to be inverted are differences of
+/// small numbers: inverted once, when the key is opened.
+#[derive(Clone, Debug)]
+pub(crate) struct Interpolation<G: Group> {
+    /// The inverse of every difference of two members' indexes, by that difference.
+    inverses: BTreeMap<u16, G::Scalar>,
+}
+
+impl<G: Group> Interpolation<G> {
+    pub(crate) fn new(members: &[u16]) -> Self {
+        let mut inverses = BTreeMap::new();
+        for (place, one) in members.iter().enumerate() {
+            for other in &members[..place] {
+                let difference = one.abs_diff(*other);
+                if let Some(inverse) = G::invert(&G::Scalar::from(difference.into())) {
+                    inverses.entry(difference).or_insert(inverse);
+                }
+            }
+        }
+        Self { inverses }
+    }
+
+    /// The coefficient of `index` among distinct nonzero `indexes` that contain it. None if they are not distinct members.
+    pub(crate) fn coefficient(&self, index: u16, indexes: &[u16]) -> Option<G::Scalar> {
+        let mut coefficient = G::Scalar::from(1);
+        for other in indexes.iter().filter(|other| **other != index) {
+            let inverse = *self.inverses.get(&index.abs_diff(*other))?;
+            coefficient = coefficient * G::Scalar::from((*other).into()) * inverse;
+            if *other < index {
+                coefficient = G::Scalar::from(0) - coefficient;
+            }
+        }
+        Some(coefficient)
+    }
+}
+
 /// Lagrange coefficient of `index` for the value at zero, among distinct nonzero `indexes` that contain it.
 /// None if they are not distinct.
 pub(crate) fn lagrange<G: Group>(index: u16, indexes: &[u16]) -> Option<G::Scalar> {
@@ -68,4 +106,27 @@ pub(crate) fn lagrange<G: Group>(index: u16, indexes: &[u16]) -> Option<G::Scala
         denominator = denominator * (other - at);
     }
     Some(numerator * G::invert(&denominator)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edwards25519::Edwards25519;
+
+    #[test]
+    fn inversions_done_once_give_the_same_coefficients() {
+        let members = [1, 2, 3, 7, 200, 65_535];
+        let interpolation = Interpolation::<Edwards25519>::new(&members);
+        for indexes in [&[1, 2][..], &[2, 3], &[1, 7, 200], &[3, 200, 65_535], &members] {
+            for index in indexes {
+                let known = interpolation.coefficient(*index, indexes);
+                assert_eq!(
+                    known,
+                    lagrange::<Edwards25519>(*index, indexes),
+                    "{index} of {indexes:?}"
+                );
+            }
+        }
+        assert_eq!(interpolation.coefficient(1, &[1, 9]), None, "a stranger");
+    }
 }

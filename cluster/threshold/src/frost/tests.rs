@@ -95,7 +95,7 @@ fn vectors_of_the_rfc() {
         )),
     );
     let point = |hex: &str| -> [u8; 32] { bytes(hex).try_into().unwrap() };
-    let list = CommitmentList::from([(1, nonces_one.public), (3, nonces_three.public)]);
+    let list = CommitmentList::from([(1, nonces_one.points.encoded), (3, nonces_three.points.encoded)]);
     assert_eq!(
         list[&1].hiding,
         point("9b116f12589591a7e23fe8048059ab10ab48e67739e7a2fb3890f61a7999478c")
