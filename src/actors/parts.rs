@@ -185,6 +185,12 @@ impl Parts {
         }
     }
 
+    /// This node's share of a key, if it was opened before; does not block.
+    pub fn opened_key(&self, keystore: &LocalId, key: &LocalId, record: &KeyRecord) -> Option<Arc<OpenKey>> {
+        let id = Self::share_id(keystore, key, record);
+        self.open_keys.lock().get(&id).cloned()
+    }
+
     /// Opens this node's share of a key; blocks on the disk the first time.
     ///
     /// # Errors
@@ -195,10 +201,10 @@ impl Parts {
         key: &LocalId,
         record: &KeyRecord,
     ) -> Result<Arc<OpenKey>, OpenError> {
-        let id = Self::share_id(keystore, key, record);
-        if let Some(open) = self.open_keys.lock().get(&id) {
-            return Ok(open.clone());
+        if let Some(open) = self.opened_key(keystore, key, record) {
+            return Ok(open);
         }
+        let id = Self::share_id(keystore, key, record);
         let Some(sealed) = self.shares.get(&id)? else {
             self.wake.notify_one();
             return Err(OpenError::NoShare);

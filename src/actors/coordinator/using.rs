@@ -143,8 +143,11 @@ async fn record(weighed: &Weighed, wave: Option<&Wave>) -> Result<bool, Problem>
 
 /// This node's own share, if it has one.
 async fn open(work: &Work, target: &Target) -> Option<Arc<OpenKey>> {
-    let (parts, record) = (work.parts.clone(), target.record.clone());
     let (keystore, key) = (target.keystore, target.key);
+    if let Some(open) = work.parts.opened_key(&keystore, &key, &target.record) {
+        return Some(open);
+    }
+    let (parts, record) = (work.parts.clone(), target.record.clone());
     let opened = parts.pool.run({
         let parts = parts.clone();
         move || parts.open_key(&keystore, &key, &record)
