@@ -4,16 +4,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use conclave_consensus::GroupId;
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
 use serde_json::json;
 
+use super::endorsements::{Gathered, Gathering, Question};
 use super::{Work, busy, confirm_group, propose_problem};
 use crate::actors::decide::Purpose;
 use crate::actors::holder::{sign_statement, statement_of};
 use crate::actors::parts::Parts;
 use crate::actors::stages::Stage;
-use crate::actors::wire::{Abstention, Answer, Call};
+use crate::actors::wire::Call;
 use crate::identifier::OperationId;
 use crate::keystore::{Command, Endorsement, Entry, Outcome, Rejection, Reply as Applied, Statement, query};
 use crate::operation::judge::sequence_mismatch;
@@ -25,43 +24,41 @@ use crate::reply::Reply;
 const ROUNDS: u8 = 5;
 /// How long an acknowledged denial waits for members with a live link.
 const DENIAL_WAIT: Duration = Duration::from_secs(1);
-/// Longest wait for one member's endorsement.
-const ENDORSEMENT: Duration = Duration::from_secs(3);
+/// How long an entry of time may take.
+const TIME_DEADLINE: Duration = Duration::from_secs(8);
 
 /// What one round of a change came to.
 enum Committed {
     /// This node applied it, with the endorsements of these nodes.
     Here(Outcome, Vec<u64>),
-    /// Too few agree, since some have judged on another version of the keystore than this node: it changed meanwhile.
+    /// Too few agree, and some say no or something else: they may have applied what this node has not.
     Overtaken,
-}
-
-/// What a member made of a change.
-enum Endorsed {
-    Here(Endorsement),
-    /// It does not allow it.
-    Refused(Box<Problem>),
-    /// It signed something else: most likely the same change of another version of the keystore.
-    Otherwise,
-    /// It gave nothing.
-    Nothing,
 }
 
 /// Creates or updates a meter or a keystore, or revokes.
 pub(super) async fn apply(work: &Work) -> Result<Reply, Problem> {
+    let mut judged_on = None;
     for round in 1..=ROUNDS {
         let weighed = work.weigh(Purpose::Endorse).await?;
-        let group = weighed.group;
+        let (group, version) = (weighed.group, weighed.judgement.state_version);
+        if judged_on == Some(version) || work.left().is_zero() {
+            // Nothing changed that would explain why the others do not agree.
+            return Err(no_quorum("endorse this change"));
+        }
         let decided = weighed.record().await.map_err(|_| busy())?;
         let statement = statement_of(&work.parts, &work.request, &decided, work.operation)
             .ok_or_else(|| Problem::malformed("This request changes nothing."))?;
         let own = sign_statement(&work.parts, &work.request, &decided, &statement);
-        let call = Call::Endorse(work.forwarded(round, group, Vec::new()));
-        let entry_request = work.request.encoded.clone();
-        let committed = commit(work, group, statement.clone(), own, call, entry_request).await?;
-        let Committed::Here(outcome, endorsers) = committed else {
+        let question = Question {
+            call: Call::Endorse(work.forwarded(round, group, Vec::new())),
+            statement: statement.clone(),
+            deadline: work.deadline,
+        };
+        let Committed::Here(outcome, endorsers) = commit(work, group, own, question).await? else {
+            decided.conclude(round, Vec::new(), &Err(no_quorum("endorse this change")));
             // Whatever was acknowledged before now is applied here before this node judges again.
             confirm_group(&work.parts, group).await?;
+            judged_on = Some(version);
             continue;
         };
         let answer = match outcome {
@@ -77,51 +74,29 @@ pub(super) async fn apply(work: &Work) -> Result<Reply, Problem> {
     ))
 }
 
-/// Gathers endorsements of `statement` beside our own, proposes, and answers the outcome that this node applied.
+/// Gathers endorsements beside our own, proposes, and answers the outcome that this node applied.
 async fn commit(
     work: &Work,
     group: GroupId,
-    statement: Statement,
     own: Endorsement,
-    call: Call,
-    request: Vec<u8>,
+    question: Question,
 ) -> Result<Committed, Problem> {
     let parts = &work.parts;
-    let quorum = parts.membership.quorum();
-    let tolerated = parts.membership.members.len() - quorum;
-    let statement = Arc::new(statement);
-    let mut asked: FuturesUnordered<_> = others(parts)
-        .map(|node| {
-            let (parts, call, statement) = (parts.clone(), call.clone(), statement.clone());
-            tokio::spawn(async move { endorse(&parts, node, &call, &statement).await })
-        })
-        .collect();
-    let (mut endorsements, mut refusals, mut overtaken) = (vec![own], Vec::new(), false);
-    while endorsements.len() < quorum {
-        match asked.next().await {
-            Some(Ok(Endorsed::Here(endorsement))) => endorsements.push(endorsement),
-            Some(Ok(Endorsed::Refused(problem))) => refusals.push(problem),
-            Some(Ok(Endorsed::Otherwise)) => overtaken = true,
-            Some(_) => {}
-            None => break,
-        }
-        // Quorums meet: one member's word stops nothing, more than n - k of them do.
-        if refusals.len() > tolerated {
-            break;
-        }
-    }
-    if endorsements.len() < quorum {
-        if overtaken && refusals.len() <= tolerated {
-            return Ok(Committed::Overtaken);
-        }
-        let problem = refusals.pop().map(|problem| *problem);
-        return Err(problem.unwrap_or_else(|| no_quorum("endorse this change")));
-    }
+    let question = Arc::new(question);
+    let mut gathering = Gathering::start(parts, &question);
+    let endorsements = match gathering.quorum(own).await {
+        Gathered::Quorum(endorsements) => endorsements,
+        Gathered::Refused(problem) => return Err(*problem),
+        Gathered::Overtaken => return Ok(Committed::Overtaken),
+        Gathered::TooFew => return Err(no_quorum("endorse this change")),
+    };
+    let Question { statement, .. } = &*question;
+    let request = work.request.encoded.clone();
     let denies = statement.command.restricts();
     let mut endorsers: Vec<u64> = endorsements.iter().map(|endorsement| endorsement.node).collect();
     endorsers.sort_unstable();
     let entry = Entry {
-        statement: Arc::unwrap_or_clone(statement),
+        statement: statement.clone(),
         request,
         endorsements,
     };
@@ -129,43 +104,11 @@ async fn commit(
     let proposed = parts.metrics.stages.time(Stage::commit, proposed).await;
     if denies {
         // A denial binds every member with a live link before it is acknowledged.
-        let all = async { while asked.next().await.is_some() {} };
-        let _ = tokio::time::timeout(DENIAL_WAIT, all).await;
+        let _ = tokio::time::timeout(DENIAL_WAIT, gathering.rest()).await;
     }
     let applied = proposed.map_err(propose_problem)?;
     let outcome = postcard::from_bytes(&applied.result).map_err(|_| busy())?;
     Ok(Committed::Here(outcome, endorsers))
-}
-
-async fn endorse(parts: &Arc<Parts>, node: u64, call: &Call, statement: &Statement) -> Endorsed {
-    for wait in [0, 50, 200] {
-        if wait > 0 {
-            tokio::time::sleep(Duration::from_millis(wait)).await;
-        }
-        match parts.ask(node, call, ENDORSEMENT).await {
-            Ok(Answer::Endorsed(endorsement)) => {
-                let member = parts.membership.member(node);
-                let valid = endorsement.node == node
-                    && member
-                        .is_some_and(|member| statement.is_endorsed(&endorsement, &member.verifying_key));
-                return if valid {
-                    Endorsed::Here(endorsement)
-                } else {
-                    Endorsed::Otherwise
-                };
-            }
-            Ok(Answer::Refused(problem)) => return Endorsed::Refused(problem),
-            // It may have caught up in a moment.
-            Ok(Answer::Abstained(Abstention::Behind | Abstention::Busy)) => continue,
-            _ => return Endorsed::Nothing,
-        }
-    }
-    Endorsed::Nothing
-}
-
-fn others(parts: &Parts) -> impl Iterator<Item = u64> {
-    let nodes = parts.membership.members.iter().map(|member| member.node);
-    nodes.filter(|node| *node != parts.node && parts.network.connected(*node))
 }
 
 pub(super) fn no_quorum(what: &str) -> Problem {
@@ -243,30 +186,28 @@ pub(super) async fn pass_time(parts: &Arc<Parts>, group: GroupId) -> Result<(), 
     let operation: OperationId = parts.next_operation();
     let statement = crate::actors::holder::time_statement(parts, group.0, operation);
     let now = parts.now().map_err(|_| busy())?;
-    let mut endorsements = vec![statement.endorse(parts.node, &parts.signing_key, now)];
-    let call = Call::EndorseTime {
-        group: group.0,
-        operation,
-    };
-    let nodes: Vec<u64> = others(parts).collect();
-    let answers = nodes.iter().map(|node| endorse(parts, *node, &call, &statement));
-    let answers = futures::future::join_all(answers).await;
-    endorsements.extend(answers.into_iter().filter_map(|answer| match answer {
-        Endorsed::Here(endorsement) => Some(endorsement),
-        _ => None,
-    }));
-    if endorsements.len() < parts.membership.quorum() {
-        return Err(no_quorum("endorse the time"));
-    }
-    let entry = Entry {
+    let own = statement.endorse(parts.node, &parts.signing_key, now);
+    let question = Question {
+        call: Call::EndorseTime {
+            group: group.0,
+            operation,
+        },
         statement,
+        deadline: Instant::now() + TIME_DEADLINE,
+    };
+    let question = Arc::new(question);
+    let gathered = Gathering::start(parts, &question).quorum(own).await;
+    let Gathered::Quorum(endorsements) = gathered else {
+        return Err(no_quorum("endorse the time"));
+    };
+    let entry = Entry {
+        statement: question.statement.clone(),
         request: Vec::new(),
         endorsements,
     };
-    let deadline = Instant::now() + Duration::from_secs(5);
     parts
         .consensus
-        .propose(group, entry.encode(), deadline)
+        .propose(group, entry.encode(), question.deadline)
         .await
         .map_err(propose_problem)?;
     Ok(())

@@ -6,6 +6,7 @@ mod blame;
 mod change;
 mod claim;
 mod derive;
+mod endorsements;
 mod exchange;
 mod gather;
 mod generate;

@@ -186,6 +186,8 @@ pub(crate) async fn orphans(parts: &Arc<Parts>, now: u64) {
             Err(problem) if rests_on_state(&problem) => {}
             Err(problem) => {
                 tracing::debug!(%keystore, reason = problem.message, "a change is left for later");
+                // What was endorsed in this attempt; the first endorsement still denies.
+                parts.denials.lock().decided(&keystore, &work.operation);
                 continue;
             }
         }

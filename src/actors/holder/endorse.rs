@@ -110,3 +110,8 @@ pub(crate) fn time_statement(parts: &Parts, group: u32, operation: OperationId) 
 pub(crate) fn close(a: u64, b: u64) -> bool {
     a.abs_diff(b) <= CLOCK_SPREAD
 }
+
+/// Whether two clocks are so close that a third, as close to one of them, is close enough to the other.
+pub(crate) fn near(a: u64, b: u64) -> bool {
+    2 * a.abs_diff(b) <= CLOCK_SPREAD
+}

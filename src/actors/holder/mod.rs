@@ -28,7 +28,7 @@ use crate::telemetry::logs::request_span;
 
 pub(crate) use claim::register as register_claim;
 pub(crate) use contribute::key_name;
-pub(crate) use endorse::{sign as sign_statement, statement as statement_of, time_statement};
+pub(crate) use endorse::{close, sign as sign_statement, statement as statement_of, time_statement};
 pub(crate) use generate::ceremony_id;
 pub use generate::{Sealed, session_of};
 #[cfg(test)]

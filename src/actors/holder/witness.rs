@@ -8,6 +8,7 @@ use conclave_threshold::dkg::is_signed;
 use conclave_threshold::{Edwards25519, Session};
 use sha2::{Digest, Sha256};
 
+use super::endorse::near;
 use super::generate::STANDING;
 use crate::actors::ceremonies::Id;
 use crate::actors::conduct::Abort;
@@ -38,8 +39,11 @@ pub(crate) fn says(
             .is_some_and(|number| is_signed::<Edwards25519>(session, number, member.index, message)),
         (Round::Outcome, Answer::Generated(_, endorsement)) => {
             match parts.ceremonies.lock().said(id, round) {
-                Some(Answer::Generated(ours, _)) => {
-                    endorsement.node == node && ours.is_endorsed(endorsement, &member.verifying_key)
+                // All must sign: one whose clock is off would spoil the others' signatures.
+                Some(Answer::Generated(ours, own)) => {
+                    endorsement.node == node
+                        && near(endorsement.time, own.time)
+                        && ours.is_endorsed(endorsement, &member.verifying_key)
                 }
                 _ => false,
             }

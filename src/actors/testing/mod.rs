@@ -9,6 +9,7 @@ mod absence;
 mod actor;
 mod batch;
 mod broken_off;
+mod endorsers;
 mod everywhere;
 mod five;
 mod frames;

@@ -92,6 +92,18 @@ fn breaks_its_word(saboteur: &Node) -> Tamper {
     })
 }
 
+/// Signs the outcome by a clock that is too far ahead.
+fn ahead(saboteur: &Node) -> Tamper {
+    let parts = saboteur.parts.clone();
+    sabotage(move |_, answer| match answer {
+        Answer::Generated(statement, honest) => {
+            let later = statement.endorse(parts.node, &parts.signing_key, honest.time + 5_001);
+            Answer::Generated(statement, later)
+        }
+        answer => answer,
+    })
+}
+
 /// Ends every ceremony in the last round but one, and blames `culprit`.
 fn accuses(saboteur: &Node, culprit: Option<u64>) -> Tamper {
     let parts = saboteur.parts.clone();
@@ -124,6 +136,7 @@ fn lies(saboteur: &Node) -> Vec<(String, Tamper)> {
         lies.push((format!("unsigned from {from:?}"), sabotage(garbage)));
     }
     lies.push(("breaks its word".into(), breaks_its_word(saboteur)));
+    lies.push(("a clock ahead".into(), ahead(saboteur)));
     for culprit in [None, Some(1), Some(2)] {
         lies.push((format!("accuses {culprit:?}"), accuses(saboteur, culprit)));
     }
