@@ -1,6 +1,6 @@
-//! Chains whose proofs have been verified, by the hash of their text. Only signatures are remembered, and what was
-//! read: time, revocation, root, action and target are judged afresh every time. Bounded; the older half is forgotten
-//! when full.
+//! Chains whose proofs have been verified, by the hash of their text, and what lately used ones say. Only signatures are
+//! remembered, and what was read: time, revocation, root, action and target are judged afresh every time. Bounded; the
+//! older half is forgotten when full.
 
 use std::collections::HashMap;
 use std::mem;
@@ -13,100 +13,105 @@ use super::capability::Delegated;
 /// Bytes that chains which are kept as read may take in each half.
 const READ_BYTES: usize = 8 << 20;
 
-/// What is known of a chain.
-#[derive(Clone)]
-struct Known {
-    /// Proofs that were verified in it.
-    proofs: usize,
-    /// As it was read, while there is room.
-    chain: Option<Arc<Delegated>>,
-}
-
-/// Remembers, for the hash of a chain's text, how many proofs were verified in it, and of the latest ones what the text
-/// said, so that it need not be inflated and read again.
+/// Remembers, for the hash of a chain's text, how many proofs were verified in it; and for the hash of what a client
+/// sent, packed, the chain that was read from it, so that it need not be inflated and read again.
 pub struct ChainCache {
-    half: usize,
-    generations: Mutex<Generations>,
+    proofs: Mutex<Halves<usize>>,
+    read: Mutex<Halves<Arc<Delegated>>>,
 }
 
-#[derive(Default)]
-struct Generations {
-    young: HashMap<[u8; 32], Known>,
-    old: HashMap<[u8; 32], Known>,
-    /// Of the chains in `young` that are kept as read.
-    bytes: usize,
+/// Values with their sizes in two halves: what is used moves to the young one, the old one goes when that is full.
+struct Halves<V> {
+    young: HashMap<[u8; 32], (V, usize)>,
+    old: HashMap<[u8; 32], (V, usize)>,
+    /// The size that each half may have.
+    room: usize,
+    /// The young one's.
+    used: usize,
 }
 
 impl ChainCache {
-    /// A cache of at most `entries` chains: some 100 bytes each, and 16 MiB for those that are kept as read; 0
-    /// remembers none.
+    /// A cache of at most `entries` chains, some 100 bytes each, and 16 MiB for those that are kept as read; 0 remembers
+    /// none.
     pub fn new(entries: usize) -> Self {
+        let read = if entries == 0 { 0 } else { READ_BYTES };
         Self {
-            half: entries / 2,
-            generations: Mutex::default(),
+            proofs: Mutex::new(Halves::new(entries / 2)),
+            read: Mutex::new(Halves::new(read)),
         }
     }
 
-    /// The number of proofs that were verified in this chain.
+    /// The number of proofs that were verified in the chain with this text.
     pub(crate) fn proofs(&self, hash: &[u8; 32]) -> Option<usize> {
-        self.known(hash).map(|known| known.proofs)
-    }
-
-    /// The verified chain that was read from the text with this hash.
-    pub(crate) fn chain(&self, hash: &[u8; 32]) -> Option<Arc<Delegated>> {
-        self.known(hash)?.chain
+        self.proofs.lock().get(hash)
     }
 
     /// Whether the proofs of this chain were verified.
     pub fn knows(&self, chain: &Delegated) -> bool {
-        self.known(chain.hash()).is_some()
+        self.proofs(chain.hash()).is_some()
     }
 
     /// Remembers a chain whose proofs have all been verified.
-    pub(crate) fn remember(&self, chain: &Arc<Delegated>, proofs: usize) {
-        let known = Known {
-            proofs,
-            chain: Some(chain.clone()),
-        };
-        self.put(&mut self.generations.lock(), *chain.hash(), known);
+    pub(crate) fn remember(&self, chain: &Delegated, proofs: usize) {
+        self.proofs.lock().put(*chain.hash(), proofs, 1);
+    }
+
+    /// The chain that was read from what has this hash.
+    pub(crate) fn read(&self, packed: &[u8; 32]) -> Option<Arc<Delegated>> {
+        self.read.lock().get(packed)
+    }
+
+    /// Keeps what was read, if its proofs have been verified: a stranger's chains take no room.
+    pub(crate) fn keep(&self, packed: [u8; 32], chain: &Arc<Delegated>) {
+        if self.knows(chain) {
+            self.read.lock().put(packed, chain.clone(), chain.size());
+        }
     }
 
     /// How many chains are remembered.
     pub fn len(&self) -> usize {
-        let generations = self.generations.lock();
-        generations.young.len() + generations.old.len()
+        let proofs = self.proofs.lock();
+        proofs.young.len() + proofs.old.len()
     }
 
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
 
-    fn known(&self, hash: &[u8; 32]) -> Option<Known> {
-        let mut generations = self.generations.lock();
-        if let Some(known) = generations.young.get(hash) {
-            return Some(known.clone());
+impl<V: Clone> Halves<V> {
+    fn new(room: usize) -> Self {
+        Self {
+            young: HashMap::new(),
+            old: HashMap::new(),
+            room,
+            used: 0,
         }
-        let known = generations.old.remove(hash)?;
-        self.put(&mut generations, *hash, known.clone());
-        Some(known)
     }
 
-    fn put(&self, generations: &mut Generations, hash: [u8; 32], mut known: Known) {
-        if self.half == 0 {
+    fn get(&mut self, hash: &[u8; 32]) -> Option<V> {
+        if let Some((value, _)) = self.young.get(hash) {
+            return Some(value.clone());
+        }
+        let (value, size) = self.old.remove(hash)?;
+        self.put(*hash, value.clone(), size);
+        Some(value)
+    }
+
+    fn put(&mut self, hash: [u8; 32], value: V, size: usize) {
+        if size > self.room {
             return;
         }
-        if generations.young.len() >= self.half {
-            generations.old = mem::take(&mut generations.young);
-            generations.bytes = 0;
+        if let Some((_, replaced)) = self.young.remove(&hash) {
+            self.used -= replaced;
         }
-        let size = known.chain.as_ref().map_or(0, |chain| chain.size());
-        if generations.bytes + size > READ_BYTES {
-            known.chain = None;
-        } else {
-            generations.bytes += size;
+        if self.used + size > self.room {
+            self.old = mem::take(&mut self.young);
+            self.used = 0;
         }
-        generations.young.insert(hash, known);
+        self.used += size;
+        self.young.insert(hash, (value, size));
     }
 }
 
@@ -118,53 +123,65 @@ mod tests {
     use crate::authorization::issue::{Capability, Delegation};
     use crate::authorization::{DidKey, Suite};
 
-    /// A chain of one delegation, named `n`, whose controller list is as long as allowed when it is `large`.
-    fn chain(n: u32, large: bool) -> Arc<Delegated> {
+    fn numbered(n: usize) -> [u8; 32] {
+        let mut hash = [0; 32];
+        hash[..8].copy_from_slice(&n.to_le_bytes());
+        hash
+    }
+
+    /// A chain of one delegation, named `n`, with a long target.
+    fn chain(n: usize) -> Arc<Delegated> {
         let key = ed25519_dalek::SigningKey::from_bytes(&[1; 32]);
         let did = DidKey::of(&key.verifying_key()).did;
-        let target = format!("https://a/{}", "x".repeat(if large { 2_000 } else { 1 }));
         let delegation = Delegation {
             key: &key,
             parent: Capability::Root("https://a"),
             id: &format!("urn:{n}"),
             controllers: &[&did],
-            target: &target,
+            target: &format!("https://a/{}", "x".repeat(2_000)),
             actions: None,
             created: 1,
             expires: 2,
             suite: Suite::Ed25519Signature2020,
         };
-        let mut hash = [0; 32];
-        hash[..4].copy_from_slice(&n.to_le_bytes());
         let text = delegation.sign().unwrap_or(json!(null));
-        Arc::new(Delegated::from_json(&text, hash, 10).unwrap())
+        Arc::new(Delegated::from_json(&text, numbered(n), 10).unwrap())
     }
 
     #[test]
     fn is_bounded_and_keeps_what_is_used() {
         let cache = ChainCache::new(8);
-        let kept = chain(0, false);
+        let kept = chain(0);
         for n in 1..100 {
-            cache.remember(&chain(n, false), 1);
+            cache.remember(&chain(n), 1);
             cache.remember(&kept, 2);
             assert_eq!(cache.proofs(kept.hash()), Some(2));
             assert!(cache.len() <= 8);
         }
-        assert_eq!(cache.proofs(chain(1, false).hash()), None);
+        assert_eq!(cache.proofs(chain(1).hash()), None);
         let none = ChainCache::new(0);
         none.remember(&kept, 1);
-        assert!(none.is_empty());
+        none.keep([1; 32], &kept);
+        assert!(none.is_empty() && none.read(&[1; 32]).is_none());
     }
 
     #[test]
-    fn keeps_the_hash_alone_when_what_was_read_has_no_room() {
+    fn what_was_read_is_kept_once_verified_within_its_room() {
         let cache = ChainCache::new(1 << 20);
-        let fit = u32::try_from(READ_BYTES / chain(0, true).size()).unwrap();
-        let all: Vec<_> = (0..fit + 100).map(|n| chain(n, true)).collect();
-        all.iter().for_each(|chain| cache.remember(chain, 1));
-        assert!(cache.chain(all[0].hash()).is_some());
-        let last = all[all.len() - 1].hash();
-        assert!(cache.chain(last).is_none());
-        assert_eq!(cache.proofs(last), Some(1));
+        let fit = READ_BYTES / chain(0).size();
+        cache.keep(numbered(0), &chain(0));
+        assert!(cache.read(&numbered(0)).is_none(), "its proofs were not verified");
+        for n in 0..4 * fit {
+            let chain = chain(n);
+            cache.remember(&chain, 1);
+            // Twice, as two threads would: it counts once.
+            cache.keep(numbered(n), &chain);
+            cache.keep(numbered(n), &chain);
+            assert!(cache.read(&numbered(0)).is_some(), "what is used is kept");
+            assert!(cache.read(&numbered(n)).is_some());
+        }
+        let kept = (0..4 * fit).filter(|n| cache.read.lock().get(&numbered(*n)).is_some());
+        assert!((fit..=2 * fit).contains(&kept.count()));
+        assert_eq!(cache.len(), 4 * fit, "the proofs of all are remembered");
     }
 }

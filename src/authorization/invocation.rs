@@ -61,10 +61,14 @@ pub(crate) fn parse(
         (Some(id), None) if capability::is_iri(id) => Invoked::Root(id.to_owned()),
         (Some(_), None) => return Err(Refusal::malformed("the capability's id is not an absolute IRI")),
         (None, Some(encoded)) => {
-            let hash = Sha256::digest(encoded).into();
-            Invoked::Delegated(match cache.chain(&hash) {
+            let packed = Sha256::digest(encoded).into();
+            Invoked::Delegated(match cache.read(&packed) {
                 Some(chain) => chain,
-                None => Arc::new(read(encoded, hash, max_chain_length)?),
+                None => {
+                    let chain = Arc::new(read(encoded, max_chain_length)?);
+                    cache.keep(packed, &chain);
+                    chain
+                }
             })
         }
         _ => {
@@ -76,10 +80,11 @@ pub(crate) fn parse(
     Ok((action.to_owned(), invoked))
 }
 
-fn read(encoded: &str, hash: [u8; 32], max_chain_length: usize) -> Result<Delegated, Refusal> {
-    let value = json::parse(&inflate(encoded)?)
-        .map_err(|_| Refusal::malformed("the invoked capability is not strict JSON"))?;
-    Delegated::from_json(&value, hash, max_chain_length)
+fn read(encoded: &str, max_chain_length: usize) -> Result<Delegated, Refusal> {
+    let text = inflate(encoded)?;
+    let value =
+        json::parse(&text).map_err(|_| Refusal::malformed("the invoked capability is not strict JSON"))?;
+    Delegated::from_json(&value, Sha256::digest(&text).into(), max_chain_length)
 }
 
 fn inflate(encoded: &str) -> Result<Vec<u8>, Refusal> {

@@ -1,6 +1,7 @@
 //! Polynomials over the scalars: the secret one that a dealer draws, its public image, and interpolation at zero.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use rand::{CryptoRng, RngCore};
 use zeroize::{Zeroize, Zeroizing};
@@ -73,15 +74,18 @@ impl<G: Group> Interpolation<G> {
         for (place, one) in members.iter().enumerate() {
             for other in &members[..place] {
                 let difference = one.abs_diff(*other);
-                if let Some(inverse) = G::invert(&G::Scalar::from(difference.into())) {
-                    inverses.entry(difference).or_insert(inverse);
+                if let Entry::Vacant(vacant) = inverses.entry(difference)
+                    && let Some(inverse) = G::invert(&G::Scalar::from(difference.into()))
+                {
+                    vacant.insert(inverse);
                 }
             }
         }
         Self { inverses }
     }
 
-    /// The coefficient of `index` among distinct nonzero `indexes` that contain it. None if they are not distinct members.
+    /// The coefficient of `index` among distinct members' `indexes` that contain it; the caller has seen to that.
+    /// None if two are further apart than any two members.
     pub(crate) fn coefficient(&self, index: u16, indexes: &[u16]) -> Option<G::Scalar> {
         let mut coefficient = G::Scalar::from(1);
         for other in indexes.iter().filter(|other| **other != index) {
