@@ -120,6 +120,8 @@ pub fn run(config: Config, exit_with_stdin: bool) -> Result<ExitCode, NodeError>
     telemetry::hardening::keep_memory_private().map_err(start("memory protection"))?;
     // A second installation fails and changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    // Every thread more is woken for nothing: a question that comes in is handed on at once.
+    let threads = std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, 4));
     let system = actix::System::with_tokio_rt(|| {
         // The runtime of transport, consensus callers and upkeep; HTTP workers and arbiters have their own.
         #[allow(
@@ -127,7 +129,7 @@ pub fn run(config: Config, exit_with_stdin: bool) -> Result<ExitCode, NodeError>
             reason = "without threads there is no node and nobody to tell but the process"
         )]
         tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+            .worker_threads(threads)
             .enable_all()
             .build()
             .expect("the runtime's threads start")

@@ -21,7 +21,7 @@ pub struct Examined {
 }
 
 impl Examined {
-    /// Authenticates what a client sent; computes, so call it in the pool.
+    /// Authenticates what a client sent; computes for some 50 us, so never call it on an actor's thread.
     ///
     /// # Errors
     /// The refusal as the client sees it.
