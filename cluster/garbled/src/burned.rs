@@ -53,15 +53,14 @@ impl Burned {
     /// [`Refusal::Session`]: a life that ended before, or too many of them for one life of ours.
     pub fn open(&mut self, evaluator: u64, boot: [u8; 16]) -> Result<(), Refusal> {
         let ended = self.ended.entry(evaluator).or_default();
+        if ended.contains(&boot) {
+            return Err(Refusal::Session);
+        }
         match self.windows.get(&evaluator) {
             Some(window) if window.boot == boot => return Ok(()),
             Some(window) if ended.len() < LIVES => drop(ended.insert(window.boot)),
             Some(_) => return Err(Refusal::Session),
             None => {}
-        }
-        if ended.contains(&boot) {
-            self.windows.remove(&evaluator);
-            return Err(Refusal::Session);
         }
         let window = Window {
             boot,

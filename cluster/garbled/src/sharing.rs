@@ -166,6 +166,11 @@ impl Share {
         }
     }
 
+    /// The number of holders, and this one's.
+    pub fn place(&self) -> (u8, u8) {
+        (self.holders, self.holder)
+    }
+
     /// Pieces by their numbers, for the disk.
     pub fn pieces(&self) -> impl Iterator<Item = (u8, &Piece)> {
         self.numbers.iter().copied().zip(&self.pieces)

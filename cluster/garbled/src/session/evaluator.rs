@@ -155,6 +155,11 @@ impl Evaluation {
         self.waiting.len()
     }
 
+    /// Whether all tables are here, so that the first garbler's last message can be taken.
+    pub fn has_all_tables(&self) -> bool {
+        self.expected == 0 && !self.commitments.is_empty()
+    }
+
     /// The first garbler's last message.
     ///
     /// # Errors
