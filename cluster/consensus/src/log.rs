@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// Entries kept in memory, per group; older ones are read from the store.
-const CACHED_ENTRIES: usize = 1_024;
-const CACHED_BYTES: usize = 2 * 1024 * 1024;
+const CACHED_ENTRIES: usize = 256;
+const CACHED_BYTES: usize = 512 * 1024;
 
 /// One group's log.
 pub(crate) struct GroupLog<S> {

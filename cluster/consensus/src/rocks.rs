@@ -3,8 +3,8 @@
 use crate::owned_snapshot::OwnedSnapshot;
 use crate::store::{Batch, Change, Pair, Reading, Store, StoreError};
 use rocksdb::{
-    DB, DBCompressionType, DBRecoveryMode, Direction, IteratorMode, Options, ReadOptions, WriteBatch,
-    WriteOptions,
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, Direction, IteratorMode, Options,
+    ReadOptions, WriteBatch, WriteOptions,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -33,6 +33,9 @@ impl RocksStore {
         options.set_max_total_wal_size(256 * 1024 * 1024);
         // Small enough that memory stays flat while it fills and a restart replays little of the log.
         options.set_write_buffer_size(16 * 1024 * 1024);
+        let mut blocks = BlockBasedOptions::default();
+        blocks.set_block_cache(&Cache::new_lru_cache(16 * 1024 * 1024));
+        options.set_block_based_table_factory(&blocks);
         options.set_max_background_jobs(2);
         options.set_max_open_files(512);
         options.set_keep_log_file_num(4);

@@ -8,7 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use rand::{CryptoRng, RngCore};
-use rocksdb::{DB, DBRecoveryMode, ErrorKind, IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::{
+    BlockBasedOptions, Cache, DB, DBRecoveryMode, ErrorKind, IteratorMode, Options, ReadOptions, WriteBatch,
+    WriteOptions,
+};
 
 use crate::epoch_file::EpochFile;
 use crate::error::Error;
@@ -63,6 +66,9 @@ fn options() -> Options {
     options.set_track_and_verify_wals_in_manifest(true);
     options.set_max_open_files(256);
     options.set_write_buffer_size(8 * 1024 * 1024);
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(&Cache::new_lru_cache(8 * 1024 * 1024));
+    options.set_block_based_table_factory(&blocks);
     options.set_keep_log_file_num(4);
     // Ciphertext does not shrink.
     options.set_compression_type(rocksdb::DBCompressionType::None);
