@@ -29,6 +29,7 @@ use crate::actors::metrics::Metrics as RequestMetrics;
 use crate::actors::parts::Parts;
 use crate::actors::recheck;
 use crate::actors::registry::Registry;
+use crate::actors::symmetric::Symmetric;
 use crate::api::{self, Api};
 use crate::audit::{Audit, RefusalRate, Settings as AuditSettings};
 use crate::authorization::{ChainCache, DidKey, Policy};
@@ -320,6 +321,7 @@ impl Node {
             answers: Mutex::default(),
             open_keys: Mutex::new(HashMap::new()),
             wake: doors.wake(),
+            symmetric: Symmetric::new(config.cluster.0, config.node, boot),
             metrics: RequestMetrics::register(metrics),
             started,
             #[cfg(test)]
@@ -375,6 +377,7 @@ fn rules(config: &Config) -> Rules {
             MeterAdmins::These(admins) => Some(admins.clone()),
         },
         chains: ChainCache::new(CHAINS),
+        wrap_bytes: config.limits.wrap_bytes,
     }
 }
 

@@ -233,6 +233,10 @@ impl Weighed {
                 entry.verdict = match using {
                     Using::Sign(_) => "sign".into(),
                     Using::DeriveSecret(_) => "deriveSecret".into(),
+                    Using::Authenticate(_) => "sign".into(),
+                    Using::Verify(..) => "verify".into(),
+                    Using::Wrap(_) => "wrapKey".into(),
+                    Using::Unwrap(_) => "unwrapKey".into(),
                 };
             }
             Intent::Generate(terms) => {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use conclave_consensus::{Consensus, Outbound};
 use conclave_transport::{BoxFuture, Handler, Lane, Network, NodeId, Refused};
 use parking_lot::Mutex;
@@ -12,6 +12,11 @@ use tokio::sync::Notify;
 
 use super::registry::Registry;
 use super::wire::{Abstention, Answer, Call};
+
+/// The first byte of a frame on the bulk lane: whose it is.
+const CONSENSUS: u8 = 0;
+/// Segments of garbled circuits.
+pub(crate) const CIRCUITS: u8 = 1;
 
 /// Consensus' way out; the network is connected once it has started.
 #[derive(Default)]
@@ -26,6 +31,10 @@ impl Lanes {
     fn send_on(&self, lane: Lane, to: NodeId, frame: Vec<u8>) {
         // Raft sends again what is lost here.
         if let Some(network) = self.0.lock().clone() {
+            let frame = match lane {
+                Lane::Bulk => [&[CONSENSUS][..], &frame].concat(),
+                _ => frame,
+            };
             let _ = network.send(to, lane, Bytes::from(frame));
         }
     }
@@ -70,8 +79,20 @@ impl Doors {
 }
 
 impl Handler for Doors {
-    fn message(&self, from: NodeId, _lane: Lane, payload: Bytes) {
-        self.consensus.receive(from, &payload);
+    fn message(&self, from: NodeId, lane: Lane, mut payload: Bytes) {
+        if lane != Lane::Bulk {
+            return self.consensus.receive(from, &payload);
+        }
+        match (!payload.is_empty()).then(|| payload.get_u8()) {
+            Some(CONSENSUS) => self.consensus.receive(from, &payload),
+            Some(CIRCUITS) => {
+                let registry = self.registry.lock().clone();
+                if let Some(registry) = registry {
+                    registry.stream(from, payload);
+                }
+            }
+            _ => {}
+        }
     }
 
     fn call(

@@ -99,7 +99,7 @@ impl Examined {
 
     /// Whether what it asks for is for its client alone: then who shows it claims it first.
     pub fn has_secret_result(&self) -> bool {
-        self.authenticated.action == "deriveSecret"
+        matches!(&*self.authenticated.action, "deriveSecret" | "unwrapKey")
     }
 
     /// Whether judging it computes (proofs that were not verified before) rather than only compares.

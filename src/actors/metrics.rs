@@ -36,6 +36,8 @@ pub struct Metrics {
     pub misfits: Family<OfNode, Counter>,
     /// Proven lies in ceremonies, by liar.
     pub liars: Family<OfNode, Counter>,
+    /// Computations of symmetric keys that were aborted.
+    pub aborts: Counter,
     /// Applied changes that this node's own verifier would have refused.
     pub verdict_alarms: Counter,
     /// Entries that a leader brought and too few members endorsed.
@@ -63,6 +65,7 @@ impl Metrics {
             foreign_operations: Counter::default(),
             misfits: Family::default(),
             liars: Family::default(),
+            aborts: Counter::default(),
             verdict_alarms: Counter::default(),
             unendorsed: Counter::default(),
             generated: Counter::default(),
@@ -115,6 +118,11 @@ impl Metrics {
             );
             registry.register("misfits", "Frames that did not fit, by sender", all.misfits);
             registry.register("liars", "Proven lies in ceremonies, by node", all.liars);
+            registry.register(
+                "aborted_computations",
+                "Computations of symmetric keys whose parts did not fit: a garbler is corrupt",
+                all.aborts,
+            );
             registry.register(
                 "keys_generated",
                 "Keys generated through this node",

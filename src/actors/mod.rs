@@ -21,6 +21,7 @@ pub mod parts;
 pub mod recheck;
 pub mod registry;
 pub mod stages;
+pub mod symmetric;
 pub mod views;
 pub mod wire;
 

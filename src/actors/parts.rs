@@ -22,6 +22,7 @@ use super::crypto_pool::CryptoPool;
 use super::denials::Denials;
 use super::holder::nonces::DrawnNonces;
 use super::metrics::{Metrics, OfNode};
+use super::symmetric::Symmetric;
 use super::wire::{Abstention, Answer, Call};
 use crate::audit::{Audit, RefusalRate};
 use crate::identifier::{LocalId, OperationId};
@@ -79,6 +80,8 @@ pub struct Parts {
     pub open_keys: Mutex<HashMap<ShareId, Arc<OpenKey>>>,
     /// Wakes the task that fetches shares: a link came up, or a share is missed.
     pub wake: Arc<Notify>,
+    /// Symmetric keys.
+    pub symmetric: Symmetric,
     /// Counters and histograms.
     pub metrics: Metrics,
     /// Start of the monotonic clock.
@@ -210,8 +213,8 @@ impl Parts {
             return Err(OpenError::NoShare);
         };
         let share = KeyShare::from_bytes(sealed.expose()).map_err(|_| OpenError::Unfit)?;
-        let commitment: Commitment =
-            postcard::from_bytes(&record.commitment).map_err(|_| OpenError::Unfit)?;
+        let (commitment, _) = record.material.pair().ok_or(OpenError::Unfit)?;
+        let commitment: Commitment = postcard::from_bytes(commitment).map_err(|_| OpenError::Unfit)?;
         if !commitment.holds(&share) {
             return Err(OpenError::Unfit);
         }

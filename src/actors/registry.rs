@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use actix::dev::channel::channel;
 use actix::prelude::*;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -184,9 +185,15 @@ impl Registry {
         answered.await.unwrap_or(Answer::Abstained(Abstention::Busy))
     }
 
+    /// A segment of a garbled circuit.
+    pub fn stream(&self, from: u64, frame: Bytes) {
+        self.parts.symmetric.streams.receive(from, frame);
+    }
+
     /// A peer's connection ended: what was drawn for it dies with it.
     pub fn disconnected(&self, peer: u64) {
         self.parts.nonces.lock().disconnected(peer);
+        self.parts.symmetric.disconnected(peer);
     }
 
     /// Puts a message into a keystore's mailbox: never waits, never beyond its bound.

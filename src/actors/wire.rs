@@ -8,11 +8,13 @@
 
 use std::collections::BTreeMap;
 
+use conclave_garbled::session::Tail;
 use serde::{Deserialize, Serialize};
 
 use super::ceremonies;
 use super::conduct::Abort;
 use crate::identifier::{LocalId, OperationId};
+use crate::keystore::record::Sharing;
 use crate::keystore::{Endorsement, Statement};
 use crate::problem::Problem;
 
@@ -76,6 +78,58 @@ pub enum Call {
     /// The sender claims requests whose results are secret, before it shows them ([`crate::replay::claim`]);
     /// [`MAX_ITEMS`] at most.
     Claim(OperationId, Vec<[u8; 32]>),
+    /// The sender's half of what two nodes share in their present lives; the answer is the other half.
+    Pair(Half),
+    /// A use of a symmetric key: garble for the sender. Tables go before the answer, on the bulk lane.
+    Garble(Forwarded, Roles),
+    /// Birth of a symmetric key, first step.
+    Birth(Forwarded, Beginning),
+    /// Birth of a symmetric key, a later step.
+    BirthStep([u8; 32], BirthStep),
+}
+
+/// A node's half of what it shares with another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Half {
+    /// The life that it belongs to.
+    pub boot: [u8; 16],
+    /// An X25519 public key.
+    pub public: [u8; 32],
+}
+
+/// A garbling, numbered by its evaluator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Roles {
+    /// Never the same twice in one life of the evaluator.
+    pub number: u64,
+    /// First garbler, second garbler, evaluator.
+    pub nodes: [u64; 3],
+}
+
+/// What is computed at the birth of a symmetric key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Computed {
+    /// An HMAC key's states.
+    States,
+    /// The value that the key is checked by.
+    Check,
+}
+
+/// A step of a birth after the first. Messages go by the number of their sender among the holders, from 1.
+#[derive(Clone, Serialize, Deserialize)]
+pub enum BirthStep {
+    /// Everybody's commitments; the answer is a sealed opening for each other holder.
+    Open(BTreeMap<u8, Vec<u8>>),
+    /// What everybody has opened to the asked one; the answer is its commitments to pieces.
+    Combine(BTreeMap<u8, Vec<u8>>),
+    /// Everybody's commitments to pieces.
+    Agree(BTreeMap<u8, Vec<u8>>),
+    /// Garble for the coordinator.
+    Garble(Computed, Roles),
+    /// The active labels of what was computed; the answer is what they mean.
+    Decode(Computed, Vec<u8>),
+    /// The outcome, with an HMAC key's inner state; the answer is [`Answer::Generated`].
+    Sign(Sharing, Option<[u8; 32]>),
 }
 
 /// A question about one item of a batch.
@@ -196,8 +250,16 @@ pub enum Answer {
     },
     /// To [`Call::Envelopes`]: (share, envelopes as kept).
     Envelopes(Vec<(ShareName, Vec<u8>)>),
-    /// To [`Call::Confirm`] and [`Call::Claim`].
+    /// To [`Call::Confirm`], [`Call::Claim`] and [`BirthStep::Agree`].
     Confirmed,
+    /// To [`Call::Pair`].
+    Paired(Half),
+    /// To [`Call::Garble`] and [`BirthStep::Garble`]: the first garbler's last message.
+    Garbled(Tail),
+    /// The second garbler's.
+    Vouched([u8; 16]),
+    /// To [`BirthStep::Open`]: by the number of whom it is for.
+    Messages(BTreeMap<u8, Vec<u8>>),
     /// No: the request does not authorize this, in the asked node's own judgement.
     Refused(Box<Problem>),
     /// Not now, no judgement: the asked node cannot decide safely, ask another.
@@ -230,6 +292,9 @@ pub enum Abstention {
     /// Too much to do.
     #[error("overloaded")]
     Busy,
+    /// It shares no secret with another node that takes part: a link is down, or one has just started.
+    #[error("not paired with another holder yet")]
+    Unpaired,
 }
 
 impl Answer {
@@ -283,6 +348,8 @@ impl Call {
             | Self::Commit(forwarded)
             | Self::Derive(forwarded)
             | Self::Batch(forwarded, _)
+            | Self::Garble(forwarded, _)
+            | Self::Birth(forwarded, _)
             | Self::Begin(forwarded, ..) => Some(forwarded),
             _ => None,
         }

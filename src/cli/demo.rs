@@ -3,7 +3,8 @@
 use crate::cli::cluster::{self, DevCluster, Node};
 use crate::cli::meter::DEFAULT_PRODUCT;
 use crate::cli::output::{EXIT_CODES, Facts, Failure, finish, print};
-use crate::client::call::KeyParameters;
+use crate::cli::vault::Vault;
+use crate::client::call::{KeyParameters, keystore_of};
 use crate::client::delegation::{self, Delegation};
 use crate::client::multikey::{self, ED25519_PUBLIC, X25519_PUBLIC};
 use crate::client::signer::unix_seconds;
@@ -93,6 +94,7 @@ async fn play(dir: &Path) -> Result<(), Failure> {
     };
     let keys = stage.make(dir, first).await?;
     stage.share(&keys, first, second, third).await?;
+    stage.keep(&keys, first, second).await?;
     stage.lose(&keys, [third, first, second]).await?;
 
     let stopping = Instant::now();
@@ -251,6 +253,33 @@ impl Stage<'_> {
                 third.id
             ))),
         }
+    }
+
+    /// Encrypt a document through one node, read it through another.
+    async fn keep(&self, keys: &Keys, first: &Node, second: &Node) -> Result<(), Failure> {
+        let (writer, reader) = (self.client(&[first])?, self.client(&[second])?);
+        let now = Instant::now();
+        let vault = Vault::make(&writer, &keys.controller, keystore_of(&keys.signing.key_id)).await?;
+        told(
+            now.elapsed(),
+            "two symmetric keys were made: AES key wrap and HMAC-SHA-256",
+        );
+        let now = Instant::now();
+        let stored = vault.encrypt(&writer, &keys.controller).await?;
+        told(
+            now.elapsed(),
+            format_args!(
+                "a document was encrypted: its key wrapped, its index blinded, through node {}",
+                first.id
+            ),
+        );
+        let now = Instant::now();
+        vault.read(&reader, &keys.controller, &stored).await?;
+        told(
+            now.elapsed(),
+            format_args!("found and decrypted through node {}", second.id),
+        );
+        Ok(())
     }
 
     /// Kill the first of `nodes`, use the key through all three addresses.

@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use zeroize::Zeroizing;
 
 /// Most bytes that are signed in one call: with base64 and JSON around them they fill the protocol's 100 kB.
 const MAX_DATA: usize = 75_000;
@@ -22,7 +23,9 @@ Examples (with CONCLAVE_URL, CONCLAVE_CA and CONCLAVE_IDENTITY set):
   conclave key get https://localhost:8443/kms/keystores/z1A…/keys/z19…
   conclave key sign https://localhost:8443/kms/keystores/z1A…/keys/z19… --data hello
   conclave key sign https://localhost:8443/kms/keystores/z1A…/keys/z19… < message
-  conclave key derive https://localhost:8443/kms/keystores/z1A…/keys/z1B… --public-key z6LS…";
+  conclave key derive https://localhost:8443/kms/keystores/z1A…/keys/z1B… --public-key z6LS…
+  conclave key hmac https://localhost:8443/kms/keystores/z1A…/keys/z1C… --data hello
+  conclave key unwrap https://localhost:8443/kms/keystores/z1A…/keys/z1D… $(cat wrapped)";
 
 /// Generate and use keys
 #[derive(Args, Debug)]
@@ -52,6 +55,92 @@ enum Action {
     /// Derive the secret shared with a public key and print it as base64url: input for a KDF, not a key
     #[command(after_help = "Example:\n  conclave key derive URL --public-key z6LS…")]
     Derive(DeriveArguments),
+    /// Make a message's tag (HMAC-SHA-256) and print it as base64url
+    #[command(
+        after_help = "Examples:\n  conclave key hmac URL --data hello\n  conclave key hmac URL < message.bin"
+    )]
+    Hmac(DataArguments),
+    /// Tell whether a tag is the message's; the exit code is 1 if not
+    #[command(after_help = "Example:\n  conclave key verify-hmac URL --tag dGFn… --data hello")]
+    VerifyHmac(VerifyArguments),
+    /// Wrap a key of 16 bytes or more, in steps of 8 (AES key wrap, RFC 3394), and print it as base64url
+    #[command(after_help = "Example:\n  head -c 32 /dev/urandom | conclave key wrap URL > wrapped")]
+    Wrap(DataArguments),
+    /// Unwrap a key and print it as base64url; the exit code is 1 if this key has not wrapped that
+    #[command(after_help = "Example:\n  conclave key unwrap URL $(cat wrapped)")]
+    Unwrap(UnwrapArguments),
+}
+
+#[derive(Args, Debug)]
+struct DataArguments {
+    #[command(flatten)]
+    caller: CallerArguments,
+    /// URL of the key
+    key: String,
+    #[command(flatten)]
+    input: Input,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+struct VerifyArguments {
+    #[command(flatten)]
+    caller: CallerArguments,
+    /// URL of the key
+    key: String,
+    /// The tag, as base64url
+    #[arg(long, value_name = "BASE64URL")]
+    tag: String,
+    #[command(flatten)]
+    input: Input,
+    /// Print JSON: {"keyId", "verified"}
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+struct UnwrapArguments {
+    #[command(flatten)]
+    caller: CallerArguments,
+    /// URL of the key
+    key: String,
+    /// What was wrapped, as base64url
+    wrapped: String,
+    /// Print JSON: {"keyId", "unwrappedKey"}
+    #[arg(long)]
+    json: bool,
+}
+
+/// What an operation is about; without either, stdin.
+#[derive(Args, Debug)]
+struct Input {
+    /// As text
+    #[arg(long, value_name = "TEXT", conflicts_with = "file")]
+    data: Option<String>,
+    /// In a file
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+impl Input {
+    fn read(self) -> Result<Zeroizing<Vec<u8>>, Failure> {
+        let data = match (self.data, self.file) {
+            (Some(text), _) => text.into_bytes(),
+            (None, Some(path)) => {
+                let named = |error| Failure::because(format!("cannot read {}: {error}", path.display()));
+                read(File::open(&path).map_err(named)?).map_err(named)?
+            }
+            (None, None) => read(io::stdin().lock()).map_err(Failure::local)?,
+        };
+        match data.len() > MAX_DATA {
+            true => Err(Failure::because(format!(
+                "the data is longer than {MAX_DATA} bytes"
+            ))),
+            false => Ok(data.into()),
+        }
+    }
 }
 
 #[derive(Args, Debug)]
@@ -60,7 +149,7 @@ struct GenerateArguments {
     caller: CallerArguments,
     /// URL of the keystore
     keystore: String,
-    /// ed25519, x25519, or a WebKMS key type
+    /// ed25519, x25519, hmac, kek, or a WebKMS key type
     #[arg(long = "type", value_name = "TYPE", default_value = "ed25519")]
     key_type: String,
     /// Id that the key's description shows instead of its URL
@@ -94,12 +183,8 @@ struct SignArguments {
     caller: CallerArguments,
     /// URL of the key
     key: String,
-    /// Text to sign; without --data and --file, stdin is signed
-    #[arg(long, value_name = "TEXT", conflicts_with = "file")]
-    data: Option<String>,
-    /// File to sign
-    #[arg(long, value_name = "FILE")]
-    file: Option<PathBuf>,
+    #[command(flatten)]
+    input: Input,
     /// Sign each line of a file, 64 in a request; prints a signature for each. An extension of this cluster's: a
     /// delegated capability must be for the keystore, or its keys
     #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "file"])]
@@ -138,15 +223,21 @@ impl KeyCommand {
             Action::Get(arguments) => get(arguments).await,
             Action::Sign(arguments) => sign(arguments).await,
             Action::Derive(arguments) => derive(arguments).await,
+            Action::Hmac(arguments) => hmac(arguments).await,
+            Action::VerifyHmac(arguments) => verify_hmac(arguments).await,
+            Action::Wrap(arguments) => wrap(arguments).await,
+            Action::Unwrap(arguments) => unwrap(arguments).await,
         }
     }
 }
 
-/// The WebKMS name of a key type: two short ones are known, others are taken as they are.
+/// The WebKMS name of a key type: short ones are known, others are taken as they are.
 fn key_type(name: &str) -> &str {
     match name {
         "ed25519" => "Ed25519VerificationKey2020",
         "x25519" => "X25519KeyAgreementKey2020",
+        "hmac" => "Sha256HmacKey2019",
+        "kek" => "AesKeyWrappingKey2019",
         other => other,
     }
 }
@@ -179,19 +270,7 @@ async fn sign(arguments: SignArguments) -> Result<Facts, Failure> {
         return sign_lines(&arguments, lines).await;
     }
     let (client, identity, capability) = arguments.caller.open()?;
-    let data = match (arguments.data, arguments.file) {
-        (Some(text), _) => text.into_bytes(),
-        (None, Some(path)) => {
-            let named = |error| Failure::because(format!("cannot read {}: {error}", path.display()));
-            read(File::open(&path).map_err(named)?).map_err(named)?
-        }
-        (None, None) => read(io::stdin().lock()).map_err(Failure::local)?,
-    };
-    if data.len() > MAX_DATA {
-        return Err(Failure::because(format!(
-            "the data is longer than {MAX_DATA} bytes: sign its hash"
-        )));
-    }
+    let data = arguments.input.read()?;
     let signature = client
         .sign(&identity, &arguments.key, &data, capability.as_ref())
         .await?;
@@ -272,4 +351,62 @@ async fn derive(arguments: DeriveArguments) -> Result<Facts, Failure> {
         json!({"keyId": arguments.key, "secret": secret}),
         &secret,
     ))
+}
+
+fn decoded(what: &str, text: &str) -> Result<Vec<u8>, Failure> {
+    let decoded = URL_SAFE_NO_PAD.decode(text.trim());
+    decoded.map_err(|_| Failure::because(format!("{what} is not base64url without padding")))
+}
+
+async fn hmac(arguments: DataArguments) -> Result<Facts, Failure> {
+    let (client, identity, capability) = arguments.caller.open()?;
+    let data = arguments.input.read()?;
+    let tag = client
+        .sign(&identity, &arguments.key, &data, capability.as_ref())
+        .await?;
+    let tag = URL_SAFE_NO_PAD.encode(tag);
+    let facts = json!({"keyId": arguments.key, "signatureValue": tag});
+    Ok(Facts::new(arguments.json, facts, &tag))
+}
+
+async fn verify_hmac(arguments: VerifyArguments) -> Result<Facts, Failure> {
+    let (client, identity, capability) = arguments.caller.open()?;
+    let data = arguments.input.read()?;
+    let tag = decoded("the tag", &arguments.tag)?;
+    let verified = client
+        .verify(&identity, &arguments.key, (&data, &tag), capability.as_ref())
+        .await?;
+    if !verified && !arguments.json {
+        return Err(Failure::because("the tag is not this message's under this key"));
+    }
+    let facts = json!({"keyId": arguments.key, "verified": verified});
+    Ok(Facts::new(arguments.json, facts, "verified"))
+}
+
+async fn wrap(arguments: DataArguments) -> Result<Facts, Failure> {
+    let (client, identity, capability) = arguments.caller.open()?;
+    let payload = arguments.input.read()?;
+    let wrapped = client
+        .wrap_key(&identity, &arguments.key, &payload, capability.as_ref())
+        .await?;
+    let wrapped = URL_SAFE_NO_PAD.encode(wrapped);
+    let facts = json!({"keyId": arguments.key, "wrappedKey": wrapped});
+    Ok(Facts::new(arguments.json, facts, &wrapped))
+}
+
+async fn unwrap(arguments: UnwrapArguments) -> Result<Facts, Failure> {
+    let (client, identity, capability) = arguments.caller.open()?;
+    let wrapped = decoded("what was wrapped", &arguments.wrapped)?;
+    let payload = client
+        .unwrap_key(&identity, &arguments.key, &wrapped, capability.as_ref())
+        .await?;
+    let payload = payload.map(|payload| Zeroizing::new(URL_SAFE_NO_PAD.encode(&payload[..])));
+    let facts = json!({"keyId": arguments.key, "unwrappedKey": payload.as_deref()});
+    match payload {
+        Some(payload) => Ok(Facts::new(arguments.json, facts, payload.as_str())),
+        None if arguments.json => Ok(Facts::new(true, facts, "")),
+        None => Err(Failure::because(
+            "this key has not wrapped that, or it was changed",
+        )),
+    }
 }

@@ -18,6 +18,7 @@ pub mod status;
 #[cfg(test)]
 mod story;
 pub mod unseal;
+mod vault;
 pub mod zcap;
 
 use std::process::ExitCode;

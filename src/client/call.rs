@@ -148,6 +148,32 @@ impl Call {
         )
     }
 
+    /// VerifyOperation: whether `tag` is that of `data` under an HMAC key.
+    #[must_use]
+    pub fn verify(key: &str, data: &[u8], tag: &[u8]) -> Self {
+        let body = json!({
+            "type": "VerifyOperation",
+            "invocationTarget": key,
+            "verifyData": URL_SAFE_NO_PAD.encode(data),
+            "signatureValue": URL_SAFE_NO_PAD.encode(tag),
+        });
+        Self::post(key.to_owned(), "verify", keystore_of(key).to_owned(), &body)
+    }
+
+    /// WrapKeyOperation.
+    #[must_use]
+    pub fn wrap_key(key: &str, payload: &[u8]) -> Self {
+        let payload = json!(URL_SAFE_NO_PAD.encode(payload));
+        Self::operation(key, "WrapKeyOperation", "wrapKey", "unwrappedKey", &payload)
+    }
+
+    /// UnwrapKeyOperation.
+    #[must_use]
+    pub fn unwrap_key(key: &str, wrapped: &[u8]) -> Self {
+        let wrapped = json!(URL_SAFE_NO_PAD.encode(wrapped));
+        Self::operation(key, "UnwrapKeyOperation", "unwrapKey", "wrappedKey", &wrapped)
+    }
+
     /// DeriveSecretOperation with the other side's public key, given as multibase with its type.
     #[must_use]
     pub fn derive_secret(key: &str, public_type: &str, public_key: &str) -> Self {

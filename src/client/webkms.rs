@@ -239,6 +239,57 @@ impl Client {
         signature(&reply)
     }
 
+    /// Whether `tag` is that of `data` under an HMAC key.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn verify(
+        &self,
+        identity: &Identity,
+        key: &str,
+        (data, tag): (&[u8], &[u8]),
+        capability: Option<&Capability>,
+    ) -> Result<bool, ClientError> {
+        let reply = self
+            .invoke(identity, &Call::verify(key, data, tag), capability)
+            .await?;
+        verified(&reply)
+    }
+
+    /// Wraps a payload of 16 bytes or more, in steps of 8 (RFC 3394).
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn wrap_key(
+        &self,
+        identity: &Identity,
+        key: &str,
+        payload: &[u8],
+        capability: Option<&Capability>,
+    ) -> Result<Vec<u8>, ClientError> {
+        let reply = self
+            .invoke(identity, &Call::wrap_key(key, payload), capability)
+            .await?;
+        wrapped(&reply)
+    }
+
+    /// The payload of a wrap; none if this key has not wrapped that.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn unwrap_key(
+        &self,
+        identity: &Identity,
+        key: &str,
+        wrapped: &[u8],
+        capability: Option<&Capability>,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, ClientError> {
+        let reply = self
+            .invoke(identity, &Call::unwrap_key(key, wrapped), capability)
+            .await?;
+        unwrapped(&reply)
+    }
+
     /// Signs several things in one request, an extension of this cluster's; one answer for each, in order.
     ///
     /// # Errors
@@ -308,6 +359,48 @@ impl Client {
 pub fn signature(reply: &Reply) -> Result<Vec<u8>, ClientError> {
     let Signed { signature_value } = parse(reply)?;
     decode(&signature_value)
+}
+
+/// The verdict in the reply to a VerifyOperation.
+///
+/// # Errors
+/// [`ClientError::Unexpected`].
+pub fn verified(reply: &Reply) -> Result<bool, ClientError> {
+    #[derive(Deserialize)]
+    struct Verified {
+        verified: bool,
+    }
+    let Verified { verified } = parse(reply)?;
+    Ok(verified)
+}
+
+/// The wrap in the reply to a WrapKeyOperation.
+///
+/// # Errors
+/// [`ClientError::Unexpected`].
+pub fn wrapped(reply: &Reply) -> Result<Vec<u8>, ClientError> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Wrapped {
+        wrapped_key: String,
+    }
+    let Wrapped { wrapped_key } = parse(reply)?;
+    decode(&wrapped_key)
+}
+
+/// The payload in the reply to an UnwrapKeyOperation.
+///
+/// # Errors
+/// [`ClientError::Unexpected`].
+pub fn unwrapped(reply: &Reply) -> Result<Option<Zeroizing<Vec<u8>>>, ClientError> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Unwrapped {
+        unwrapped_key: Option<String>,
+    }
+    let Unwrapped { unwrapped_key } = parse(reply)?;
+    let payload = unwrapped_key.map(Zeroizing::new);
+    payload.map(|text| decode(&text).map(Zeroizing::new)).transpose()
 }
 
 /// The answers to a batch, each as the reply that it would be alone.

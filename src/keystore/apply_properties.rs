@@ -11,7 +11,7 @@ use super::command::{Command, GeneratedKey};
 use super::entry::{Entry, Statement};
 use super::outcome::{Outcome, Rejection};
 use super::query;
-use super::record::{KeyRecord, KeyType, KeystoreRecord, RevocationRecord};
+use super::record::{KeyRecord, KeyType, KeystoreRecord, Material, RevocationRecord};
 use super::state::decode;
 use crate::identifier::{LocalId, OperationId};
 
@@ -114,8 +114,10 @@ impl Step {
                 participants: self.signers.iter().map(|(node, _)| *node).collect(),
                 away: Vec::new(),
                 transcript: [0; 32],
-                commitment: vec![self.item],
-                public_key: [self.item; 32],
+                material: Material::Pair {
+                    commitment: vec![self.item],
+                    public_key: [self.item; 32],
+                },
             })),
         }
     }

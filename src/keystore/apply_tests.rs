@@ -10,7 +10,7 @@ use super::config::KeystoreConfig;
 use super::entry::{Entry, EntryError, Statement};
 use super::outcome::{Outcome, Rejection, Reply};
 use super::query;
-use super::record::KeyType;
+use super::record::{KeyType, Material};
 use crate::identifier::{LocalId, OperationId};
 use crate::membership::{Member, Membership};
 
@@ -367,8 +367,10 @@ pub(super) fn generate(tag: u64, participants: &[u64], start: u64) -> Statement 
         participants: participants.to_vec(),
         away: Vec::new(),
         transcript: [0; 32],
-        commitment: Vec::new(),
-        public_key: [0; 32],
+        material: Material::Pair {
+            commitment: Vec::new(),
+            public_key: [0; 32],
+        },
     };
     statement(tag, Command::GenerateKey(Box::new(generated)), 1)
 }

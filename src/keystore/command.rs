@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::config::KeystoreConfig;
-use super::record::{Alias, KeyType};
+use super::record::{Alias, KeyType, Material};
 use crate::identifier::LocalId;
 
 /// A change of one group's state.
@@ -78,10 +78,8 @@ pub struct GeneratedKey {
     pub away: Vec<u16>,
     /// Digest of the whole ceremony: session, packages and kept envelopes.
     pub transcript: [u8; 32],
-    /// Summed vector of k points.
-    pub commitment: Vec<u8>,
-    /// Raw public key, 32 bytes.
-    pub public_key: [u8; 32],
+    /// What everybody may know of the key.
+    pub material: Material,
 }
 
 impl Command {

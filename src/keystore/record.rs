@@ -29,6 +29,10 @@ pub enum KeyType {
     X25519KeyAgreementKey2020,
     /// `urn:webkms:multikey:X25519`.
     MultikeyX25519,
+    /// `Sha256HmacKey2019`.
+    Sha256HmacKey2019,
+    /// `AesKeyWrappingKey2019`.
+    AesKeyWrappingKey2019,
 }
 
 /// What a key of some type can do.
@@ -38,16 +42,22 @@ pub enum Purpose {
     Sign,
     /// Threshold X25519.
     DeriveSecret,
+    /// HMAC-SHA-256 tags.
+    Authenticate,
+    /// AES key wrap.
+    WrapKey,
 }
 
 impl KeyType {
     /// All of them, in the order of the contract's table.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::Ed25519VerificationKey2020,
         Self::Ed25519VerificationKey2018,
         Self::MultikeyEd25519,
         Self::X25519KeyAgreementKey2020,
         Self::MultikeyX25519,
+        Self::Sha256HmacKey2019,
+        Self::AesKeyWrappingKey2019,
     ];
 
     /// The `type` that a GenerateKeyOperation names.
@@ -58,6 +68,8 @@ impl KeyType {
             Self::MultikeyEd25519 => "urn:webkms:multikey:Ed25519",
             Self::X25519KeyAgreementKey2020 => "X25519KeyAgreementKey2020",
             Self::MultikeyX25519 => "urn:webkms:multikey:X25519",
+            Self::Sha256HmacKey2019 => "Sha256HmacKey2019",
+            Self::AesKeyWrappingKey2019 => "AesKeyWrappingKey2019",
         }
     }
 
@@ -81,22 +93,34 @@ impl KeyType {
             Self::Ed25519VerificationKey2018 => "https://w3id.org/security/suites/ed25519-2018/v1",
             Self::X25519KeyAgreementKey2020 => "https://w3id.org/security/suites/x25519-2020/v1",
             Self::MultikeyEd25519 | Self::MultikeyX25519 => "https://w3id.org/security/multikey/v1",
+            Self::Sha256HmacKey2019 => "https://w3id.org/security/suites/hmac-2019/v1",
+            Self::AesKeyWrappingKey2019 => "https://w3id.org/security/suites/aes-2019/v1",
         }
     }
 
     /// What its keys do.
     pub fn purpose(self) -> Purpose {
         match self {
+            Self::Ed25519VerificationKey2020 | Self::Ed25519VerificationKey2018 | Self::MultikeyEd25519 => {
+                Purpose::Sign
+            }
             Self::X25519KeyAgreementKey2020 | Self::MultikeyX25519 => Purpose::DeriveSecret,
-            _ => Purpose::Sign,
+            Self::Sha256HmacKey2019 => Purpose::Authenticate,
+            Self::AesKeyWrappingKey2019 => Purpose::WrapKey,
         }
     }
 
-    /// The multicodec header of its public key.
-    pub fn multicodec(self) -> [u8; 2] {
+    /// Whether its keys are shared by pieces.
+    pub fn is_symmetric(self) -> bool {
+        matches!(self.purpose(), Purpose::Authenticate | Purpose::WrapKey)
+    }
+
+    /// The multicodec header of its public key, if it has one.
+    pub fn multicodec(self) -> Option<[u8; 2]> {
         match self.purpose() {
-            Purpose::Sign => [0xed, 0x01],
-            Purpose::DeriveSecret => [0xec, 0x01],
+            Purpose::Sign => Some([0xed, 0x01]),
+            Purpose::DeriveSecret => Some([0xec, 0x01]),
+            Purpose::Authenticate | Purpose::WrapKey => None,
         }
     }
 }
@@ -110,6 +134,65 @@ pub enum Alias {
     Template(String),
 }
 
+/// What everybody may know of a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Material {
+    /// A key pair whose private key is shared by a polynomial.
+    Pair {
+        /// The summed vector of k points of its ceremony, encoded by the threshold crate: public key and the public
+        /// share of every member follow from it.
+        commitment: Vec<u8>,
+        /// The raw public key: Ed25519 point or Montgomery u, 32 bytes.
+        public_key: [u8; 32],
+    },
+    /// A symmetric key that is the XOR of pieces.
+    Pieces(Sharing),
+}
+
+/// A sharing by pieces, of which each holder lacks one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sharing {
+    /// The nodes that hold it, ascending: the first lacks the first piece, and so on.
+    pub holders: Vec<u64>,
+    /// A commitment to each piece.
+    pub pieces: Vec<[u8; 32]>,
+    /// The secret is the XOR of all pieces and of this: at an HMAC key's birth its outer state was opened under a mask.
+    pub correction: [u8; 32],
+    /// Of an HMAC key: a hash of its inner state, which every holder keeps beside its pieces.
+    pub inner: Option<[u8; 32]>,
+    /// What the secret is checked by: a part of a hash over the key's name and it.
+    pub check: [u8; 16],
+}
+
+impl Sharing {
+    /// The number of a node among the holders, from 1.
+    pub fn number(&self, node: u64) -> Option<u8> {
+        let at = self.holders.iter().position(|holder| *holder == node)?;
+        u8::try_from(at + 1).ok()
+    }
+}
+
+impl Material {
+    /// The commitment and the public key of a key pair.
+    pub fn pair(&self) -> Option<(&[u8], &[u8; 32])> {
+        match self {
+            Self::Pair {
+                commitment,
+                public_key,
+            } => Some((commitment, public_key)),
+            Self::Pieces(_) => None,
+        }
+    }
+
+    /// The sharing of a symmetric key.
+    pub fn sharing(&self) -> Option<&Sharing> {
+        match self {
+            Self::Pair { .. } => None,
+            Self::Pieces(sharing) => Some(sharing),
+        }
+    }
+}
+
 /// A key in the replicated state: its public part, and which ceremony made its shares.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyRecord {
@@ -119,11 +202,8 @@ pub struct KeyRecord {
     pub epoch: u64,
     /// The ceremony whose shares are live.
     pub session: [u8; 32],
-    /// The summed vector of k points of that ceremony, encoded by the threshold crate: public key and the public
-    /// share of every member follow from it.
-    pub commitment: Vec<u8>,
-    /// The raw public key: Ed25519 point or Montgomery u, 32 bytes.
-    pub public_key: [u8; 32],
+    /// What that ceremony made.
+    pub material: Material,
     /// Members that had no share on disk when the key was born (they have envelopes).
     pub away: Vec<u16>,
     /// In place of the URL in descriptions.

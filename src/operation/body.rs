@@ -1,8 +1,11 @@
 //! Request bodies as closed types. What is not exactly one of these is refused with the reason.
 
+use std::fmt;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
+use zeroize::Zeroizing;
 
 use super::validation::Validation;
 use crate::identifier::LocalId;
@@ -57,10 +60,30 @@ pub enum KeyOperation {
     Sign(Vec<u8>),
     /// A secret shared with the holder of this public key.
     DeriveSecret(PeerKey),
-    /// A known operation that is not offered for keys of the offered types: its action name.
-    NotOffered(&'static str),
+    /// Compare the tag of these bytes with this one.
+    Verify(Vec<u8>, Vec<u8>),
+    /// Wrap this.
+    Wrap(Payload),
+    /// Unwrap this.
+    Unwrap(Payload),
     /// A known operation that no key of ours has.
     NotSupported(&'static str),
+}
+
+/// Bytes of a client's that no log and no record shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Payload(pub Zeroizing<Vec<u8>>);
+
+impl From<Vec<u8>> for Payload {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} bytes", self.0.len())
+    }
 }
 
 /// The other party's public key.
@@ -385,15 +408,15 @@ pub fn key_operation(body: &Value, key_url: &str) -> Result<KeyOperation, Proble
         }
         "VerifyOperation" => {
             with(&["verifyData", "signatureValue"])?;
-            KeyOperation::NotOffered("verify")
+            KeyOperation::Verify(bytes(members, "verifyData")?, bytes(members, "signatureValue")?)
         }
         "WrapKeyOperation" => {
             with(&["unwrappedKey"])?;
-            KeyOperation::NotOffered("wrapKey")
+            KeyOperation::Wrap(bytes(members, "unwrappedKey")?.into())
         }
         "UnwrapKeyOperation" => {
             with(&["wrappedKey"])?;
-            KeyOperation::NotOffered("unwrapKey")
+            KeyOperation::Unwrap(bytes(members, "wrappedKey")?.into())
         }
         "DeleteKeyOperation" => KeyOperation::NotSupported("deleteKey"),
         "ExportKeyOperation" => KeyOperation::NotSupported("exportKey"),
@@ -430,7 +453,10 @@ impl KeyOperation {
         match self {
             Self::Sign(_) => "sign",
             Self::DeriveSecret(_) => "deriveSecret",
-            Self::NotOffered(action) | Self::NotSupported(action) => action,
+            Self::Verify(..) => "verify",
+            Self::Wrap(_) => "wrapKey",
+            Self::Unwrap(_) => "unwrapKey",
+            Self::NotSupported(action) => action,
         }
     }
 }

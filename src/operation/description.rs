@@ -23,13 +23,14 @@ pub fn key_url(public_url: &str, keystore: &LocalId, key: &LocalId) -> String {
 /// # Errors
 /// 403 when the key's alias template cannot be expanded; generation checks that before it makes a key.
 pub fn describe(url: &str, record: &KeyRecord, config: &KeystoreConfig) -> Result<Value, Problem> {
-    let (member, value) = public_key(record.key_type, &record.public_key);
     let mut description = Map::new();
     description.insert("@context".into(), record.key_type.context().into());
     description.insert("id".into(), url.into());
     description.insert("type".into(), record.key_type.description_type().into());
     description.insert("controller".into(), config.controller_json());
-    description.insert(member.into(), value.into());
+    if let Some((member, value)) = public_part(record) {
+        description.insert(member.into(), value.into());
+    }
     let id = match &record.alias {
         None => return Ok(Value::Object(description)),
         Some(Alias::Fixed(alias)) => alias.clone(),
@@ -47,28 +48,29 @@ pub fn check_alias(terms: &super::judge::NewKeyTerms) -> Result<(), Problem> {
     let Some(Alias::Template(template)) = &terms.alias else {
         return Ok(());
     };
-    let (member, value) = public_key(terms.key_type, &[0xff; 32]);
-    let sample = [
-        ("id", "https://example/"),
-        ("controller", "did:key:example"),
-        (member, &value),
+    let mut sample = vec![
+        ("id", "https://example/".to_owned()),
+        ("controller", "did:key:example".to_owned()),
     ];
-    expand(
-        template,
-        &sample
-            .map(|(name, value)| (name.to_owned(), Value::from(value)))
-            .into_iter()
-            .collect(),
-    )?;
+    sample.extend(public_key(terms.key_type, &[0xff; 32]));
+    let sample = sample
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), Value::from(value)));
+    expand(template, &sample.collect())?;
     Ok(())
 }
 
-/// The member that shows the public key, and its text.
-fn public_key(key_type: KeyType, key: &[u8; 32]) -> (&'static str, String) {
+/// The member that shows the public key, and its text, where a key has one.
+fn public_part(record: &KeyRecord) -> Option<(&'static str, String)> {
+    let (_, key) = record.material.pair()?;
+    public_key(record.key_type, key)
+}
+
+fn public_key(key_type: KeyType, key: &[u8; 32]) -> Option<(&'static str, String)> {
     if key_type == KeyType::Ed25519VerificationKey2018 {
-        return ("publicKeyBase58", bs58::encode(key).into_string());
+        return Some(("publicKeyBase58", bs58::encode(key).into_string()));
     }
-    ("publicKeyMultibase", multibase(key_type.multicodec(), key))
+    Some(("publicKeyMultibase", multibase(key_type.multicodec()?, key)))
 }
 
 /// `z` + base58btc(multicodec || key).
@@ -101,14 +103,17 @@ fn expand(template: &str, description: &Map<String, Value>) -> Result<String, Pr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keystore::record::Material;
 
     fn record(key_type: KeyType, alias: Option<Alias>) -> KeyRecord {
         KeyRecord {
             key_type,
             epoch: 0,
             session: [0; 32],
-            commitment: Vec::new(),
-            public_key: [9; 32],
+            material: Material::Pair {
+                commitment: Vec::new(),
+                public_key: [9; 32],
+            },
             away: Vec::new(),
             alias,
             max_chain_length: None,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::body::{self, KeyOperation, PeerKey};
+use super::body::{self, KeyOperation, Payload, PeerKey};
 use super::route::{Named, Route};
 use crate::authorization::{
     Authenticated, Authorized, ChainCache, Expectation, ExpectedRoot, Policy, Refusal, authorize,
@@ -44,6 +44,8 @@ pub struct Rules {
     pub meter_admins: Option<Vec<String>>,
     /// Chains whose proofs verified before.
     pub chains: ChainCache,
+    /// Longest payload of a key wrap, bytes.
+    pub wrap_bytes: usize,
 }
 
 /// The replicated state as a judgement needs it.
@@ -106,6 +108,14 @@ pub enum Using {
     Sign(Vec<u8>),
     /// Agree with the holder of this Montgomery u.
     DeriveSecret([u8; 32]),
+    /// Make the message's tag.
+    Authenticate(Payload),
+    /// Compare the message's tag with this one; one of another length is none.
+    Verify(Payload, Option<[u8; 32]>),
+    /// Wrap this.
+    Wrap(Payload),
+    /// Unwrap this.
+    Unwrap(Payload),
 }
 
 /// An allowed request.
@@ -418,6 +428,7 @@ impl<F: Facts> Case<'_, F> {
             authorized.limit_chain(longest as usize).map_err(Problem::from)?;
         }
         let using = using(operation, record.key_type)?;
+        self.check_length(&using)?;
         let intent = Intent::Use {
             keystore,
             key: id,
@@ -425,6 +436,23 @@ impl<F: Facts> Case<'_, F> {
             using,
         };
         Ok(judgement(intent, authorized, stored.version))
+    }
+
+    /// A wrap costs its length a thousand times over.
+    fn check_length(&self, using: &Using) -> Result<(), Problem> {
+        let longest = self.rules.wrap_bytes;
+        let (length, longest) = match using {
+            Using::Wrap(payload) => (payload.0.len(), longest),
+            Using::Unwrap(wrapped) => (wrapped.0.len(), longest + 8),
+            _ => return Ok(()),
+        };
+        match length <= longest {
+            true => Ok(()),
+            false => {
+                let message = format!("A key of more than {longest} bytes is not wrapped or unwrapped here.");
+                Err(Problem::not_authorized("DataError", message))
+            }
+        }
     }
 
     fn revoke(&self, named: &Named) -> Result<Judgement, NotAllowed> {
@@ -537,6 +565,12 @@ fn using(operation: KeyOperation, key_type: KeyType) -> Result<Using, Problem> {
         (KeyOperation::DeriveSecret(peer), Purpose::DeriveSecret) => {
             peer_u(&peer, key_type).map(Using::DeriveSecret)
         }
+        (KeyOperation::Sign(message), Purpose::Authenticate) => Ok(Using::Authenticate(message.into())),
+        (KeyOperation::Verify(message, tag), Purpose::Authenticate) => {
+            Ok(Using::Verify(message.into(), tag.try_into().ok()))
+        }
+        (KeyOperation::Wrap(payload), Purpose::WrapKey) => Ok(Using::Wrap(payload)),
+        (KeyOperation::Unwrap(wrapped), Purpose::WrapKey) => Ok(Using::Unwrap(wrapped)),
         (operation, _) => Err(unsupported(operation.action())),
     }
 }
@@ -551,7 +585,7 @@ fn peer_u(peer: &PeerKey, key_type: KeyType) -> Result<[u8; 32], Problem> {
         }
         _ => None,
     };
-    let header = key_type.multicodec();
+    let header = key_type.multicodec().unwrap_or_default();
     let key = bytes.as_deref().and_then(|bytes| bytes.strip_prefix(&header));
     let key = key.and_then(|key| <[u8; 32]>::try_from(key).ok());
     let key = key

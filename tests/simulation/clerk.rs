@@ -9,7 +9,7 @@ use conclave::actors::denials::{self, Life};
 use conclave::authorization::{Authenticated, RawRequest, authenticate};
 use conclave::identifier::{LocalId, OperationId};
 use conclave::keystore::command::GeneratedKey;
-use conclave::keystore::record::{KeyRecord, KeystoreRecord, Meter};
+use conclave::keystore::record::{KeyRecord, KeystoreRecord, Material, Meter};
 use conclave::keystore::{
     Command, Endorsement, Entry, Outcome, Reply as Applied, StateError, Statement, query,
 };
@@ -324,8 +324,10 @@ impl Clerk {
                 participants,
                 away: Vec::new(),
                 transcript: [0; 32],
-                commitment: Vec::new(),
-                public_key: terms.key.0.repeat(2).try_into().unwrap(),
+                material: Material::Pair {
+                    commitment: Vec::new(),
+                    public_key: terms.key.0.repeat(2).try_into().unwrap(),
+                },
             })),
             _ => return,
         };
@@ -613,7 +615,10 @@ impl Clerk {
         for key in &floor.keys {
             let record = query::key(&view, &floor.keystore, key).map_err(|error| text(&error))?;
             let record = record.ok_or(format!("the acknowledged key {key} is lost"))?;
-            if *history.public_keys.entry(*key).or_insert(record.public_key) != record.public_key {
+            let Some((_, public_key)) = record.material.pair() else {
+                continue;
+            };
+            if history.public_keys.entry(*key).or_insert(*public_key) != public_key {
                 return Err(format!("the public key of {key} has changed"));
             }
         }

@@ -63,6 +63,7 @@ impl Office {
             groups: 2,
             meter_admins: None,
             chains: ChainCache::new(1_024),
+            wrap_bytes: 256,
         };
         let history = Rc::default();
         Self {

@@ -37,6 +37,7 @@ fn generate(key_type: &str) -> Value {
 pub(crate) async fn all(server: &Server, results: &mut Results) {
     uses(server, results).await;
     keys(server, results).await;
+    wraps(server, results).await;
     strangers(server, results).await;
     revocations(server, results).await;
     // Ends with nobody here on the list of addresses.
@@ -143,7 +144,7 @@ async fn keys(server: &Server, results: &mut Results) {
         (
             75,
             "key of a type not offered",
-            generate("Sha256HmacKey2019"),
+            generate("EcdsaSecp256r1VerificationKey2019"),
             &[400, 403],
         ),
     ] {
@@ -160,9 +161,7 @@ async fn keys(server: &Server, results: &mut Results) {
     }
     let answer = server.send(&make(&generate("X25519KeyAgreementKey2020"))).await;
     results.expect(83, "the key to agree with", &[200], &answer);
-    let start = answer.body.find('{').unwrap();
-    let end = answer.body.rfind('}').unwrap();
-    let made: Value = serde_json::from_str(&answer.body[start..=end]).unwrap();
+    let made = answer.json();
     let path = path_of(made["keyId"].as_str().unwrap());
     let multibase = |u: [u8; 32]| {
         format!(
@@ -208,6 +207,58 @@ async fn keys(server: &Server, results: &mut Results) {
         &[403, 400, 409],
         &server.send(&request).await,
     );
+}
+
+/// 82: what one key has wrapped, changed, cut, or shown to another key: one answer for all of it.
+async fn wraps(server: &Server, results: &mut Results) {
+    let keys = format!("{}/keys", path_of(keystore()));
+    let mut made = Vec::new();
+    for _ in 0..2 {
+        let mut body = generate("AesKeyWrappingKey2019");
+        body["invocationTarget"]["publicAlias"] = json!(format!("urn:kek:{}", made.len()));
+        let answer = server.send(&by_alice("POST", &keys, "generateKey", &body)).await;
+        results.expect(82, "a key that wraps", &[200], &answer);
+        made.push(path_of(answer.json()["keyId"].as_str().unwrap()));
+    }
+    let payload = [7; 32];
+    let wrap = json!({
+        "type": "WrapKeyOperation",
+        "invocationTarget": url(&made[0]),
+        "unwrappedKey": URL_SAFE_NO_PAD.encode(payload),
+    });
+    let answer = server.send(&use_key(&made[0], "wrapKey", &wrap)).await;
+    results.expect(82, "a wrap", &[200], &answer);
+    let wrapped = answer.json()["wrappedKey"].as_str().unwrap().to_owned();
+    let wrapped = URL_SAFE_NO_PAD.decode(wrapped).unwrap();
+    let flipped = |at: usize| {
+        let mut flipped = wrapped.clone();
+        flipped[at] ^= 1;
+        flipped
+    };
+    for (case, key, shown) in [
+        ("unwrapped by its key", 0, wrapped.clone()),
+        ("another key's", 1, wrapped.clone()),
+        ("its first bit flipped", 0, flipped(0)),
+        ("a bit in the middle flipped", 0, flipped(20)),
+        ("its last bit flipped", 0, flipped(39)),
+        ("a block cut off", 0, wrapped[..32].to_vec()),
+        ("a byte cut off", 0, wrapped[..39].to_vec()),
+        ("a block more", 0, [&wrapped[..], &[0; 8]].concat()),
+        ("nothing", 0, Vec::new()),
+    ] {
+        let unwrap = json!({
+            "type": "UnwrapKeyOperation",
+            "invocationTarget": url(&made[key]),
+            "wrappedKey": URL_SAFE_NO_PAD.encode(&shown),
+        });
+        let outcome = server.send(&use_key(&made[key], "unwrapKey", &unwrap)).await;
+        let wanted = match shown == wrapped && key == 0 {
+            true => json!({ "unwrappedKey": URL_SAFE_NO_PAD.encode(payload) }),
+            false => json!({ "unwrappedKey": null }),
+        };
+        let expected: &[u16] = if outcome.json() == wanted { &[200] } else { &[] };
+        results.expect(82, case, expected, &outcome);
+    }
 }
 
 /// 79, 80, 85 and 86: the keystore's configuration.

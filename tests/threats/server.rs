@@ -28,6 +28,16 @@ pub(crate) struct Outcome {
     pub(crate) body: String,
 }
 
+impl Outcome {
+    /// The JSON in the body, which may be in a chunk.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        let (start, end) = (self.body.find('{'), self.body.rfind('}'));
+        let text = start.zip(end).map(|(start, end)| &self.body[start..=end]);
+        text.and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or_default()
+    }
+}
+
 impl Server {
     pub(crate) fn of(cluster: &Cluster) -> Self {
         Self::of_nodes(cluster, 0..cluster.nodes().len())

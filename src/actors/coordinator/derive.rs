@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use conclave_threshold::Commitment;
 use conclave_threshold::diffie_hellman::{self, Context};
 use rand::rngs::OsRng;
 use serde_json::json;
@@ -12,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::busy;
 use super::gather::{Contribution, Wave};
-use super::using::Use;
+use super::using::{Use, committed};
 use crate::actors::holder::key_name;
 use crate::actors::wire::{Answer, Call};
 use crate::problem::Problem;
@@ -54,7 +53,7 @@ pub(super) async fn derive(using: &mut Use<'_>, u: [u8; 32]) -> Result<Reply, Pr
             let (operation, key) = (work.operation.to_bytes(), key_name(&target.keystore, &target.key));
             let cluster = parts.membership.cluster;
             move || -> Result<Result<Zeroizing<[u8; 32]>, Vec<u16>>, Problem> {
-                let commitment: Commitment = postcard::from_bytes(&record.commitment).map_err(|_| busy())?;
+                let commitment = committed(&record)?;
                 let context = Context {
                     cluster: &cluster,
                     operation: &operation,

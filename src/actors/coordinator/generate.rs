@@ -14,7 +14,7 @@ use super::change::{no_quorum, rejected};
 use super::{Work, busy, propose_problem};
 use crate::actors::ceremonies;
 use crate::actors::conduct::Abort;
-use crate::actors::decide::Purpose;
+use crate::actors::decide::{Purpose, Weighed};
 use crate::actors::holder::{ceremony_id, convicted, says};
 use crate::actors::stages::Stage;
 use crate::actors::wire::{Answer, Beginning, Call, Round};
@@ -84,28 +84,46 @@ pub(super) async fn key(work: &Work) -> Result<Reply, Problem> {
                 continue;
             }
         };
-        let entry = Entry {
-            statement,
-            request: work.request.encoded.clone(),
-            endorsements,
-        };
-        let proposed = parts
-            .consensus
-            .propose(weighed.group, entry.encode(), work.deadline);
-        let applied = parts.metrics.stages.time(Stage::commit, proposed).await;
-        let outcome = postcard::from_bytes(&applied.map_err(propose_problem)?.result).map_err(|_| busy())?;
-        let answer = match outcome {
-            Outcome::Refused(rejection) if rejection.is_stale() && attempt < ATTEMPTS => continue,
-            Outcome::Refused(rejection) => Err(rejected(work, &entry.statement, &rejection)),
-            Outcome::Applied(_) => {
-                parts.metrics.generated.inc();
-                describe_new(work, &terms.keystore, &terms.key)
-            }
-        };
-        weighed.conclude(attempt, nodes, &answer);
-        return answer;
+        if let Some(answer) = propose(work, &weighed, (statement, endorsements), &terms).await {
+            weighed.conclude(attempt, nodes, &answer);
+            return answer;
+        }
     }
     Err(busy())
+}
+
+/// Proposes a new key and describes it; none if the keystore changed meanwhile, so that another attempt is worth it.
+pub(super) async fn propose(
+    work: &Work,
+    weighed: &Weighed,
+    (statement, endorsements): Done,
+    terms: &NewKeyTerms,
+) -> Option<Result<Reply, Problem>> {
+    let parts = &work.parts;
+    let entry = Entry {
+        statement,
+        request: work.request.encoded.clone(),
+        endorsements,
+    };
+    let proposed = parts
+        .consensus
+        .propose(weighed.group, entry.encode(), work.deadline);
+    let applied = match parts.metrics.stages.time(Stage::commit, proposed).await {
+        Ok(applied) => applied,
+        Err(error) => return Some(Err(propose_problem(error))),
+    };
+    let outcome = match postcard::from_bytes(&applied.result) {
+        Ok(outcome) => outcome,
+        Err(_) => return Some(Err(busy())),
+    };
+    match outcome {
+        Outcome::Refused(rejection) if rejection.is_stale() => None,
+        Outcome::Refused(rejection) => Some(Err(rejected(work, &entry.statement, &rejection))),
+        Outcome::Applied(_) => {
+            parts.metrics.generated.inc();
+            Some(describe_new(work, &terms.keystore, &terms.key))
+        }
+    }
 }
 
 fn describe_new(work: &Work, keystore: &LocalId, key: &LocalId) -> Result<Reply, Problem> {
@@ -133,7 +151,7 @@ struct Ceremony<'a> {
     terms: &'a NewKeyTerms,
 }
 
-type Done = (Statement, Vec<Endorsement>);
+pub(super) type Done = (Statement, Vec<Endorsement>);
 type Answers = BTreeMap<u64, Answer>;
 
 impl Ceremony<'_> {

@@ -2,6 +2,7 @@
 //! nothing: every contribution and endorsement that it gathers was judged by the node that gave it.
 
 mod batch;
+mod birth;
 mod blame;
 mod change;
 mod claim;
@@ -12,6 +13,7 @@ mod gather;
 mod generate;
 mod read;
 mod sign;
+mod symmetric;
 pub mod upkeep;
 mod using;
 
@@ -30,7 +32,8 @@ use super::parts::Parts;
 use super::views::GROUP_ZERO;
 use super::wire::{Abstention, Answer, Call, Forwarded};
 use crate::identifier::OperationId;
-use crate::keystore::{KeystoreRecord, query};
+use crate::keystore::{KeyType, KeystoreRecord, query};
+use crate::operation::body;
 use crate::operation::judge::{Intent, Using};
 use crate::operation::route::{Named, Route};
 use crate::problem::Problem;
@@ -112,6 +115,7 @@ impl Work {
         }
         match &self.request.route {
             Route::GetMeter(_) | Route::ListKeystores(_) | Route::GetKeystore(_) => read::show(&self).await,
+            Route::GenerateKey(_) if self.generates_symmetric() => birth::key(&self).await,
             Route::GenerateKey(_) => generate::key(&self).await,
             Route::UseKey(..) => self.use_key().await,
             Route::Batch(_) => batch::serve(&self).await,
@@ -119,8 +123,17 @@ impl Work {
         }
     }
 
+    /// Whether the request names a symmetric key's type; it is judged afterwards.
+    fn generates_symmetric(&self) -> bool {
+        let body = self.request.authenticated.body_json.as_ref();
+        let new = body.and_then(|body| body::new_key(body).ok());
+        new.is_some_and(|new| new.key_type.is_ok_and(KeyType::is_symmetric))
+    }
+
     async fn use_key(&self) -> Result<Reply, Problem> {
         let weighed = self.weigh(Purpose::Contribute).await?;
+        // Before anything is claimed that another node is to serve.
+        symmetric::can_serve(self, &weighed)?;
         if self.request.has_secret_result() {
             claim::claim(self, std::iter::once(&*self.request)).await;
         }
@@ -143,10 +156,14 @@ impl Work {
             key,
             record,
         };
+        if target.record.material.sharing().is_some() {
+            return symmetric::use_key(self, weighed, &target, &using).await;
+        }
         let mut under_way = Use::new(self, weighed, &target).await;
         let answer = match using {
             Using::Sign(message) => sign::sign(&mut under_way, message).await,
             Using::DeriveSecret(u) => derive::derive(&mut under_way, u).await,
+            _ => Err(busy()),
         };
         under_way.conclude(answer)
     }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use conclave_threshold::Commitment;
 use conclave_threshold::frost::{self, CommitmentList, NonceCommitments, Nonces, VerifyingContext};
 use rand::rngs::OsRng;
 use serde_json::json;
@@ -15,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::busy;
 use super::gather::{Contribution, Wave};
-use super::using::Use;
+use super::using::{Use, committed};
 use crate::actors::parts::OpenKey;
 use crate::actors::wire::{Answer, Call};
 use crate::problem::Problem;
@@ -189,8 +188,7 @@ async fn two_rounds(
         let context = match own.as_ref().and_then(|own| own.context.as_ref()) {
             Some(context) => context,
             None => {
-                let commitment: Commitment = postcard::from_bytes(&record.commitment).map_err(|_| busy())?;
-                made = VerifyingContext::new(&commitment).map_err(|_| busy())?;
+                made = VerifyingContext::new(&committed(&record)?).map_err(|_| busy())?;
                 &made
             }
         };

@@ -80,8 +80,8 @@ async fn take(parts: &Arc<Parts>, name: &ShareName, bytes: Vec<u8>) -> Result<bo
             return Ok(true);
         }
         let sealed: Sealed = postcard::from_bytes(&bytes).map_err(|error| error.to_string())?;
-        let commitment: Commitment =
-            postcard::from_bytes(&record.commitment).map_err(|error| error.to_string())?;
+        let (commitment, _) = record.material.pair().ok_or("an envelope of a symmetric key")?;
+        let commitment: Commitment = postcard::from_bytes(commitment).map_err(|error| error.to_string())?;
         let takes_part = |index: u16| !record.away.contains(&index);
         let nodes: Vec<u64> = parts
             .membership

@@ -6,6 +6,8 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use conclave_threshold::Commitment;
+
 use super::gather::{Contribution, Holders, Wave};
 use super::{Work, busy};
 use crate::actors::decide::Weighed;
@@ -139,6 +141,12 @@ async fn record(weighed: &Weighed, wave: Option<&Wave>) -> Result<bool, Problem>
         )),
     })?;
     Ok(true)
+}
+
+/// The committed vector of a key pair.
+pub(super) fn committed(record: &KeyRecord) -> Result<Commitment, Problem> {
+    let (commitment, _) = record.material.pair().ok_or_else(busy)?;
+    postcard::from_bytes(commitment).map_err(|_| busy())
 }
 
 /// This node's own share, if it has one.

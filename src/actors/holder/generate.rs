@@ -26,7 +26,7 @@ use crate::actors::parts::Parts;
 use crate::actors::wire::{Abstention, Answer, Beginning, Call, Forwarded, Round};
 use crate::identifier::OperationId;
 use crate::keystore::command::GeneratedKey;
-use crate::keystore::record::{KeyType, Purpose as KeyPurpose};
+use crate::keystore::record::{KeyType, Material, Purpose as KeyPurpose};
 use crate::keystore::{Command, Statement, query};
 use crate::membership::Membership;
 use crate::operation::judge::{Intent, NewKeyTerms};
@@ -143,14 +143,14 @@ fn misfit<T>(reason: &str) -> Result<T, Answer> {
 }
 
 /// Whether the key is there already: an operation makes one key (trust.md 2: taken identifiers are refused).
-fn exists(parts: &Parts, terms: &NewKeyTerms) -> Option<bool> {
+pub(super) fn exists(parts: &Parts, terms: &NewKeyTerms) -> Option<bool> {
     let view = parts.consensus.view(parts.group_of(&terms.keystore)).ok()?;
     let record = query::key(&view, &terms.keystore, &terms.key).ok()?;
     Some(record.is_some())
 }
 
 /// What a participant can check of the coordinator's proposal by itself.
-fn check(parts: &Parts, from: u64, beginning: &Beginning, now: u64) -> Result<(), &'static str> {
+pub(super) fn check(parts: &Parts, from: u64, beginning: &Beginning, now: u64) -> Result<(), &'static str> {
     let nodes: Vec<u64> = beginning.participants.iter().map(|(node, _)| *node).collect();
     if !super::endorse::close(beginning.start, now) {
         return Err("a ceremony that began at another time");
@@ -232,6 +232,7 @@ pub fn session_of(
         purpose: match key_type.purpose() {
             KeyPurpose::Sign => SharePurpose::Sign,
             KeyPurpose::DeriveSecret => SharePurpose::Agree,
+            KeyPurpose::Authenticate | KeyPurpose::WrapKey => return None,
         },
         epoch,
         threshold: u16::try_from(membership.quorum()).ok()?,
@@ -410,6 +411,7 @@ fn generated(
     let public_key = match terms.key_type.purpose() {
         KeyPurpose::Sign => outcome.commitment.public_key(),
         KeyPurpose::DeriveSecret => outcome.commitment.montgomery(),
+        KeyPurpose::Authenticate | KeyPurpose::WrapKey => return None,
     };
     Some(GeneratedKey {
         keystore: terms.keystore,
@@ -424,8 +426,10 @@ fn generated(
         participants: beginning.participants.iter().map(|(node, _)| *node).collect(),
         away: outcome.envelopes.keys().copied().collect(),
         transcript: outcome.transcript,
-        commitment: postcard::to_stdvec(&outcome.commitment).ok()?,
-        public_key,
+        material: Material::Pair {
+            commitment: postcard::to_stdvec(&outcome.commitment).ok()?,
+            public_key,
+        },
     })
 }
 

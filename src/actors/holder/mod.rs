@@ -2,10 +2,12 @@
 //! judgement of the client's request. A coordinator that asks for anything else is refused, and it is counted.
 
 mod batch;
+pub(crate) mod births;
 mod claim;
 mod contribute;
 mod deliver;
 mod endorse;
+mod garble;
 mod generate;
 pub mod nonces;
 mod witness;
@@ -21,6 +23,7 @@ use super::examined::Examined;
 use super::metrics::OfNode;
 use super::parts::Parts;
 use super::stages::Stage;
+use super::symmetric::pairing;
 use super::wire::{Abstention, Answer, Call, Forwarded};
 use crate::audit::{Entry, Kind};
 use crate::problem::Problem;
@@ -28,7 +31,7 @@ use crate::telemetry::logs::request_span;
 
 pub(crate) use claim::register as register_claim;
 pub(crate) use contribute::key_name;
-pub(crate) use endorse::{close, sign as sign_statement, statement as statement_of, time_statement};
+pub(crate) use endorse::{close, near, sign as sign_statement, statement as statement_of, time_statement};
 pub(crate) use generate::ceremony_id;
 pub use generate::{Sealed, session_of};
 #[cfg(test)]
@@ -78,6 +81,14 @@ async fn within(parts: &Arc<Parts>, from: u64, call: Call) -> Answer {
         Call::Envelopes(after) => deliver::envelopes(parts, from, after).await,
         Call::Confirm(name) => deliver::confirm(parts, from, name).await,
         Call::Claim(operation, claims) => claim::register(parts, from, operation, &claims),
+        Call::Pair(half) => pairing::answer(parts, from, half),
+        Call::Garble(forwarded, roles) => garble::answer(parts, from, forwarded, &roles).await,
+        Call::Birth(forwarded, beginning) => births::begin(parts, from, forwarded, beginning)
+            .await
+            .unwrap_or_else(|answer| answer),
+        Call::BirthStep(id, step) => births::step(parts, from, id, step)
+            .await
+            .unwrap_or_else(|answer| answer),
     };
     if let Answer::Misfit(reason) = &answer {
         parts.metrics.misfits.get_or_create(&OfNode { node: from }).inc();

@@ -30,6 +30,7 @@ use crate::actors::metrics::{Metrics, OfNode};
 use crate::actors::parts::Parts;
 use crate::actors::recheck;
 use crate::actors::registry::Registry;
+use crate::actors::symmetric::Symmetric;
 use crate::actors::wire::{Answer, Call};
 use crate::audit::{self, Audit, Entry as AuditEntry, Kind, RefusalRate, Settings as AuditSettings};
 use crate::authorization::{ChainCache, Policy, RawRequest};
@@ -398,6 +399,7 @@ fn node(
         groups: GROUPS,
         meter_admins: None,
         chains: ChainCache::new(1_024),
+        wrap_bytes: 256,
     };
     let parts = Arc::new(Parts {
         node: number,
@@ -422,6 +424,7 @@ fn node(
         answers: Mutex::default(),
         open_keys: Mutex::new(HashMap::new()),
         wake: doors.wake(),
+        symmetric: Symmetric::new(CLUSTER, number, boot),
         metrics: Metrics::register(&telemetry::Metrics::new()),
         started: Instant::now(),
         passed: AtomicU64::new(0),

@@ -74,7 +74,8 @@ fn no_frame_of_any_ceremony_has_a_share_or_a_key() {
                 needles.secret(&format!("share {number} of node {node}"), share);
             }
             let record = cluster.node(1).key_record(&keystore.id, &key.id).unwrap();
-            needles.exactly(&format!("canary {number}"), record.commitment.clone());
+            let (commitment, _) = record.material.pair().unwrap();
+            needles.exactly(&format!("canary {number}"), commitment.to_vec());
         }
         let search = needles.search();
         let frames = std::mem::take(&mut *frames.lock());

@@ -20,3 +20,4 @@ mod races;
 mod record;
 mod replays;
 mod sabotage;
+mod symmetric;

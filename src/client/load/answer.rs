@@ -50,6 +50,26 @@ pub(super) enum Expected {
         /// As it was sent.
         config: Value,
     },
+    /// A symmetric key's own tag of its sample.
+    Tag {
+        /// Index of the key.
+        key: usize,
+    },
+    /// Whether a tag is right.
+    Verdict {
+        /// It is.
+        is_right: bool,
+    },
+    /// The wrap of a key's sample.
+    Wrap {
+        /// Index of the key.
+        key: usize,
+    },
+    /// The sample's payload.
+    Payload {
+        /// Index of the key.
+        key: usize,
+    },
     /// Nothing.
     Nothing,
 }
@@ -109,6 +129,18 @@ pub(super) fn judge(parts: &[Material], seen: &Mutex<HashSet<String>>, answers: 
             Expected::Configuration { config } => reply
                 .json::<Value>()
                 .is_ok_and(|answer| answer["config"] == config),
+            Expected::Tag { key } => {
+                webkms::signature(&reply).is_ok_and(|tag| tag == material.keys[key].sample.result)
+            }
+            Expected::Verdict { is_right } => {
+                webkms::verified(&reply).is_ok_and(|verdict| verdict == is_right)
+            }
+            Expected::Wrap { key } => {
+                webkms::wrapped(&reply).is_ok_and(|wrap| wrap == material.keys[key].sample.result)
+            }
+            Expected::Payload { key } => webkms::unwrapped(&reply).is_ok_and(|payload| {
+                payload.is_some_and(|payload| payload[..] == material.keys[key].sample.payload)
+            }),
             Expected::Nothing => reply.body.is_empty(),
         };
         wrong += u64::from(!right);
@@ -141,7 +173,7 @@ mod tests {
     use super::{Answer, Expected, judge};
     use crate::client::Identity;
     use crate::client::load::Scenario;
-    use crate::client::load::material::{Key, Material};
+    use crate::client::load::material::{Key, Material, Sample};
     use crate::client::multikey::{self, ED25519_PUBLIC, X25519_PUBLIC};
     use crate::client::reply::Reply;
     use base64::Engine as _;
@@ -156,12 +188,13 @@ mod tests {
     const KEYSTORE: &str = "https://a/kms/keystores/z1";
 
     fn material(scenario: Scenario, public: [u8; 32]) -> Material {
-        let public_text = multikey::encode(scenario.key_type().1, &public);
+        let public_text = multikey::encode(scenario.key_type().1.unwrap(), &public);
         let key = Key {
             id: format!("{KEYSTORE}/keys/k"),
             public_text,
             public,
             capability: None,
+            sample: Sample::default(),
         };
         Material {
             scenario,

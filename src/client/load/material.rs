@@ -31,6 +31,15 @@ pub(super) struct Key {
     pub(super) public: [u8; 32],
     /// Capability of the one who invokes, when that is not the controller.
     pub(super) capability: Option<Capability>,
+    /// Of a symmetric key: what it was used on once, and what came of it. It must come of it every time.
+    pub(super) sample: Sample,
+}
+
+/// A payload and its tag or its wrap.
+#[derive(Default)]
+pub(super) struct Sample {
+    pub(super) payload: [u8; 32],
+    pub(super) result: Vec<u8>,
 }
 
 /// Everything that requests are made from.
@@ -47,10 +56,12 @@ pub(super) struct Material {
 
 impl Scenario {
     /// The type of the keys that it uses or generates, with the header of their public keys.
-    pub(super) fn key_type(self) -> (&'static str, [u8; 2]) {
+    pub(super) fn key_type(self) -> (&'static str, Option<[u8; 2]>) {
         match self {
-            Self::Derive => ("X25519KeyAgreementKey2020", X25519_PUBLIC),
-            _ => ("Ed25519VerificationKey2020", ED25519_PUBLIC),
+            Self::Derive => ("X25519KeyAgreementKey2020", Some(X25519_PUBLIC)),
+            Self::Hmac | Self::HmacVerify => ("Sha256HmacKey2019", None),
+            Self::Wrap | Self::Unwrap => ("AesKeyWrappingKey2019", None),
+            _ => ("Ed25519VerificationKey2020", Some(ED25519_PUBLIC)),
         }
     }
 }
@@ -85,7 +96,8 @@ impl Material {
         let needs_none = matches!(scenario, Scenario::Generate | Scenario::Change);
         let count = if needs_none { 0 } else { keys };
         for _ in 0..count {
-            let key = material.generate(client).await?;
+            let mut key = material.generate(client).await?;
+            key.sample = material.sample(client, &key.id).await?;
             material.keys.push(key);
         }
         if scenario == Scenario::SignDelegated {
@@ -107,6 +119,17 @@ impl Material {
             .ok_or_else(|| ClientError::Unexpected("the new key has no public key".to_owned()))
     }
 
+    /// What a symmetric key makes of a payload.
+    async fn sample(&self, client: &Client, key: &str) -> Result<Sample, ClientError> {
+        let payload: [u8; 32] = rand::random();
+        let result = match self.scenario {
+            Scenario::Hmac | Scenario::HmacVerify => client.sign(&self.invoker, key, &payload, None).await?,
+            Scenario::Wrap | Scenario::Unwrap => client.wrap_key(&self.invoker, key, &payload, None).await?,
+            _ => return Ok(Sample::default()),
+        };
+        Ok(Sample { payload, result })
+    }
+
     /// The key in an answer; `None` when it is not a key of this keystore and type.
     pub(super) fn read(&self, generated: &GeneratedKey) -> Option<Key> {
         let (key_type, header) = self.scenario.key_type();
@@ -115,14 +138,21 @@ impl Material {
             .key_id
             .strip_prefix(self.keystore.as_str())?
             .strip_prefix("/keys/")?;
-        let public_text = text("publicKeyMultibase")?.to_owned();
-        let public = multikey::decode(header, &public_text).ok()?;
+        let (public_text, public) = match header {
+            Some(header) => {
+                let public_text = text("publicKeyMultibase")?.to_owned();
+                let public = multikey::decode(header, &public_text).ok()?;
+                (public_text, public)
+            }
+            None => (String::new(), [0; 32]),
+        };
         let whole = !local.is_empty() && !local.contains('/') && text("type") == Some(key_type);
         whole.then(|| Key {
             id: generated.key_id.clone(),
             public_text,
             public,
             capability: None,
+            sample: Sample::default(),
         })
     }
 

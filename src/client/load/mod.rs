@@ -54,6 +54,14 @@ pub enum Scenario {
     GetKey,
     /// Generate Ed25519 keys
     Generate,
+    /// Tags of HMAC keys
+    Hmac,
+    /// Tags of HMAC keys compared, right ones and wrong ones
+    HmacVerify,
+    /// Wrap 32 bytes under key wrapping keys
+    Wrap,
+    /// Unwrap them again
+    Unwrap,
     /// Update keystores and revoke delegations, in turn
     Change,
     /// Of a hundred requests 60 sign-root, 20 derive, 15 sign-delegated, 4 generate, 1 change
@@ -96,6 +104,10 @@ impl Scenario {
             Self::Derive => "derive",
             Self::GetKey => "get-key",
             Self::Generate => "generate",
+            Self::Hmac => "hmac",
+            Self::HmacVerify => "hmac-verify",
+            Self::Wrap => "wrap",
+            Self::Unwrap => "unwrap",
             Self::Change => "change",
             Self::Mixed => "mixed",
             Self::Fill => "fill",

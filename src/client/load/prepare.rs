@@ -6,7 +6,7 @@
 use super::BATCH;
 use super::Scenario;
 use super::answer::Expected;
-use super::material::Material;
+use super::material::{Key, Material, Sample};
 use super::queue::{Ages, Queue};
 use crate::client::call::{Call, KeyParameters};
 use crate::client::delegation::{self, Delegation};
@@ -147,7 +147,7 @@ impl<'a> Maker<'a> {
                 let call = Call::derive_secret(&self.material.keys[index].id, key_type, &public);
                 (call, Expected::Secret { key: index, own })
             }
-            Scenario::GetKey => {
+            Scenario::GetKey | Scenario::Hmac | Scenario::HmacVerify | Scenario::Wrap | Scenario::Unwrap => {
                 let Some(free) = (0..self.moments.len())
                     .map(|step| (index + step) % self.moments.len())
                     .find(|index| self.moments[*index].has(now))
@@ -156,10 +156,7 @@ impl<'a> Maker<'a> {
                 };
                 index = free;
                 window = self.moments[index].take();
-                (
-                    Call::get_key(&self.material.keys[index].id),
-                    Expected::Description { key: index },
-                )
+                self.same_again(index)
             }
             Scenario::Change => self.change(now)?,
             // Filling signs as it goes, a mixture is its parts.
@@ -190,6 +187,24 @@ impl<'a> Maker<'a> {
             expected,
             created: window.created,
         }))
+    }
+
+    /// What differs from other requests of its kind by its window alone.
+    fn same_again(&self, index: usize) -> (Call, Expected) {
+        let Key { id, sample, .. } = &self.material.keys[index];
+        let Sample { payload, result } = sample;
+        match self.material.scenario {
+            Scenario::Hmac => (Call::sign(id, payload), Expected::Tag { key: index }),
+            Scenario::HmacVerify => {
+                let is_right = self.count.is_multiple_of(2);
+                let mut tag = result.clone();
+                tag[self.count % 32] ^= u8::from(!is_right);
+                (Call::verify(id, payload, &tag), Expected::Verdict { is_right })
+            }
+            Scenario::Wrap => (Call::wrap_key(id, payload), Expected::Wrap { key: index }),
+            Scenario::Unwrap => (Call::unwrap_key(id, result), Expected::Payload { key: index }),
+            _ => (Call::get_key(id), Expected::Description { key: index }),
+        }
     }
 
     /// An update of the next keystore, or the revocation of a delegation of it.

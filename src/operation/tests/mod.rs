@@ -20,7 +20,7 @@ use crate::authorization::issue::{Capability, Delegation, Invocation};
 use crate::authorization::{ChainCache, DidKey, Policy, RawRequest, Suite, authenticate};
 use crate::identifier::{LocalId, OperationId};
 use crate::keystore::config::KeystoreConfig;
-use crate::keystore::record::{KeyRecord, KeyType, KeystoreRecord, Meter, RevocationRecord};
+use crate::keystore::record::{KeyRecord, KeyType, KeystoreRecord, Material, Meter, RevocationRecord};
 use crate::keystore::{StateError, WriteState, layout, query};
 use crate::problem::Problem;
 
@@ -138,6 +138,7 @@ impl Desk {
                 groups: 2,
                 meter_admins: None,
                 chains: ChainCache::new(64),
+                wrap_bytes: 256,
             },
             state: State {
                 pairs: BTreeMap::new(),
@@ -291,8 +292,10 @@ fn record(key_type: KeyType, max_chain_length: Option<u32>) -> KeyRecord {
         key_type,
         epoch: 0,
         session: [0; 32],
-        commitment: Vec::new(),
-        public_key: [8; 32],
+        material: Material::Pair {
+            commitment: Vec::new(),
+            public_key: [8; 32],
+        },
         away: Vec::new(),
         alias: None,
         max_chain_length,

@@ -1,0 +1,301 @@
+//! Uses of symmetric keys: this node evaluates what two other holders garble. A use needs three live holders; one that
+//! restarts is waited for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use conclave_garbled::held::Held;
+use conclave_garbled::operations;
+use conclave_garbled::session::{Outputs, Task};
+use serde_json::{Value, json};
+
+use super::using::Target;
+use super::{Work, busy};
+use crate::actors::decide::Weighed;
+use crate::actors::holder::key_name;
+use crate::actors::symmetric::evaluate::{Computation, Fallen, evaluate};
+use crate::actors::symmetric::tasks::{About, digest, task, trio};
+use crate::actors::symmetric::{self};
+use crate::actors::wire::{Abstention, Call, Roles};
+use crate::keystore::record::Sharing;
+use crate::operation::judge::{Intent, Using};
+use crate::problem::Problem;
+use crate::reply::Reply;
+
+/// Attempts, with other garblers or after a pause.
+const ATTEMPTS: u8 = 4;
+/// How long a use waits for holders that are not there: a node that restarts is not an outage.
+const RESTART: Duration = Duration::from_secs(5);
+/// Between two looks at who is there.
+const LOOK: Duration = Duration::from_millis(25);
+/// After a garbler that could not, times the square of the attempt.
+const PAUSE: Duration = Duration::from_millis(150);
+
+/// Uses a symmetric key; a request whose result is secret has been claimed.
+pub(super) async fn use_key(
+    work: &Work,
+    weighed: Weighed,
+    target: &Target,
+    using: &Using,
+) -> Result<Reply, Problem> {
+    let sharing = target.record.material.sharing().ok_or_else(busy)?;
+    if work.shared.is_some() {
+        let problem = "Uses of symmetric keys cannot be part of a batch; send them alone.";
+        return Err(Problem::not_authorized("NotSupportedError", problem));
+    }
+    let use_ = Use {
+        work,
+        weighed: &weighed,
+        target,
+        using,
+        sharing,
+    };
+    use_.answer().await.map(Reply::ok)
+}
+
+/// Whether this node holds a part of the symmetric key that is used, if one is.
+pub(super) fn can_serve(work: &Work, weighed: &Weighed) -> Result<(), Problem> {
+    let Intent::Use { record, .. } = &weighed.judgement.intent else {
+        return Ok(());
+    };
+    match record.material.sharing() {
+        Some(sharing) if sharing.number(work.parts.node).is_none() => Err(Problem::unavailable(format!(
+            "This node holds no part of this key; use {}.",
+            list(&sharing.holders)
+        ))),
+        _ => Ok(()),
+    }
+}
+
+struct Use<'a> {
+    work: &'a Work,
+    weighed: &'a Weighed,
+    target: &'a Target,
+    using: &'a Using,
+    sharing: &'a Sharing,
+}
+
+impl Use<'_> {
+    async fn answer(&self) -> Result<Value, Problem> {
+        let parts = &self.work.parts;
+        let open = {
+            let (parts, target) = (parts.clone(), self.target);
+            let (keystore, key, record) = (target.keystore, target.key, target.record.clone());
+            move || symmetric::open(&parts, (&keystore, &key), &record)
+        };
+        let opened = parts.pool.run(open).await.map_err(|_| busy())?;
+        let held = opened.map_err(|error| {
+            tracing::error!(%error, key = %self.target.key, "a symmetric key cannot be opened");
+            busy()
+        })?;
+        if let Some(known) = self.without_computing() {
+            // What is answered is on record, whoever answers.
+            let alone = vec![parts.node];
+            self.weighed.append(1, alone.clone()).await.map_err(unrecorded)?;
+            self.weighed.conclude(1, alone, &known.clone().map(Reply::ok));
+            return known;
+        }
+        let mut failures: BTreeMap<u64, u32> = BTreeMap::new();
+        let mut refusals: BTreeMap<u64, Problem> = BTreeMap::new();
+        let mut participants = vec![parts.node];
+        for attempt in 1..=ATTEMPTS {
+            let garblers = self.garblers(attempt, &failures).await?;
+            if !self.weighed.is_fresh() {
+                break;
+            }
+            let fallen;
+            (fallen, participants) = match self.attempt(attempt, garblers, &held).await? {
+                (Ok(outputs), participants) => {
+                    let answer = self.read(&outputs);
+                    let reply = answer.clone().map(Reply::ok);
+                    self.weighed.conclude(attempt, participants, &reply);
+                    return answer;
+                }
+                (Err(fallen), participants) => (fallen, participants),
+            };
+            let mut blame = |node: u64| {
+                *failures.entry(node).or_default() += 1;
+                parts.symmetric.failed(node);
+            };
+            tracing::debug!(
+                attempt,
+                ?participants,
+                ?fallen,
+                "an attempt to use a symmetric key failed"
+            );
+            match fallen {
+                Fallen::Refused(refused) => {
+                    for (node, problem) in refused {
+                        blame(node);
+                        refusals.insert(node, *problem);
+                    }
+                    // Two have refused, of whom one is honest.
+                    if refusals.len() > 1
+                        && let Some((_, problem)) = refusals.pop_first()
+                    {
+                        let answer = Err(problem);
+                        self.weighed.conclude(attempt, participants, &answer);
+                        return answer.map(|_| Value::Null);
+                    }
+                }
+                Fallen::Silent(node) => blame(node),
+                Fallen::Aborted => {
+                    tracing::error!(
+                        ?garblers,
+                        "a computation was aborted: one of the garblers is corrupt, or a disk"
+                    );
+                    parts.metrics.aborts.inc();
+                    garblers.into_iter().for_each(blame);
+                }
+                Fallen::Own(abstention) => return Err(unrecorded(abstention)),
+            }
+            let pause = PAUSE * u32::from(attempt).pow(2);
+            if self.work.left() < pause + PAUSE {
+                break;
+            }
+            tokio::time::sleep(pause).await;
+        }
+        let problem =
+            Problem::unavailable("Too few holders of this key could compute now; try again in a moment.");
+        self.weighed
+            .conclude(ATTEMPTS, participants, &Err(problem.clone()));
+        Err(problem)
+    }
+
+    /// What needs no garbling: the answer follows from the lengths.
+    fn without_computing(&self) -> Option<Result<Value, Problem>> {
+        let unfit =
+            |error: operations::Length| Err(Problem::not_authorized("DataError", format!("{error}.")));
+        match self.using {
+            Using::Verify(_, None) => Some(Ok(json!({ "verified": false }))),
+            Using::Wrap(payload) => operations::check_length(payload.0.len()).err().map(unfit),
+            Using::Unwrap(wrapped)
+                if operations::check_length(wrapped.0.len().saturating_sub(8)).is_err() =>
+            {
+                Some(Ok(json!({ "unwrappedKey": null })))
+            }
+            _ => None,
+        }
+    }
+
+    /// Two other holders that are there, those that have not failed first; who garbles first changes with every attempt.
+    async fn garblers(&self, attempt: u8, failures: &BTreeMap<u64, u32>) -> Result<[u64; 2], Problem> {
+        let parts = &self.work.parts;
+        loop {
+            let others = self.sharing.holders.iter().filter(|node| **node != parts.node);
+            let (mut able, away): (Vec<u64>, Vec<u64>) =
+                others.partition(|node| parts.network.connected(**node));
+            if able.len() >= 2 {
+                let turn = self.work.operation.counter.wrapping_add(attempt.into());
+                let turns = usize::try_from(turn).unwrap_or(0) % able.len();
+                able.rotate_left(turns);
+                let failed = |node: &u64| {
+                    let here = failures.get(node).copied().unwrap_or(0);
+                    (here, parts.symmetric.has_failed(*node))
+                };
+                able.sort_by_key(failed);
+                return Ok([able[0], able[1]]);
+            }
+            // Counted from when the link was lost: only a restart is waited for.
+            let waits = away.iter().all(|node| parts.symmetric.lost_for(*node) < RESTART);
+            if !waits || self.work.left() < PAUSE || !self.weighed.is_fresh() {
+                return Err(Problem::unavailable(format!(
+                    "A symmetric key needs three of its holders, and {} cannot be reached: it works again when one is \
+                     back. With a fourth node it would go on.",
+                    list(&away)
+                )));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn attempt(
+        &self,
+        attempt: u8,
+        [first, second]: [u64; 2],
+        held: &Arc<Held>,
+    ) -> Result<(Result<Outputs, Fallen>, Vec<u64>), Problem> {
+        let parts = &self.work.parts;
+        let roles = Roles {
+            number: parts.symmetric.next_number(),
+            nodes: [first, second, parts.node],
+        };
+        let mut participants = roles.nodes.to_vec();
+        participants.sort_unstable();
+        let about = About {
+            cluster: parts.membership.cluster,
+            roles: roles.nodes,
+            holders: &self.sharing.holders,
+            boot: parts.boot,
+            number: roles.number,
+            operation: self.work.operation,
+            attempt,
+        };
+        let target = self.target;
+        let context = about.context(
+            key_name(&target.keystore, &target.key),
+            target.record.key_type,
+            digest(self.sharing),
+            self.work.request.hash,
+        );
+        let trio = trio(&self.sharing.holders, roles.nodes).ok_or_else(busy)?;
+        let computation = Computation {
+            context,
+            task: self.task(held).await?,
+            secret: held.share.as_evaluator(trio).map_err(|_| busy())?,
+        };
+        let forwarded = self
+            .work
+            .forwarded(attempt, self.weighed.group, participants.clone());
+        let call = Call::Garble(forwarded, roles);
+        let (evaluated, recorded) = futures::join!(
+            evaluate(parts, computation, &call, self.work.left()),
+            self.weighed.append(attempt, participants.clone())
+        );
+        recorded.map_err(unrecorded)?;
+        Ok((evaluated, participants))
+    }
+
+    /// The first of its length builds a program.
+    async fn task(&self, held: &Arc<Held>) -> Result<Task, Problem> {
+        let (using, held) = (self.using.clone(), held.clone());
+        let made = move || task(&using, held.inner.as_ref());
+        let made = self.work.parts.pool.run(made).await.map_err(|_| busy())?;
+        made.ok_or_else(busy)
+    }
+
+    fn read(&self, outputs: &Outputs) -> Result<Value, Problem> {
+        let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        Ok(match self.using {
+            Using::Authenticate(_) => json!({ "signatureValue": encode(&outputs.opened) }),
+            Using::Verify(..) => json!({ "verified": operations::verified(&outputs.opened) }),
+            Using::Wrap(_) => json!({ "wrappedKey": encode(&outputs.opened) }),
+            Using::Unwrap(_) => {
+                let payload = operations::unwrapped(&outputs.opened);
+                json!({ "unwrappedKey": payload.map(|payload| encode(&payload)) })
+            }
+            Using::Sign(_) | Using::DeriveSecret(_) => return Err(busy()),
+        })
+    }
+}
+
+/// Nodes by number, for a human.
+pub(super) fn list(nodes: &[u64]) -> String {
+    let numbers: Vec<String> = nodes.iter().map(u64::to_string).collect();
+    match nodes.len() {
+        1 => format!("node {}", numbers.join("")),
+        _ => format!("nodes {}", numbers.join(", ")),
+    }
+}
+
+fn unrecorded(abstention: Abstention) -> Problem {
+    match abstention {
+        Abstention::Busy => busy(),
+        other => Problem::unavailable(format!(
+            "This node cannot contribute now ({other}); try another node."
+        )),
+    }
+}

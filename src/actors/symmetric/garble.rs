@@ -1,0 +1,159 @@
+//! This node as a garbler: everything that it sends follows from its own judgement and the secrets that it shares.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use conclave_garbled::burned::Ticket;
+use conclave_garbled::session::{Context, FirstGarbler, Kept, PairSecret, SecondGarbler, Task};
+use conclave_garbled::sharing::GarblerParts;
+
+use super::pairing;
+use super::stream::{Departures, SEGMENT, Segment, Stuck};
+use crate::actors::parts::Parts;
+use crate::actors::wire::{Abstention, Answer};
+
+/// Longest time for a garbling.
+const LIFE: Duration = Duration::from_secs(10);
+
+/// One garbling, as this node has derived it.
+pub(crate) struct Garbling {
+    pub(crate) context: Context,
+    pub(crate) task: Task,
+    /// This node's parts of the secret inputs.
+    pub(crate) secret: GarblerParts,
+}
+
+/// Garbles for the evaluator; the answer is this node's last message. The outputs that the evaluator must not decode are
+/// the caller's to decode.
+///
+/// # Errors
+/// The answer that is none.
+pub(crate) async fn garble(parts: &Arc<Parts>, garbling: Garbling) -> Result<(Answer, Kept), Answer> {
+    let [first, second, evaluator] = garbling.context.roles;
+    let other = if parts.node == first { second } else { first };
+    // What the seeds depend on is what this node's own session with the evaluator says.
+    if parts.network.boot_of(evaluator) != Some(garbling.context.boot) {
+        return Err(Abstention::Unpaired.into());
+    }
+    let secrets = (
+        pairing::with(parts, other).await?,
+        pairing::with(parts, evaluator).await?,
+    );
+    let number = garbling.context.number;
+    let departures = Departures::open(parts, evaluator, number).ok_or(Abstention::Busy)?;
+    let garbled = async {
+        match parts.node == first {
+            true => as_first(parts, garbling, secrets, &departures).await,
+            false => as_second(parts, garbling, secrets, &departures).await,
+        }
+    };
+    // The evaluator has given up by then.
+    match tokio::time::timeout(LIFE, garbled).await {
+        Ok(Ok(garbled)) => Ok(garbled),
+        Ok(Err(Failed::Misuse(reason))) => Err(Answer::Misfit(reason)),
+        Ok(Err(Failed::Overloaded | Failed::Stuck)) | Err(_) => Err(Abstention::Busy.into()),
+    }
+}
+
+enum Failed {
+    Overloaded,
+    Stuck,
+    Misuse(String),
+}
+
+impl From<crate::actors::crypto_pool::Overloaded> for Failed {
+    fn from(_: crate::actors::crypto_pool::Overloaded) -> Self {
+        Self::Overloaded
+    }
+}
+
+impl From<Stuck> for Failed {
+    fn from(_: Stuck) -> Self {
+        Self::Stuck
+    }
+}
+
+fn misuse(error: impl ToString) -> Failed {
+    Failed::Misuse(error.to_string())
+}
+
+/// From now on this garbling is refused, whatever becomes of it.
+fn burn(parts: &Parts, context: &Context) -> Result<Ticket, Failed> {
+    let mut burned = parts.symmetric.burned.lock();
+    let evaluator = context.roles[2];
+    burned.open(evaluator, context.boot).map_err(misuse)?;
+    burned
+        .burn(evaluator, context.boot, context.number)
+        .map_err(misuse)
+}
+
+async fn as_first(
+    parts: &Arc<Parts>,
+    garbling: Garbling,
+    secrets: (PairSecret, PairSecret),
+    departures: &Departures<'_>,
+) -> Result<(Answer, Kept), Failed> {
+    let begin = {
+        let parts = parts.clone();
+        move || {
+            let ticket = burn(&parts, &garbling.context)?;
+            let Garbling {
+                context,
+                task,
+                secret,
+            } = garbling;
+            let secrets = (&secrets.0, &secrets.1);
+            FirstGarbler::begin(ticket, &context, &task, secrets, &secret).map_err(misuse)
+        }
+    };
+    let (mut garbler, head) = parts.pool.run(begin).await??;
+    departures.send(Segment::Head(head)).await?;
+    loop {
+        let next = move || {
+            let tables = garbler.tables(SEGMENT);
+            (garbler, tables)
+        };
+        let tables;
+        (garbler, tables) = parts.pool.run(next).await?;
+        if tables.is_empty() {
+            let (tail, kept) = garbler.finish();
+            return Ok((Answer::Garbled(tail), kept));
+        }
+        departures.send(Segment::Tables(tables.into())).await?;
+    }
+}
+
+async fn as_second(
+    parts: &Arc<Parts>,
+    garbling: Garbling,
+    secrets: (PairSecret, PairSecret),
+    departures: &Departures<'_>,
+) -> Result<(Answer, Kept), Failed> {
+    let begin = {
+        let parts = parts.clone();
+        move || {
+            let ticket = burn(&parts, &garbling.context)?;
+            let Garbling {
+                context,
+                task,
+                secret,
+            } = garbling;
+            let secrets = (&secrets.0, &secrets.1);
+            SecondGarbler::begin(ticket, &context, &task, secrets, &secret).map_err(misuse)
+        }
+    };
+    let (mut garbler, openings) = parts.pool.run(begin).await??;
+    departures.send(Segment::Openings(openings.into())).await?;
+    loop {
+        let next = move || {
+            let more = garbler.proceed(SEGMENT);
+            (garbler, more)
+        };
+        let more;
+        (garbler, more) = parts.pool.run(next).await?;
+        if !more {
+            let (mac, kept) = garbler.finish();
+            return Ok((Answer::Vouched(mac), kept));
+        }
+    }
+}
