@@ -44,7 +44,7 @@ pub(crate) fn ids(key: &Key) -> (LocalId, LocalId) {
     (LocalId::parse(keystore).unwrap(), LocalId::parse(key).unwrap())
 }
 
-fn open(copied: &Path, node: u64, key_of: u64) -> Result<ShareStore, conclave_shares::Error> {
+pub(crate) fn open(copied: &Path, node: u64, key_of: u64) -> Result<ShareStore, conclave_shares::Error> {
     let home = copied.join(format!("node-{node}"));
     let hex = std::fs::read_to_string(copied.join(format!("node-{key_of}/node.key"))).unwrap();
     let bytes = |text: &str| -> [u8; 32] {

@@ -10,6 +10,7 @@ mod common;
 mod key;
 mod needle;
 mod places;
+mod symmetric;
 mod tap;
 
 use std::path::{Path, PathBuf};
@@ -57,8 +58,13 @@ fn a_key_is_nowhere() {
             .map(|node| node.peer.port())
             .collect();
         let (signing, agreeing) = (world.key(0, ED25519).await, world.key(1, X25519).await);
+        let (hmac, kek) = (
+            world.key(2, "Sha256HmacKey2019").await,
+            world.key(0, "AesKeyWrappingKey2019").await,
+        );
         let told = key::refused(&world, &signing).await;
         use_keys(&world, &signing, &agreeing).await;
+        symmetric::use_keys(&world, &hmac, &kek).await;
         let folder = tempfile::tempdir().unwrap();
         let mut places = look(&world, "idle", folder.path()).await;
 
@@ -66,6 +72,7 @@ fn a_key_is_nowhere() {
         let load = async {
             while !stop.load(Ordering::Relaxed) {
                 use_keys(&world, &signing, &agreeing).await;
+                symmetric::use_keys(&world, &hmac, &kek).await;
             }
         };
         let looked = async {
@@ -87,6 +94,7 @@ fn a_key_is_nowhere() {
         world.cluster.restart(1).await;
         world.cluster.restart_all().await;
         use_keys(&world, &signing, &agreeing).await;
+        symmetric::use_keys(&world, &hmac, &kek).await;
         places.extend(look(&world, "restarted", folder.path()).await);
 
         let nodes = world.cluster.nodes();
@@ -115,6 +123,17 @@ fn a_key_is_nowhere() {
             );
             needles.exactly(&format!("canary: id of the {name}"), key::ids(made).1.0.to_vec());
         }
+        for (name, made) in [("HMAC key", &hmac), ("wrapping key", &kek)] {
+            let whole = symmetric::put_together(&copied, made);
+            needles.secret(&format!("{name}: secret"), &whole.secret);
+            for (number, piece) in &whole.pieces {
+                needles.secret(&format!("{name}: piece {number}"), piece);
+            }
+            if let Some(inner) = &whole.inner {
+                needles.secret(&format!("{name}: inner state"), inner);
+            }
+            needles.exactly(&format!("canary: id of the {name}"), key::ids(made).1.0.to_vec());
+        }
         // What is known to be in each of the places: so that silence means something.
         for name in told {
             needles.exactly("canary: a refused request's name", name.into_bytes());
@@ -137,11 +156,7 @@ fn a_key_is_nowhere() {
             let (canaries, others): (Vec<_>, Vec<_>) =
                 found.into_iter().partition(|name| name.starts_with("canary"));
             // A node's own opened share is in its own memory: that is the canary of memory.
-            let own = place.own_share();
-            let (own, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|name| {
-                own.as_ref()
-                    .is_some_and(|own| name.contains(own) && name.contains("raw"))
-            });
+            let (own, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|name| place.may_hold(name));
             let what = if own.is_empty() {
                 ""
             } else {

@@ -30,12 +30,16 @@ impl Place {
         matches!(self.kind, Kind::Core(_))
     }
 
-    /// The share that may be in this place.
-    pub(crate) fn own_share(&self) -> Option<String> {
-        match self.kind {
-            Kind::Core(node) => Some(format!("share of node {node},")),
-            _ => None,
-        }
+    /// Whether what has this name may be in this place: a node's own share, raw, in its memory; of a symmetric key every
+    /// piece but the one that the node lacks, and the inner state.
+    pub(crate) fn may_hold(&self, name: &str) -> bool {
+        let Kind::Core(node) = self.kind else {
+            return false;
+        };
+        let own = name.contains(&format!("share of node {node},"))
+            || name.contains("inner state,")
+            || name.contains("piece ") && !name.contains(&format!("piece {node},"));
+        own && name.contains("raw")
     }
 }
 

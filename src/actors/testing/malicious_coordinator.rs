@@ -8,7 +8,7 @@ use rand::rngs::OsRng;
 
 use super::client::{Client, ED25519, Key, Keystore, furnished, status};
 use super::cluster::{Cluster, Node, run};
-use crate::actors::wire::{Answer, Beginning, Call, Forwarded, Round};
+use crate::actors::wire::{Answer, Beginning, Call, Forwarded, Roles, Round};
 use crate::audit::Kind;
 use crate::authorization::RawRequest;
 use crate::authorization::issue::Capability;
@@ -38,6 +38,9 @@ fn gives(answer: &Answer) -> bool {
             | Answer::Signed(_)
             | Answer::Derived(_)
             | Answer::Message(_)
+            | Answer::Messages(_)
+            | Answer::Garbled(_)
+            | Answer::Vouched(_)
             | Answer::Generated(..)
     )
 }
@@ -57,6 +60,16 @@ fn beginning(cluster: &Cluster) -> Beginning {
         participants: cluster.nodes().iter().map(participant).collect(),
         configuration: 1,
     }
+}
+
+/// For node 3, with the third one.
+fn garble(cluster: &Cluster, number: u64, mut forwarded: Forwarded) -> Call {
+    forwarded.participants = vec![1, 2, 3];
+    let roles = Roles {
+        number: cluster.node(3).parts.symmetric.next_number(),
+        nodes: [number, 3 - number, 3],
+    };
+    Call::Garble(forwarded, roles)
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -83,10 +96,12 @@ async fn refused_everywhere(
             Call::Cosign(next(), theirs.to_vec()),
             Call::Commit(next()),
             Call::Derive(next()),
+            garble(cluster, number, next()),
         ];
         if asks == Asks::Everything {
             calls.push(Call::Endorse(next()));
             calls.push(Call::Begin(next(), beginning(cluster), Vec::new()));
+            calls.push(Call::Birth(next(), beginning(cluster)));
         }
         let asked = calls.len() as u64;
         for call in calls {

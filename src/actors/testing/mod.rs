@@ -8,6 +8,7 @@ mod cluster;
 mod absence;
 mod actor;
 mod batch;
+mod births;
 mod broken_off;
 mod endorsers;
 mod everywhere;
