@@ -12,8 +12,26 @@ use nix::sys::socket::{
 
 /// One direction of a connection: ports of sender and receiver.
 type Flow = (u16, u16);
-/// Segments by their place in the stream.
-type Segments = BTreeMap<u32, Vec<u8>>;
+/// What was captured of a stream.
+struct Segments {
+    /// Sequence number of the first: numbers begin anywhere, and go round.
+    first: u32,
+    /// By their place after it.
+    by_place: BTreeMap<u32, Vec<u8>>,
+}
+
+impl Segments {
+    fn beginning_at(first: u32) -> Self {
+        let by_place = BTreeMap::new();
+        Self { first, by_place }
+    }
+
+    fn insert(&mut self, number: u32, data: &[u8]) {
+        let place = number.wrapping_sub(self.first);
+        // The loopback shows every frame twice.
+        self.by_place.entry(place).or_insert_with(|| data.to_vec());
+    }
+}
 
 /// A capture that runs until it is asked for what it has.
 pub(crate) struct Tap {
@@ -42,16 +60,14 @@ impl Tap {
                 let Ok(length) = recv(socket.as_raw_fd(), &mut frame, MsgFlags::empty()) else {
                     continue;
                 };
-                if let Some((flow, place, data)) = tcp(&frame[..length])
+                if let Some((flow, number, data)) = tcp(&frame[..length])
                     && (wanted(flow.0) || wanted(flow.1))
                     && !data.is_empty()
                 {
-                    // The loopback shows every frame twice.
-                    flows
+                    let segments = flows
                         .entry(flow)
-                        .or_default()
-                        .entry(place)
-                        .or_insert_with(|| data.to_vec());
+                        .or_insert_with(|| Segments::beginning_at(number));
+                    segments.insert(number, data);
                 }
             }
             flows
@@ -88,17 +104,13 @@ fn tcp(frame: &[u8]) -> Option<(Flow, u32, &[u8])> {
 }
 
 fn joined(segments: &Segments) -> Vec<u8> {
-    let Some(first) = segments.keys().next() else {
-        return Vec::new();
-    };
-    let (mut stream, mut next) = (Vec::new(), *first);
-    for (place, data) in segments {
-        let Some(known) = next.checked_sub(*place) else {
+    let mut stream = Vec::new();
+    for (place, data) in &segments.by_place {
+        let Some(known) = stream.len().checked_sub(*place as usize) else {
             break;
         };
-        if let Some(new) = data.get(known as usize..) {
+        if let Some(new) = data.get(known..) {
             stream.extend_from_slice(new);
-            next = next.wrapping_add(new.len() as u32);
         }
     }
     stream
@@ -119,6 +131,16 @@ pub(crate) fn records(stream: &[u8]) -> Result<usize, usize> {
         count += 1;
     }
     Ok(count)
+}
+
+#[test]
+fn a_stream_is_joined_across_the_end_of_its_numbers() {
+    let mut segments = Segments::beginning_at(u32::MAX - 1);
+    segments.insert(1, b"def");
+    segments.insert(u32::MAX - 1, b"abc");
+    segments.insert(0, b"cd");
+    segments.insert(9, b"behind a gap");
+    assert_eq!(joined(&segments), b"abcdef");
 }
 
 #[test]

@@ -54,6 +54,14 @@ pub(crate) struct Births {
     begun: HashMap<Id, Instant>,
 }
 
+impl Births {
+    /// One that this node coordinates.
+    fn own(&self, parts: &Parts, id: &Id) -> Option<&Birth> {
+        let birth = self.under_way.get(id)?;
+        (birth.coordinator == parts.node).then_some(birth)
+    }
+}
+
 struct Birth {
     coordinator: u64,
     operation: OperationId,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use conclave_garbled::burned::Ticket;
-use conclave_garbled::session::{Context, FirstGarbler, Kept, PairSecret, SecondGarbler, Task};
+use conclave_garbled::session::{Context, FirstGarbler, Kept, Misuse, PairSecret, SecondGarbler, Task};
 use conclave_garbled::sharing::GarblerParts;
 
 use super::pairing;
@@ -87,26 +87,39 @@ fn burn(parts: &Parts, context: &Context) -> Result<Ticket, Failed> {
         .map_err(misuse)
 }
 
+/// How a garbler of either kind begins; the second is its first message.
+type Begin<G, M> =
+    fn(Ticket, &Context, &Task, (&PairSecret, &PairSecret), &GarblerParts) -> Result<(G, M), Misuse>;
+
+/// Burns, and begins.
+async fn begin<G: Send + 'static, M: Send + 'static>(
+    parts: &Arc<Parts>,
+    garbling: Garbling,
+    secrets: (PairSecret, PairSecret),
+    begin: Begin<G, M>,
+) -> Result<(G, M), Failed> {
+    let begin = {
+        let parts = parts.clone();
+        move || {
+            let Garbling {
+                context,
+                task,
+                secret,
+            } = garbling;
+            let ticket = burn(&parts, &context)?;
+            begin(ticket, &context, &task, (&secrets.0, &secrets.1), &secret).map_err(misuse)
+        }
+    };
+    parts.pool.run(begin).await?
+}
+
 async fn as_first(
     parts: &Arc<Parts>,
     garbling: Garbling,
     secrets: (PairSecret, PairSecret),
     departures: &Departures<'_>,
 ) -> Result<(Answer, Kept), Failed> {
-    let begin = {
-        let parts = parts.clone();
-        move || {
-            let ticket = burn(&parts, &garbling.context)?;
-            let Garbling {
-                context,
-                task,
-                secret,
-            } = garbling;
-            let secrets = (&secrets.0, &secrets.1);
-            FirstGarbler::begin(ticket, &context, &task, secrets, &secret).map_err(misuse)
-        }
-    };
-    let (mut garbler, head) = parts.pool.run(begin).await??;
+    let (mut garbler, head) = begin(parts, garbling, secrets, FirstGarbler::begin).await?;
     departures.send(Segment::Head(head)).await?;
     loop {
         let next = move || {
@@ -129,20 +142,7 @@ async fn as_second(
     secrets: (PairSecret, PairSecret),
     departures: &Departures<'_>,
 ) -> Result<(Answer, Kept), Failed> {
-    let begin = {
-        let parts = parts.clone();
-        move || {
-            let ticket = burn(&parts, &garbling.context)?;
-            let Garbling {
-                context,
-                task,
-                secret,
-            } = garbling;
-            let secrets = (&secrets.0, &secrets.1);
-            SecondGarbler::begin(ticket, &context, &task, secrets, &secret).map_err(misuse)
-        }
-    };
-    let (mut garbler, openings) = parts.pool.run(begin).await??;
+    let (mut garbler, openings) = begin(parts, garbling, secrets, SecondGarbler::begin).await?;
     departures.send(Segment::Openings(openings.into())).await?;
     loop {
         let next = move || {

@@ -98,10 +98,7 @@ pub(super) fn garbling(
 /// The same for this node as the evaluator of a birth that it coordinates.
 pub(crate) fn computation(parts: &Parts, id: Id, computed: Computed, roles: &Roles) -> Option<Computation> {
     let births = parts.symmetric.births.lock();
-    let birth = births
-        .under_way
-        .get(&id)
-        .filter(|birth| birth.coordinator == parts.node)?;
+    let birth = births.own(parts, &id)?;
     let Stage::Shared(shared) = &birth.stage else {
         return None;
     };

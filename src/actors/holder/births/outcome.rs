@@ -16,10 +16,7 @@ use crate::keystore::{Command, Statement};
 /// What this node, as the coordinator, has all holders sign; beside it an HMAC key's inner state.
 pub(crate) fn outcome(parts: &Parts, id: Id) -> Option<(Sharing, Option<[u8; 32]>)> {
     let births = parts.symmetric.births.lock();
-    let birth = births
-        .under_way
-        .get(&id)
-        .filter(|birth| birth.coordinator == parts.node)?;
+    let birth = births.own(parts, &id)?;
     let Stage::Shared(shared) = &birth.stage else {
         return None;
     };
