@@ -11,12 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::registry::Registry;
-use super::wire::{Abstention, Answer, Call};
-
-/// The first byte of a frame on the bulk lane: whose it is.
-const CONSENSUS: u8 = 0;
-/// Segments of garbled circuits.
-pub(crate) const CIRCUITS: u8 = 1;
+use super::wire::{Abstention, Answer, CIRCUITS, CONSENSUS, Call};
 
 /// Consensus' way out; the network is connected once it has started.
 #[derive(Default)]

@@ -20,6 +20,11 @@ use crate::problem::Problem;
 
 pub use crate::operation::batch::MAX_ITEMS;
 
+/// The first byte of a frame on the bulk lane, which says whose it is: consensus'.
+pub(crate) const CONSENSUS: u8 = 0;
+/// Segments of garbled circuits.
+pub(crate) const CIRCUITS: u8 = 1;
+
 /// A client's request on its way to another node.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Forwarded {

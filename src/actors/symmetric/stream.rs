@@ -11,8 +11,8 @@ use conclave_transport::Lane;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
-use crate::actors::doors::CIRCUITS;
 use crate::actors::parts::Parts;
+use crate::actors::wire::CIRCUITS;
 
 /// Bytes of tables in a segment, or a little more.
 pub(crate) const SEGMENT: usize = 128 * 1024;
