@@ -52,7 +52,9 @@ pub(crate) async fn evaluate(
     left: Duration,
 ) -> Result<Outputs, Fallen> {
     let large = u32::try_from(computation.task.program.ands() / GATES).unwrap_or(u32::MAX);
-    let patience = (PATIENCE + Duration::from_secs(1).saturating_mul(large)).min(left);
+    let patience = PATIENCE + Duration::from_secs(1).saturating_mul(large);
+    // Waiting to be admitted is part of what is left.
+    let latest = Instant::now() + left;
     let admitted = parts.symmetric.streams.admit().await;
     let _admitted = admitted.ok_or(Fallen::Own(Abstention::Busy))?;
     let [first, second, _] = computation.context.roles;
@@ -74,7 +76,7 @@ pub(crate) async fn evaluate(
         tail: None,
         awaited: vec![first, second],
         refused: Vec::new(),
-        deadline: Instant::now() + patience,
+        deadline: (Instant::now() + patience).min(latest),
     };
     let evaluation = evaluating.gather(call).await?;
     let finished = in_pool(parts, move || evaluation.finish()).await?;
