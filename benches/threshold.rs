@@ -1,4 +1,5 @@
-//! What the ceremonies cost, by role; what they cannot go below is in `floor`. Each measurement is one role's whole work of one round; nothing of it is the network's or the disk's.
+//! What the ceremonies cost, by role; what they cannot go below is in `floor`. Each measurement is one role's whole work of
+//! one round; nothing of it is the network's or the disk's.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;

@@ -176,6 +176,13 @@ pub struct Beginning {
     pub configuration: u64,
 }
 
+impl Beginning {
+    /// The participants, ascending.
+    pub fn nodes(&self) -> Vec<u64> {
+        self.participants.iter().map(|(node, _)| *node).collect()
+    }
+}
+
 /// Most aborts that a proposal brings.
 pub const MAX_ABORTS: usize = 16;
 

@@ -136,7 +136,7 @@ impl Input {
         };
         match data.len() > MAX_DATA {
             true => Err(Failure::because(format!(
-                "the data is longer than {MAX_DATA} bytes"
+                "the data is longer than {MAX_DATA} bytes: sign its hash"
             ))),
             false => Ok(data.into()),
         }
@@ -223,7 +223,7 @@ impl KeyCommand {
             Action::Get(arguments) => get(arguments).await,
             Action::Sign(arguments) => sign(arguments).await,
             Action::Derive(arguments) => derive(arguments).await,
-            Action::Hmac(arguments) => hmac(arguments).await,
+            Action::Hmac(arguments) => signature(arguments).await,
             Action::VerifyHmac(arguments) => verify_hmac(arguments).await,
             Action::Wrap(arguments) => wrap(arguments).await,
             Action::Unwrap(arguments) => unwrap(arguments).await,
@@ -269,17 +269,32 @@ async fn sign(arguments: SignArguments) -> Result<Facts, Failure> {
     if let Some(lines) = &arguments.batch {
         return sign_lines(&arguments, lines).await;
     }
+    let SignArguments {
+        caller,
+        key,
+        input,
+        json,
+        ..
+    } = arguments;
+    signature(DataArguments {
+        caller,
+        key,
+        input,
+        json,
+    })
+    .await
+}
+
+/// A signature or a tag: one operation, whose key says which.
+async fn signature(arguments: DataArguments) -> Result<Facts, Failure> {
     let (client, identity, capability) = arguments.caller.open()?;
     let data = arguments.input.read()?;
     let signature = client
         .sign(&identity, &arguments.key, &data, capability.as_ref())
         .await?;
     let signature = URL_SAFE_NO_PAD.encode(signature);
-    Ok(Facts::new(
-        arguments.json,
-        json!({"keyId": arguments.key, "signatureValue": signature}),
-        &signature,
-    ))
+    let facts = json!({"keyId": arguments.key, "signatureValue": signature});
+    Ok(Facts::new(arguments.json, facts, &signature))
 }
 
 /// A signature for each line, without its line end. The first refusal ends it: what was signed before is not printed.
@@ -356,17 +371,6 @@ async fn derive(arguments: DeriveArguments) -> Result<Facts, Failure> {
 fn decoded(what: &str, text: &str) -> Result<Vec<u8>, Failure> {
     let decoded = URL_SAFE_NO_PAD.decode(text.trim());
     decoded.map_err(|_| Failure::because(format!("{what} is not base64url without padding")))
-}
-
-async fn hmac(arguments: DataArguments) -> Result<Facts, Failure> {
-    let (client, identity, capability) = arguments.caller.open()?;
-    let data = arguments.input.read()?;
-    let tag = client
-        .sign(&identity, &arguments.key, &data, capability.as_ref())
-        .await?;
-    let tag = URL_SAFE_NO_PAD.encode(tag);
-    let facts = json!({"keyId": arguments.key, "signatureValue": tag});
-    Ok(Facts::new(arguments.json, facts, &tag))
 }
 
 async fn verify_hmac(arguments: VerifyArguments) -> Result<Facts, Failure> {

@@ -167,9 +167,14 @@ pub struct Sharing {
 impl Sharing {
     /// The number of a node among the holders, from 1.
     pub fn number(&self, node: u64) -> Option<u8> {
-        let at = self.holders.iter().position(|holder| *holder == node)?;
-        u8::try_from(at + 1).ok()
+        number_of(&self.holders, node)
     }
+}
+
+/// The number of a node among the holders of a symmetric key, from 1.
+pub fn number_of(holders: &[u64], node: u64) -> Option<u8> {
+    let at = holders.iter().position(|holder| *holder == node)?;
+    u8::try_from(at + 1).ok()
 }
 
 impl Material {

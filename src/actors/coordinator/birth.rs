@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 
-use super::generate::{Done, propose};
-use super::symmetric::list;
+use super::generate::{Done, lives, propose};
+use super::symmetric::{LOOK, RESTART, list};
 use super::{Work, busy};
 use crate::actors::decide::{Purpose, Weighed};
 use crate::actors::holder::births;
@@ -17,7 +17,7 @@ use crate::actors::holder::{ceremony_id, near};
 use crate::actors::stages::Stage;
 use crate::actors::symmetric::evaluate::{Fallen, evaluate};
 use crate::actors::wire::{Answer, Beginning, BirthStep, Call, Computed, Roles};
-use crate::keystore::record::Purpose as KeyPurpose;
+use crate::keystore::record::{Purpose as KeyPurpose, number_of};
 use crate::operation::judge::{Intent, NewKeyTerms};
 use crate::problem::Problem;
 use crate::reply::Reply;
@@ -26,10 +26,6 @@ use crate::reply::Reply;
 const ATTEMPTS: u8 = 3;
 /// Before another attempt, times its number.
 const SETTLING: Duration = Duration::from_millis(200);
-/// How long all holders are waited for.
-const RESTART: Duration = Duration::from_secs(5);
-/// Between two looks at who is there.
-const LOOK: Duration = Duration::from_millis(25);
 /// Longest wait for a holder's step.
 const STEP: Duration = Duration::from_millis(1_500);
 
@@ -119,14 +115,7 @@ type Id = [u8; 32];
 impl Birth<'_> {
     async fn run(&self) -> Result<Done, Failed> {
         let parts = &self.work.parts;
-        let mut participants = Vec::new();
-        for node in self.holders {
-            let boot = match *node == parts.node {
-                true => Some(parts.boot),
-                false => parts.network.boot_of(*node),
-            };
-            participants.push((*node, boot.ok_or(Failed::Fallen)?));
-        }
+        let participants = lives(parts, self.holders).map_err(|_| Failed::Fallen)?;
         let beginning = Beginning {
             start: parts.now().map_err(|_| Failed::Refused(busy()))?,
             participants,
@@ -221,7 +210,7 @@ impl Birth<'_> {
         let (sharing, inner) = outcome(parts, id).ok_or(Failed::Fallen)?;
         let sign = |_| Call::BirthStep(id, BirthStep::Sign(sharing.clone(), inner));
         let signed = self.all(sign).await?;
-        let own = births_number(self.holders, parts.node);
+        let own = number_of(self.holders, parts.node);
         let Some(Answer::Generated(statement, mine)) = own.and_then(|own| signed.get(&own)) else {
             return Err(Failed::Fallen);
         };
@@ -305,9 +294,4 @@ impl Birth<'_> {
         );
         Failed::Fallen
     }
-}
-
-fn births_number(holders: &[u64], node: u64) -> Option<u8> {
-    let at = holders.iter().position(|holder| *holder == node)?;
-    u8::try_from(at + 1).ok()
 }

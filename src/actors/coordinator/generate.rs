@@ -16,6 +16,7 @@ use crate::actors::ceremonies;
 use crate::actors::conduct::Abort;
 use crate::actors::decide::{Purpose, Weighed};
 use crate::actors::holder::{ceremony_id, convicted, says};
+use crate::actors::parts::Parts;
 use crate::actors::stages::Stage;
 use crate::actors::wire::{Answer, Beginning, Call, Round};
 use crate::identifier::LocalId;
@@ -143,6 +144,25 @@ fn describe_new(work: &Work, keystore: &LocalId, key: &LocalId) -> Result<Reply,
     Ok(Reply::ok(json!({ "keyId": url, "keyDescription": description })).located(url))
 }
 
+/// The present lives of nodes, this one among them; or those whose life is not known.
+pub(super) fn lives(parts: &Parts, nodes: &[u64]) -> Result<Vec<(u64, [u8; 16])>, Vec<u64>> {
+    let (mut lives, mut unknown) = (Vec::new(), Vec::new());
+    for node in nodes {
+        let boot = match *node == parts.node {
+            true => Some(parts.boot),
+            false => parts.network.boot_of(*node),
+        };
+        match boot {
+            Some(boot) => lives.push((*node, boot)),
+            None => unknown.push(*node),
+        }
+    }
+    match unknown.is_empty() {
+        true => Ok(lives),
+        false => Err(unknown),
+    }
+}
+
 /// One attempt.
 struct Ceremony<'a> {
     work: &'a Work,
@@ -157,22 +177,10 @@ type Answers = BTreeMap<u64, Answer>;
 impl Ceremony<'_> {
     async fn run(&self, nodes: &[u64], aborts: Vec<Abort>) -> Result<Result<Done, Fallen>, Problem> {
         let parts = &self.work.parts;
-        let mut participants = Vec::new();
-        let mut unknown = Vec::new();
-        for node in nodes {
-            let boot = if *node == parts.node {
-                Some(parts.boot)
-            } else {
-                parts.network.boot_of(*node)
-            };
-            match boot {
-                Some(boot) => participants.push((*node, boot)),
-                None => unknown.push(*node),
-            }
-        }
-        if !unknown.is_empty() {
-            return Ok(Err(Fallen::Failed(Failed::without(unknown))));
-        }
+        let participants = match lives(parts, nodes) {
+            Ok(participants) => participants,
+            Err(unknown) => return Ok(Err(Fallen::Failed(Failed::without(unknown)))),
+        };
         let start = parts.now().map_err(|_| busy())?;
         let beginning = Beginning {
             start,

@@ -2,7 +2,6 @@
 //! restarts is waited for.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -12,14 +11,14 @@ use conclave_garbled::operations;
 use conclave_garbled::session::{Outputs, Task};
 use serde_json::{Value, json};
 
-use super::using::Target;
+use super::using::{Target, cannot_contribute};
 use super::{Work, busy};
 use crate::actors::decide::Weighed;
 use crate::actors::holder::key_name;
+use crate::actors::symmetric;
 use crate::actors::symmetric::evaluate::{Computation, Fallen, evaluate};
-use crate::actors::symmetric::tasks::{About, digest, task, trio};
-use crate::actors::symmetric::{self};
-use crate::actors::wire::{Abstention, Call, Roles};
+use crate::actors::symmetric::tasks::{About, digest, trio};
+use crate::actors::wire::{Call, Roles};
 use crate::keystore::record::Sharing;
 use crate::operation::judge::{Intent, Using};
 use crate::problem::Problem;
@@ -27,10 +26,10 @@ use crate::reply::Reply;
 
 /// Attempts, with other garblers or after a pause.
 const ATTEMPTS: u8 = 4;
-/// How long a use waits for holders that are not there: a node that restarts is not an outage.
-const RESTART: Duration = Duration::from_secs(5);
+/// How long holders that are not there are waited for: a node that restarts is not an outage.
+pub(super) const RESTART: Duration = Duration::from_secs(5);
 /// Between two looks at who is there.
-const LOOK: Duration = Duration::from_millis(25);
+pub(super) const LOOK: Duration = Duration::from_millis(25);
 /// After a garbler that could not, times the square of the attempt.
 const PAUSE: Duration = Duration::from_millis(150);
 
@@ -81,23 +80,27 @@ struct Use<'a> {
 impl Use<'_> {
     async fn answer(&self) -> Result<Value, Problem> {
         let parts = &self.work.parts;
-        let open = {
-            let (parts, target) = (parts.clone(), self.target);
-            let (keystore, key, record) = (target.keystore, target.key, target.record.clone());
-            move || symmetric::open(&parts, (&keystore, &key), &record)
-        };
-        let opened = parts.pool.run(open).await.map_err(|_| busy())?;
-        let held = opened.map_err(|error| {
-            tracing::error!(%error, key = %self.target.key, "a symmetric key cannot be opened");
+        let Target {
+            keystore,
+            key,
+            record,
+        } = self.target;
+        let prepared = symmetric::prepare(parts, (keystore, key), record, self.using);
+        let (held, task) = prepared.await.map_err(|_| busy())?.map_err(|error| {
+            tracing::error!(%error, %key, "a symmetric key cannot be opened");
             busy()
         })?;
         if let Some(known) = self.without_computing() {
             // What is answered is on record, whoever answers.
             let alone = vec![parts.node];
-            self.weighed.append(1, alone.clone()).await.map_err(unrecorded)?;
+            self.weighed
+                .append(1, alone.clone())
+                .await
+                .map_err(cannot_contribute)?;
             self.weighed.conclude(1, alone, &known.clone().map(Reply::ok));
             return known;
         }
+        let task = task.ok_or_else(busy)?;
         let mut failures: BTreeMap<u64, u32> = BTreeMap::new();
         let mut refusals: BTreeMap<u64, Problem> = BTreeMap::new();
         let mut participants = vec![parts.node];
@@ -107,7 +110,7 @@ impl Use<'_> {
                 break;
             }
             let fallen;
-            (fallen, participants) = match self.attempt(attempt, garblers, &held).await? {
+            (fallen, participants) = match self.attempt(attempt, garblers, &held, &task).await? {
                 (Ok(outputs), participants) => {
                     let answer = self.read(&outputs);
                     let reply = answer.clone().map(Reply::ok);
@@ -150,7 +153,7 @@ impl Use<'_> {
                     parts.metrics.aborts.inc();
                     garblers.into_iter().for_each(blame);
                 }
-                Fallen::Own(abstention) => return Err(unrecorded(abstention)),
+                Fallen::Own(abstention) => return Err(cannot_contribute(abstention)),
             }
             let pause = PAUSE * u32::from(attempt).pow(2);
             if self.work.left() < pause + PAUSE {
@@ -216,7 +219,8 @@ impl Use<'_> {
         &self,
         attempt: u8,
         [first, second]: [u64; 2],
-        held: &Arc<Held>,
+        held: &Held,
+        task: &Task,
     ) -> Result<(Result<Outputs, Fallen>, Vec<u64>), Problem> {
         let parts = &self.work.parts;
         let roles = Roles {
@@ -244,7 +248,7 @@ impl Use<'_> {
         let trio = trio(&self.sharing.holders, roles.nodes).ok_or_else(busy)?;
         let computation = Computation {
             context,
-            task: self.task(held).await?,
+            task: task.clone(),
             secret: held.share.as_evaluator(trio).map_err(|_| busy())?,
         };
         let forwarded = self
@@ -255,16 +259,8 @@ impl Use<'_> {
             evaluate(parts, computation, &call, self.work.left()),
             self.weighed.append(attempt, participants.clone())
         );
-        recorded.map_err(unrecorded)?;
+        recorded.map_err(cannot_contribute)?;
         Ok((evaluated, participants))
-    }
-
-    /// The first of its length builds a program.
-    async fn task(&self, held: &Arc<Held>) -> Result<Task, Problem> {
-        let (using, held) = (self.using.clone(), held.clone());
-        let made = move || task(&using, held.inner.as_ref());
-        let made = self.work.parts.pool.run(made).await.map_err(|_| busy())?;
-        made.ok_or_else(busy)
     }
 
     fn read(&self, outputs: &Outputs) -> Result<Value, Problem> {
@@ -288,14 +284,5 @@ pub(super) fn list(nodes: &[u64]) -> String {
     match nodes.len() {
         1 => format!("node {}", numbers.join("")),
         _ => format!("nodes {}", numbers.join(", ")),
-    }
-}
-
-fn unrecorded(abstention: Abstention) -> Problem {
-    match abstention {
-        Abstention::Busy => busy(),
-        other => Problem::unavailable(format!(
-            "This node cannot contribute now ({other}); try another node."
-        )),
     }
 }

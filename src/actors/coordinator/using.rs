@@ -134,13 +134,18 @@ async fn record(weighed: &Weighed, wave: Option<&Wave>) -> Result<bool, Problem>
         return Ok(false);
     };
     let recorded = weighed.append(*attempt, participants.clone()).await;
-    recorded.map_err(|abstention| match abstention {
+    recorded.map_err(cannot_contribute)?;
+    Ok(true)
+}
+
+/// Why this node has no part in an answer.
+pub(super) fn cannot_contribute(abstention: Abstention) -> Problem {
+    match abstention {
         Abstention::Busy => busy(),
         other => Problem::unavailable(format!(
             "This node cannot contribute now ({other}); try another node."
         )),
-    })?;
-    Ok(true)
+    }
 }
 
 /// The committed vector of a key pair.

@@ -30,7 +30,7 @@ use crate::actors::symmetric::pairing;
 use crate::actors::symmetric::sealed::Letter;
 use crate::actors::wire::{Abstention, Answer, Beginning, BirthStep, Computed, Forwarded};
 use crate::identifier::OperationId;
-use crate::keystore::record::Purpose as KeyPurpose;
+use crate::keystore::record::{Purpose as KeyPurpose, number_of};
 use crate::operation::judge::{Intent, NewKeyTerms};
 use crate::problem::Problem;
 
@@ -98,6 +98,13 @@ impl Birth {
     fn key(&self) -> Vec<u8> {
         key_name(&self.terms.keystore, &self.terms.key)
     }
+
+    fn shared(&mut self) -> Result<&mut Shared, Answer> {
+        match &mut self.stage {
+            Stage::Shared(shared) => Ok(shared),
+            _ => Err(misfit("a step that does not follow")),
+        }
+    }
 }
 
 /// Who holds a new key in this cluster: everybody, or the coordinator and the three with the lowest hashes.
@@ -142,8 +149,8 @@ pub(super) async fn begin(
     }
     check(parts, from, &beginning, weighed.now).map_err(misfit)?;
     let id = ceremony_id(parts, &forwarded, &terms, &beginning, &request.hash);
-    let nodes: Vec<u64> = beginning.participants.iter().map(|(node, _)| *node).collect();
-    let me = nodes.iter().position(|node| *node == parts.node);
+    let nodes = beginning.nodes();
+    let me = number_of(&nodes, parts.node);
     let (true, Some(me)) = (nodes == holders(parts, from, &terms), me) else {
         return Err(misfit("others than the holders of this key"));
     };
@@ -152,17 +159,16 @@ pub(super) async fn begin(
         KeyPurpose::WrapKey => 1,
         KeyPurpose::Sign | KeyPurpose::DeriveSecret => return Err(misfit("a birth of a key pair")),
     };
-    let number = |place: usize| u8::try_from(place).map_err(|_| misfit("too many holders"));
     let session = Session {
         id,
         cluster: parts.membership.cluster,
         key: key_name(&terms.keystore, &terms.key),
         epoch: 0,
-        holders: number(nodes.len())?,
+        holders: u8::try_from(nodes.len()).map_err(|_| misfit("too many holders"))?,
         sharings,
     };
     let (committed, message) =
-        Committed::begin(session, number(me + 1)?, &mut OsRng).map_err(|fault| misfit(&fault.to_string()))?;
+        Committed::begin(session, me, &mut OsRng).map_err(|fault| misfit(&fault.to_string()))?;
     let authenticated = &request.authenticated;
     let expires = authenticated.expires.saturating_mul(1_000);
     let birth = Birth {
@@ -210,7 +216,7 @@ pub(super) async fn step(parts: &Arc<Parts>, from: u64, id: Id, step: BirthStep)
     }
     let answer = match (birth.stage, step) {
         (Stage::Committed(committed), BirthStep::Open(messages)) => {
-            let nodes = holders_of(&birth.beginning);
+            let nodes = birth.beginning.nodes();
             birth.committed = Sha256::digest(encode(&messages)).into();
             let (opened, openings) = committed.open(decode(messages)?).map_err(faulty)?;
             birth.stage = Stage::Opened(opened);
@@ -230,7 +236,7 @@ pub(super) async fn step(parts: &Arc<Parts>, from: u64, id: Id, step: BirthStep)
             Answer::Messages(sealed)
         }
         (Stage::Opened(opened), BirthStep::Combine(sealed)) => {
-            let nodes = holders_of(&birth.beginning);
+            let nodes = birth.beginning.nodes();
             let mut openings = BTreeMap::new();
             for (number, sealed) in sealed {
                 let from = *nodes
@@ -276,18 +282,6 @@ pub(super) async fn step(parts: &Arc<Parts>, from: u64, id: Id, step: BirthStep)
     Ok(answer)
 }
 
-/// The holders, in the order of their numbers.
-fn holders_of(beginning: &Beginning) -> Vec<u64> {
-    beginning.participants.iter().map(|(node, _)| *node).collect()
-}
-
-impl Shared {
-    /// What the live sharing is corrected by, as far as it is known.
-    fn correction(&self) -> [u8; 32] {
-        self.states.as_ref().map_or([0; 32], |(_, masked)| *masked)
-    }
-}
-
 async fn of_shared(parts: &Arc<Parts>, id: Id, mut birth: Birth, step: BirthStep) -> Result<Answer, Answer> {
     let answer = match step {
         BirthStep::Garble(computed, roles) => {
@@ -313,16 +307,12 @@ async fn of_shared(parts: &Arc<Parts>, id: Id, mut birth: Birth, step: BirthStep
     Ok(answer)
 }
 
-impl Birth {
-    fn shared(&mut self) -> Result<&mut Shared, Answer> {
-        match &mut self.stage {
-            Stage::Shared(shared) => Ok(shared),
-            _ => Err(misfit("a step that does not follow")),
-        }
-    }
-}
-
 impl Shared {
+    /// What the live sharing is corrected by, as far as it is known.
+    fn correction(&self) -> [u8; 32] {
+        self.states.as_ref().map_or([0; 32], |(_, masked)| *masked)
+    }
+
     /// Takes what was decoded; the same again is nothing new.
     fn learn(&mut self, computed: Computed, decoded: &[u8]) -> Option<()> {
         match computed {

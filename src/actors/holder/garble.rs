@@ -7,9 +7,9 @@ use std::sync::Arc;
 use super::{asked, examine, key_name};
 use crate::actors::decide::{Purpose, decide};
 use crate::actors::parts::{OpenError, Parts};
+use crate::actors::symmetric;
 use crate::actors::symmetric::garble::{self, Garbling};
-use crate::actors::symmetric::tasks::{About, corrected, digest, task, trio};
-use crate::actors::symmetric::{self};
+use crate::actors::symmetric::tasks::{About, corrected, digest, trio};
 use crate::actors::wire::{Abstention, Answer, Forwarded, Roles};
 use crate::operation::judge::Intent;
 
@@ -50,17 +50,8 @@ async fn garble(
     let sharing = record.material.sharing();
     let sharing = sharing.ok_or_else(|| misfit("a garbling for a key pair"))?;
     let trio = trio(&sharing.holders, roles.nodes).ok_or_else(|| misfit("no three holders of the key"))?;
-    let open = {
-        let (parts, keystore, key, record) = (parts.clone(), *keystore, *key, record.clone());
-        let using = using.clone();
-        move || {
-            let held = symmetric::open(&parts, (&keystore, &key), &record)?;
-            // The first of its length builds a program.
-            let task = task(&using, held.inner.as_ref());
-            Ok((held, task))
-        }
-    };
-    let (held, task) = match parts.pool.run(open).await.map_err(|_| Abstention::Busy)? {
+    let prepared = symmetric::prepare(parts, (keystore, key), record, using);
+    let (held, task) = match prepared.await.map_err(|_| Abstention::Busy)? {
         Ok(opened) => opened,
         Err(error) => {
             if !matches!(error, OpenError::NoShare) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use conclave_consensus::GroupId;
-use conclave_shares::KeptEnvelope;
+use conclave_shares::{KeptEnvelope, ShareId};
 use conclave_threshold::dkg::{Outcome, Participant};
 use conclave_threshold::envelope::SealedShare;
 use conclave_threshold::{Fault, Member, Purpose as SharePurpose, Session, SessionTerms};
@@ -21,7 +21,7 @@ use super::contribute::key_name;
 use super::{asked, examine, witness};
 use crate::actors::ceremonies::{Ceremony, Id};
 use crate::actors::conduct::Abort;
-use crate::actors::decide::{Purpose, weigh};
+use crate::actors::decide::{Decided, Purpose, weigh};
 use crate::actors::parts::Parts;
 use crate::actors::wire::{Abstention, Answer, Beginning, Call, Forwarded, Round};
 use crate::identifier::OperationId;
@@ -108,7 +108,7 @@ async fn begin(
     if let Some(said) = parts.ceremonies.lock().said(&id, Round::Hash) {
         return Ok((id, said));
     }
-    let nodes: Vec<u64> = beginning.participants.iter().map(|(node, _)| *node).collect();
+    let nodes = beginning.nodes();
     let key = (terms.key_type, 0, key_name(&terms.keystore, &terms.key));
     let Some(session) = session_of(&parts.membership, key, id, &nodes) else {
         return misfit("terms that make no session");
@@ -151,7 +151,7 @@ pub(super) fn exists(parts: &Parts, terms: &NewKeyTerms) -> Option<bool> {
 
 /// What a participant can check of the coordinator's proposal by itself.
 pub(super) fn check(parts: &Parts, from: u64, beginning: &Beginning, now: u64) -> Result<(), &'static str> {
-    let nodes: Vec<u64> = beginning.participants.iter().map(|(node, _)| *node).collect();
+    let nodes = beginning.nodes();
     if !super::endorse::close(beginning.start, now) {
         return Err("a ceremony that began at another time");
     }
@@ -359,19 +359,36 @@ async fn finish(
         tracing::error!("a share could not be written: the ceremony is not signed");
         return Err(Abstention::Audit.into());
     }
+    Ok(signed(
+        parts,
+        &decided,
+        operation,
+        (request, named.0, named.1),
+        generated,
+    ))
+}
+
+/// This member's signature over a new key, of the client's request with this hash, name and expiry (ms).
+pub(super) fn signed(
+    parts: &Parts,
+    decided: &Decided,
+    operation: OperationId,
+    (request, name, expires): ([u8; 32], [u8; 32], u64),
+    generated: GeneratedKey,
+) -> Answer {
     let statement = Statement {
         cluster: parts.membership.cluster,
         group: decided.group.0,
         operation,
         request,
-        name: named.0,
-        expires: named.1,
+        name,
+        expires,
         command: Command::GenerateKey(Box::new(generated)),
         state_version: decided.judgement.state_version,
         chain: decided.judgement.chain.clone(),
     };
     let endorsement = statement.endorse(parts.node, &parts.signing_key, decided.now);
-    Ok(Answer::Generated(Box::new(statement), endorsement))
+    Answer::Generated(Box::new(statement), endorsement)
 }
 
 /// A participant signs without a member only if it has no link to it itself, knows for itself that it fell out, or
@@ -423,7 +440,7 @@ fn generated(
         session,
         start: beginning.start,
         configuration: beginning.configuration,
-        participants: beginning.participants.iter().map(|(node, _)| *node).collect(),
+        participants: beginning.nodes(),
         away: outcome.envelopes.keys().copied().collect(),
         transcript: outcome.transcript,
         material: Material::Pair {
@@ -433,15 +450,20 @@ fn generated(
     })
 }
 
-/// The share, and for each member that was away everything that it will need.
-fn store(parts: &Parts, generated: &GeneratedKey, outcome: &Outcome, started: u64) -> Result<(), StoreError> {
-    let id = conclave_shares::ShareId {
+/// The name of a share of a new key.
+pub(super) fn share_id(generated: &GeneratedKey) -> ShareId {
+    ShareId {
         keystore: generated.keystore.0,
         key: generated.key.0,
         session: generated.session,
         key_type: generated.key_type.name().to_owned(),
         epoch: generated.epoch,
-    };
+    }
+}
+
+/// The share, and for each member that was away everything that it will need.
+fn store(parts: &Parts, generated: &GeneratedKey, outcome: &Outcome, started: u64) -> Result<(), StoreError> {
+    let id = share_id(generated);
     let mut kept = Vec::new();
     for (member, envelopes) in &outcome.envelopes {
         let sealed = Sealed {

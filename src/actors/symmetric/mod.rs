@@ -19,15 +19,18 @@ use std::time::{Duration, Instant};
 use conclave_garbled::burned::Burned;
 use conclave_garbled::held::{Held, inner_digest};
 use conclave_garbled::pairs::Pairs;
+use conclave_garbled::session::Task;
 use conclave_shares::ShareId;
 use parking_lot::Mutex;
 use rand::rngs::OsRng;
 
 use self::stream::Streams;
+use super::crypto_pool::Overloaded;
 use super::holder::births::Births;
 use super::parts::{OpenError, Parts};
 use crate::identifier::LocalId;
 use crate::keystore::KeyRecord;
+use crate::operation::judge::Using;
 
 /// How long a garbler that failed is asked after others.
 const COOL_OFF: Duration = Duration::from_secs(10);
@@ -96,11 +99,34 @@ impl Symmetric {
     }
 }
 
+/// This node's part of a key and what a use of it computes, in the pool: the first of a key reads the disk, the first of its
+/// length builds a program.
+///
+/// # Errors
+/// The pool is overloaded; or [`OpenError`].
+pub(crate) async fn prepare(
+    parts: &Arc<Parts>,
+    (keystore, key): (&LocalId, &LocalId),
+    record: &KeyRecord,
+    using: &Using,
+) -> Result<Result<(Arc<Held>, Option<Task>), OpenError>, Overloaded> {
+    let prepare = {
+        let (parts, record, using) = (parts.clone(), record.clone(), using.clone());
+        let (keystore, key) = (*keystore, *key);
+        move || {
+            let held = open(&parts, (&keystore, &key), &record)?;
+            let task = tasks::task(&using, held.inner.as_ref());
+            Ok((held, task))
+        }
+    };
+    parts.pool.run(prepare).await
+}
+
 /// Opens this node's part of a symmetric key; blocks on the disk the first time.
 ///
 /// # Errors
 /// [`OpenError`].
-pub(crate) fn open(
+fn open(
     parts: &Parts,
     (keystore, key): (&LocalId, &LocalId),
     record: &KeyRecord,

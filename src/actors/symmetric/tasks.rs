@@ -7,7 +7,7 @@ use conclave_garbled::sharing::{self, GarblerParts, Name};
 use sha2::{Digest, Sha256};
 
 use crate::identifier::OperationId;
-use crate::keystore::record::{KeyType, Sharing};
+use crate::keystore::record::{KeyType, Sharing, number_of};
 use crate::operation::judge::Using;
 
 /// The sharing that a key lives by: an HMAC key's by its outer state. The second one, at an HMAC key's birth, is the key's
@@ -87,10 +87,7 @@ pub(crate) fn digest(sharing: &Sharing) -> [u8; 32] {
 
 /// The numbers of three holders.
 pub(crate) fn trio(holders: &[u64], roles: [u64; 3]) -> Option<[u8; 3]> {
-    let number = |node: u64| {
-        let at = holders.iter().position(|holder| *holder == node)?;
-        u8::try_from(at + 1).ok()
-    };
+    let number = |node: u64| number_of(holders, node);
     let [first, second, evaluator] = roles;
     let differ = first != second && first != evaluator && second != evaluator;
     differ.then_some(())?;

@@ -28,7 +28,15 @@ struct Desk<'a> {
     keystore: &'a Keystore,
 }
 
-impl Desk<'_> {
+impl<'a> Desk<'a> {
+    fn new(cluster: &'a Cluster, client: &'a Client, keystore: &'a Keystore) -> Self {
+        Self {
+            cluster,
+            client,
+            keystore,
+        }
+    }
+
     async fn key(&self, node: u64, key_type: &str) -> Key {
         let salt = format!("{key_type}-{node}");
         let request = self.client.generate(self.keystore, key_type, &salt);
@@ -145,11 +153,7 @@ fn tag_of(inner: [u8; 32], outer: [u8; 32], message: &[u8]) -> [u8; 32] {
 fn tags_and_wraps_are_right_through_every_node() {
     run(async {
         let (cluster, client, keystore, ..) = furnished(3).await;
-        let desk = Desk {
-            cluster: &cluster,
-            client: &client,
-            keystore: &keystore,
-        };
+        let desk = Desk::new(&cluster, &client, &keystore);
         let hmac = desk.key(1, HMAC).await;
         let (outer, inner) = desk.rebuilt(&hmac, [1, 2]);
         assert_eq!(desk.rebuilt(&hmac, [2, 3]), (outer, inner));
@@ -221,11 +225,7 @@ fn the_states_are_those_of_one_key() {
 fn a_committee_of_four_goes_on_without_one_and_despite_one() {
     run(async {
         let (cluster, client, keystore, ..) = furnished(4).await;
-        let desk = Desk {
-            cluster: &cluster,
-            client: &client,
-            keystore: &keystore,
-        };
+        let desk = Desk::new(&cluster, &client, &keystore);
         let hmac = desk.key(1, HMAC).await;
         let (outer, inner) = desk.rebuilt(&hmac, [3, 4]);
         let expected = tag_of(inner.unwrap(), outer, b"m");
@@ -258,11 +258,7 @@ fn a_committee_of_four_goes_on_without_one_and_despite_one() {
 fn with_three_holders_one_that_is_away_is_waited_for() {
     run(async {
         let (cluster, client, keystore, ..) = furnished(3).await;
-        let desk = Desk {
-            cluster: &cluster,
-            client: &client,
-            keystore: &keystore,
-        };
+        let desk = Desk::new(&cluster, &client, &keystore);
         let hmac = desk.key(1, HMAC).await;
         let before = desk.tag(1, &hmac, b"m").await;
         cluster.isolate(3);

@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::{Birth, Id, Stage, holders_of, misfit};
+use super::{Birth, Id, Stage, misfit};
 use crate::actors::parts::Parts;
 use crate::actors::symmetric::evaluate::Computation;
 use crate::actors::symmetric::garble::Garbling;
@@ -43,7 +43,7 @@ fn context(
     let about = About {
         cluster: parts.membership.cluster,
         roles: roles.nodes,
-        holders: &holders_of(&birth.beginning),
+        holders: &birth.beginning.nodes(),
         boot,
         number: roles.number,
         operation: birth.operation,
@@ -68,7 +68,7 @@ pub(super) fn garbling(
     let unfit = || misfit("a garbling that does not fit the birth");
     let [first, second, evaluator] = roles.nodes;
     let boot = parts.network.boot_of(evaluator).ok_or(Abstention::Unpaired)?;
-    let trio = trio(&holders_of(&birth.beginning), roles.nodes).ok_or_else(unfit)?;
+    let trio = trio(&birth.beginning.nodes(), roles.nodes).ok_or_else(unfit)?;
     let Stage::Shared(shared) = &birth.stage else {
         return Err(unfit());
     };
@@ -102,7 +102,7 @@ pub(crate) fn computation(parts: &Parts, id: Id, computed: Computed, roles: &Rol
     let Stage::Shared(shared) = &birth.stage else {
         return None;
     };
-    let trio = trio(&holders_of(&birth.beginning), roles.nodes)?;
+    let trio = trio(&birth.beginning.nodes(), roles.nodes)?;
     let live = shared.live.1.as_evaluator(trio).ok()?;
     let secret = match computed {
         Computed::States => {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use conclave_garbled::held::{Held, inner_digest};
 use zeroize::Zeroizing;
 
-use super::{Birth, Id, Stage, holders_of, misfit};
+use super::{Birth, Id, Stage, misfit};
+use crate::actors::holder::generate::{share_id, signed};
 use crate::actors::parts::Parts;
 use crate::actors::symmetric::tasks::{LIVE, digest, name};
 use crate::actors::wire::{Abstention, Answer};
 use crate::keystore::command::GeneratedKey;
 use crate::keystore::record::{Material, Purpose as KeyPurpose, Sharing};
-use crate::keystore::{Command, Statement};
 
 /// What this node, as the coordinator, has all holders sign; beside it an HMAC key's inner state.
 pub(crate) fn outcome(parts: &Parts, id: Id) -> Option<(Sharing, Option<[u8; 32]>)> {
@@ -24,7 +24,7 @@ pub(crate) fn outcome(parts: &Parts, id: Id) -> Option<(Sharing, Option<[u8; 32]
     let name = name(&parts.membership.cluster, &key, 0, LIVE);
     let inner = shared.states.as_ref().map(|(inner, _)| **inner);
     let sharing = Sharing {
-        holders: holders_of(&birth.beginning),
+        holders: birth.beginning.nodes(),
         pieces: shared.live.0.commitments.clone(),
         correction: shared.correction(),
         inner: inner.map(|inner| inner_digest(&name, &inner)),
@@ -43,7 +43,7 @@ pub(super) async fn sign(
 ) -> Result<Answer, Answer> {
     let inner = inner.map(Zeroizing::new);
     let key = birth.key();
-    let holders = holders_of(&birth.beginning);
+    let holders = birth.beginning.nodes();
     let Birth {
         operation,
         beginning,
@@ -91,13 +91,7 @@ pub(super) async fn sign(
     };
     let stored = tokio::task::spawn_blocking({
         let parts = parts.clone();
-        let id = conclave_shares::ShareId {
-            keystore: generated.keystore.0,
-            key: generated.key.0,
-            session: id,
-            key_type: generated.key_type.name().to_owned(),
-            epoch: 0,
-        };
+        let id = share_id(&generated);
         let start = beginning.start;
         move || parts.shares.put(&id, &held.to_bytes(), &[], start)
     });
@@ -107,18 +101,5 @@ pub(super) async fn sign(
         tracing::error!("a share could not be written: the birth is not signed");
         return Err(Abstention::Audit.into());
     }
-    let (request, name, expires) = request;
-    let statement = Statement {
-        cluster: parts.membership.cluster,
-        group: decided.group.0,
-        operation,
-        request,
-        name,
-        expires,
-        command: Command::GenerateKey(Box::new(generated)),
-        state_version: decided.judgement.state_version,
-        chain: decided.judgement.chain.clone(),
-    };
-    let endorsement = statement.endorse(parts.node, &parts.signing_key, decided.now);
-    Ok(Answer::Generated(Box::new(statement), endorsement))
+    Ok(signed(parts, &decided, operation, request, generated))
 }
