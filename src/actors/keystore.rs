@@ -13,7 +13,7 @@ use actix::prelude::*;
 use tokio::sync::oneshot;
 use tracing::Instrument;
 
-use super::coordinator::{Work, describe_key};
+use super::coordinator::{Caller, Work, describe_key};
 use super::examined::Examined;
 use super::holder;
 use super::parts::Parts;
@@ -163,7 +163,8 @@ impl Handler<Ask> for KeystoreActor {
                 answer,
             } => {
                 let work = async move {
-                    let _ = answer.send(Work::new(&parts, operation, request, addresses).serve().await);
+                    let caller = Caller::Client(addresses);
+                    let _ = answer.send(Work::new(&parts, operation, request, caller).serve().await);
                 };
                 let work = work.instrument(request_span(&operation.request_id()));
                 self.run(UnderWay::Client, Box::pin(work), context);

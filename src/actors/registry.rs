@@ -13,7 +13,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::coordinator::{Work, busy};
+use super::coordinator::{Caller, Work, busy};
 use super::examined::Examined;
 use super::holder;
 use super::keystore::{Ask, KeystoreActor, MAILBOX};
@@ -152,7 +152,7 @@ impl Registry {
                 answered.await.unwrap_or_else(|_| Err(busy()))
             }
             None => {
-                Work::new(&self.parts, operation, request, addresses)
+                Work::new(&self.parts, operation, request, Caller::Client(addresses))
                     .serve()
                     .await
             }

@@ -91,6 +91,8 @@ pub enum Call {
     Birth(Forwarded, Beginning),
     /// Birth of a symmetric key, a later step.
     BirthStep([u8; 32], BirthStep),
+    /// Serve this use of a symmetric key in the place of the sender, which holds no part of it.
+    Serve(Forwarded),
 }
 
 /// A node's half of what it shares with another one.
@@ -272,6 +274,8 @@ pub enum Answer {
     Vouched([u8; 16]),
     /// To [`BirthStep::Open`]: by the number of whom it is for.
     Messages(BTreeMap<u8, Vec<u8>>),
+    /// To [`Call::Serve`]: the body of the reply, JSON.
+    Served(Vec<u8>),
     /// No: the request does not authorize this, in the asked node's own judgement.
     Refused(Box<Problem>),
     /// Not now, no judgement: the asked node cannot decide safely, ask another.
@@ -362,6 +366,7 @@ impl Call {
             | Self::Batch(forwarded, _)
             | Self::Garble(forwarded, _)
             | Self::Birth(forwarded, _)
+            | Self::Serve(forwarded)
             | Self::Begin(forwarded, ..) => Some(forwarded),
             _ => None,
         }

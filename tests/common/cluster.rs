@@ -183,10 +183,16 @@ impl Cluster {
 
     /// SIGKILL to all nodes and a fresh start of all.
     pub(crate) async fn restart_all(&mut self) {
+        self.restart_all_after(|_| {}).await;
+    }
+
+    /// The same; `change` is made to the folder while all are down.
+    pub(crate) async fn restart_all_after(&mut self, change: impl FnOnce(&Path)) {
         let all = 0..self.restarted.len();
         for node in all.clone() {
             self.kill(node).await;
         }
+        change(&self.path());
         for node in all.clone() {
             self.spawn(node);
         }

@@ -4,9 +4,11 @@
 #![allow(clippy::unwrap_used, reason = "a test's own helpers may fail loudly")]
 
 pub(crate) mod cluster;
+pub(crate) mod disks;
 pub(crate) mod https;
 pub(crate) mod load;
 pub(crate) mod namespace;
 pub(crate) mod npm;
+pub(crate) mod planted;
 pub(crate) mod relay;
 pub(crate) mod world;

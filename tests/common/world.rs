@@ -21,6 +21,11 @@ pub(crate) const ED25519: &str = "Ed25519VerificationKey2020";
 /// The usual type of a key that agrees.
 pub(crate) const X25519: &str = "X25519KeyAgreementKey2020";
 
+/// The usual type of a key that makes tags.
+pub(crate) const HMAC: &str = "Sha256HmacKey2019";
+/// The usual type of a key that wraps.
+pub(crate) const KEK: &str = "AesKeyWrappingKey2019";
+
 /// A controller with a keystore, and a client for each node.
 pub(crate) struct World {
     pub(crate) cluster: Cluster,

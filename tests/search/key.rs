@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use conclave::identifier::LocalId;
-use conclave_shares::{NodeKey, ShareStore};
+use conclave_shares::ShareStore;
 use curve25519_dalek::Scalar;
 use curve25519_dalek::constants::ED25519_BASEPOINT_POINT;
 use rand::rngs::OsRng;
 
+use crate::common::disks::{ids, shares};
 use crate::common::world::{self, Key, World};
 
 /// Bytes before the scalar in an opened share: version, purpose, index, epoch.
@@ -38,33 +38,6 @@ impl Whole {
     }
 }
 
-pub(crate) fn ids(key: &Key) -> (LocalId, LocalId) {
-    let (keystore, key) = key.id.rsplit_once("/keys/").unwrap();
-    let keystore = keystore.rsplit_once('/').unwrap().1;
-    (LocalId::parse(keystore).unwrap(), LocalId::parse(key).unwrap())
-}
-
-pub(crate) fn open(copied: &Path, node: u64, key_of: u64) -> Result<ShareStore, conclave_shares::Error> {
-    let home = copied.join(format!("node-{node}"));
-    let hex = std::fs::read_to_string(copied.join(format!("node-{key_of}/node.key"))).unwrap();
-    let bytes = |text: &str| -> [u8; 32] {
-        std::array::from_fn(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap())
-    };
-    let toml = std::fs::read_to_string(home.join("node.toml")).unwrap();
-    let cluster = toml
-        .lines()
-        .find_map(|line| line.strip_prefix("cluster = \""))
-        .unwrap();
-    ShareStore::open(
-        &home.join("data/shares"),
-        &home.join("data/epochs.sealed"),
-        NodeKey::new(Box::new(bytes(hex.trim()))),
-        bytes(cluster),
-        node,
-        OsRng,
-    )
-}
-
 fn share(store: &ShareStore, key: &Key) -> (u16, [u8; 32]) {
     let (keystore, key) = ids(key);
     let sessions = store.sessions(&keystore.0, &key.0).unwrap();
@@ -76,13 +49,13 @@ fn share(store: &ShareStore, key: &Key) -> (u16, [u8; 32]) {
 
 /// Opens all stores and interpolates from two of them; what comes out has the key's public point.
 pub(crate) fn put_together(copied: &Path, key: &Key) -> Whole {
-    let mut shares = BTreeMap::new();
+    let mut found = BTreeMap::new();
     for node in 1..=3 {
-        let (index, share) = share(&open(copied, node, node).unwrap(), key);
+        let (index, share) = share(&shares(copied, node, node).unwrap(), key);
         assert_eq!(u64::from(index), node);
-        shares.insert(node, share);
+        found.insert(node, share);
     }
-    let scalar = |node: u64| Scalar::from_canonical_bytes(shares[&node]).unwrap();
+    let scalar = |node: u64| Scalar::from_canonical_bytes(found[&node]).unwrap();
     // f(0) from f(1) and f(2), and the same from f(2) and f(3).
     let secret = scalar(1) * Scalar::from(2_u64) - scalar(2);
     let again = scalar(2) * Scalar::from(3_u64) - scalar(3) * Scalar::from(2_u64);
@@ -98,7 +71,7 @@ pub(crate) fn put_together(copied: &Path, key: &Key) -> Whole {
     );
     Whole {
         secret,
-        shares,
+        shares: found,
         public: edwards,
     }
 }
@@ -107,11 +80,11 @@ pub(crate) fn put_together(copied: &Path, key: &Key) -> Whole {
 pub(crate) fn nothing_opens_with_fewer(copied: &Path, key: &Key) {
     let whole = put_together(copied, key);
     for node in 1..=3 {
-        let (_, share) = share(&open(copied, node, node).unwrap(), key);
+        let (_, share) = share(&shares(copied, node, node).unwrap(), key);
         assert!(whole.forms().iter().all(|(_, form)| *form != share));
         for other in (1..=3).filter(|other| *other != node) {
             assert!(
-                open(copied, other, node).is_err(),
+                shares(copied, other, node).is_err(),
                 "node {node}'s key opens node {other}'s store"
             );
         }

@@ -17,8 +17,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use common::disks;
 use common::namespace;
-use common::world::{ED25519, Key, World, X25519};
+use common::world::{ED25519, HMAC, KEK, Key, World, X25519};
 use needle::Needles;
 use places::Place;
 
@@ -59,8 +60,8 @@ fn a_key_is_nowhere() {
             .collect();
         let (signing, agreeing) = (world.key(0, ED25519).await, world.key(1, X25519).await);
         let (hmac, kek) = (
-            world.key(2, "Sha256HmacKey2019").await,
-            world.key(0, "AesKeyWrappingKey2019").await,
+            world.key(2, HMAC).await,
+            world.key(0, KEK).await,
         );
         let told = key::refused(&world, &signing).await;
         use_keys(&world, &signing, &agreeing).await;
@@ -121,7 +122,7 @@ fn a_key_is_nowhere() {
                 &format!("canary: public point of the {name}"),
                 whole.public.to_vec(),
             );
-            needles.exactly(&format!("canary: id of the {name}"), key::ids(made).1.0.to_vec());
+            needles.exactly(&format!("canary: id of the {name}"), disks::ids(made).1.0.to_vec());
         }
         for (name, made) in [("HMAC key", &hmac), ("wrapping key", &kek)] {
             let whole = symmetric::put_together(&copied, made);
@@ -132,7 +133,7 @@ fn a_key_is_nowhere() {
             if let Some(inner) = &whole.inner {
                 needles.secret(&format!("{name}: inner state"), inner);
             }
-            needles.exactly(&format!("canary: id of the {name}"), key::ids(made).1.0.to_vec());
+            needles.exactly(&format!("canary: id of the {name}"), disks::ids(made).1.0.to_vec());
         }
         // What is known to be in each of the places: so that silence means something.
         for name in told {

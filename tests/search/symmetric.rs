@@ -4,13 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use conclave::keystore::KeyRecord;
-use conclave_consensus::{Reading as _, RocksStore};
 use conclave_garbled::held::Held;
 use conclave_garbled::operations;
 
+use crate::common::disks::{ids, raft, record, shares};
 use crate::common::world::{Key, World};
-use crate::key::{ids, open};
 
 /// What of it may be where.
 pub(crate) struct Whole {
@@ -22,25 +20,15 @@ pub(crate) struct Whole {
     pub(crate) inner: Option<[u8; 32]>,
 }
 
-/// The key's record in the replicated state of node 1.
-fn record(copied: &Path, key: &Key) -> KeyRecord {
-    let store = RocksStore::open(&copied.join("node-1/data/raft")).unwrap();
-    let (keystore, id) = ids(key);
-    let ending = [&b"y"[..], &keystore.0, &id.0].concat();
-    let all = store.scan(&[0], &[0xff], usize::MAX).unwrap();
-    let found = all.iter().find(|(at, _)| at.ends_with(&ending));
-    postcard::from_bytes(&found.expect("the key is in the state").1).unwrap()
-}
-
 /// Opens all stores; any two rebuild the key, and its check value says that it is the key.
 pub(crate) fn put_together(copied: &Path, key: &Key) -> Whole {
-    let record = record(copied, key);
+    let (_, record) = record(&raft(copied, 1), key);
     let sharing = record.material.sharing().unwrap();
     let (keystore, id) = ids(key);
     let mut pieces = BTreeMap::new();
     let mut inner = None;
     for node in 1..=3 {
-        let store = open(copied, node, node).unwrap();
+        let store = shares(copied, node, node).unwrap();
         let sessions = store.sessions(&keystore.0, &id.0).unwrap();
         let sealed = store.get(&sessions[0].id).unwrap().unwrap();
         let held = Held::from_bytes(sealed.expose()).unwrap();

@@ -32,9 +32,9 @@ impl RocksStore {
         options.set_compression_type(DBCompressionType::Lz4);
         options.set_max_total_wal_size(256 * 1024 * 1024);
         // Small enough that memory stays flat while it fills and a restart replays little of the log.
-        options.set_write_buffer_size(16 * 1024 * 1024);
+        options.set_write_buffer_size(8 * 1024 * 1024);
         let mut blocks = BlockBasedOptions::default();
-        blocks.set_block_cache(&Cache::new_lru_cache(16 * 1024 * 1024));
+        blocks.set_block_cache(&Cache::new_lru_cache(8 * 1024 * 1024));
         options.set_block_based_table_factory(&blocks);
         options.set_max_background_jobs(2);
         options.set_max_open_files(512);

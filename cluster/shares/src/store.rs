@@ -65,9 +65,9 @@ fn options() -> Options {
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_track_and_verify_wals_in_manifest(true);
     options.set_max_open_files(256);
-    options.set_write_buffer_size(8 * 1024 * 1024);
+    options.set_write_buffer_size(4 * 1024 * 1024);
     let mut blocks = BlockBasedOptions::default();
-    blocks.set_block_cache(&Cache::new_lru_cache(8 * 1024 * 1024));
+    blocks.set_block_cache(&Cache::new_lru_cache(4 * 1024 * 1024));
     options.set_block_based_table_factory(&blocks);
     options.set_keep_log_file_num(4);
     // Ciphertext does not shrink.

@@ -12,6 +12,7 @@ mod exchange;
 mod gather;
 mod generate;
 mod read;
+mod relay;
 mod sign;
 mod symmetric;
 pub mod upkeep;
@@ -46,6 +47,27 @@ const DEADLINE: Duration = Duration::from_secs(8);
 /// Longest wait for a leader before a refusal that cannot be confirmed is a 503.
 const CONFIRMATION: Duration = Duration::from_secs(3);
 
+/// Who brought a request.
+#[derive(Clone)]
+pub enum Caller {
+    /// A client, from these addresses, for the IP allow list.
+    Client(Arc<[IpAddr]>),
+    /// Another node that the client reached, and that holds no part of the key: it has compared the addresses.
+    Node(u64),
+    /// This node itself, which finishes what another one began.
+    Itself,
+}
+
+impl Caller {
+    /// Whether a keystore's allow list has one of its addresses.
+    fn is_admitted(&self, record: &KeystoreRecord) -> bool {
+        match self {
+            Self::Client(addresses) => admits(record, addresses),
+            Self::Node(_) | Self::Itself => true,
+        }
+    }
+}
+
 /// A client's request under way.
 #[derive(Clone)]
 pub struct Work {
@@ -55,8 +77,8 @@ pub struct Work {
     pub request: Arc<Examined>,
     /// Its name.
     pub operation: OperationId,
-    /// Client addresses for the allow list.
-    pub addresses: Arc<[IpAddr]>,
+    /// Who brought it.
+    pub caller: Caller,
     /// When the client must have an answer.
     pub deadline: Instant,
     /// Set for an item of a batch.
@@ -78,13 +100,13 @@ impl Work {
         parts: &Arc<Parts>,
         operation: OperationId,
         request: Arc<Examined>,
-        addresses: Arc<[IpAddr]>,
+        caller: Caller,
     ) -> Self {
         Self {
             parts: parts.clone(),
             request,
             operation,
-            addresses,
+            caller,
             deadline: Instant::now() + DEADLINE,
             shared: None,
         }
@@ -132,8 +154,9 @@ impl Work {
 
     async fn use_key(&self) -> Result<Reply, Problem> {
         let weighed = self.weigh(Purpose::Contribute).await?;
-        // Before anything is claimed that another node is to serve.
-        symmetric::can_serve(self, &weighed)?;
+        if let Some(holders) = relay::holders_elsewhere(self, &weighed)? {
+            return relay::serve(self, &weighed, holders).await;
+        }
         if self.request.has_secret_result() {
             claim::claim(self, std::iter::once(&*self.request)).await;
         }
@@ -236,7 +259,7 @@ impl Work {
         let admits = |record: &Option<KeystoreRecord>| {
             record
                 .as_ref()
-                .is_none_or(|record| admits(record, &self.addresses))
+                .is_none_or(|record| self.caller.is_admitted(record))
         };
         if admits(&stored()?) {
             return Ok(());

@@ -58,7 +58,7 @@ async fn list(work: &Work, controller: &str) -> Result<Reply, Problem> {
     }
     found.sort_by_key(|(id, record)| (record.created, *id));
     found.truncate(MAX_LIST);
-    if found.iter().any(|(_, record)| !admits(record, &work.addresses)) {
+    if found.iter().any(|(_, record)| !work.caller.is_admitted(record)) {
         return Err(address_denied());
     }
     let results: Vec<Value> = found

@@ -20,7 +20,7 @@ use crate::actors::symmetric::evaluate::{Computation, Fallen, evaluate};
 use crate::actors::symmetric::tasks::{About, digest, trio};
 use crate::actors::wire::{Call, Roles};
 use crate::keystore::record::Sharing;
-use crate::operation::judge::{Intent, Using};
+use crate::operation::judge::Using;
 use crate::problem::Problem;
 use crate::reply::Reply;
 
@@ -53,20 +53,6 @@ pub(super) async fn use_key(
         sharing,
     };
     use_.answer().await.map(Reply::ok)
-}
-
-/// Whether this node holds a part of the symmetric key that is used, if one is.
-pub(super) fn can_serve(work: &Work, weighed: &Weighed) -> Result<(), Problem> {
-    let Intent::Use { record, .. } = &weighed.judgement.intent else {
-        return Ok(());
-    };
-    match record.material.sharing() {
-        Some(sharing) if sharing.number(work.parts.node).is_none() => Err(Problem::unavailable(format!(
-            "This node holds no part of this key; use {}.",
-            list(&sharing.holders)
-        ))),
-        _ => Ok(()),
-    }
 }
 
 struct Use<'a> {

@@ -9,7 +9,7 @@ use conclave_shares::ShareId;
 use conclave_threshold::{Commitment, envelope};
 
 use super::change::{self, pass_time};
-use super::{Work, rests_on_state};
+use super::{Caller, Work, rests_on_state};
 use crate::actors::holder::{Sealed, key_name, session_of};
 use crate::actors::parts::Parts;
 use crate::actors::wire::{Answer, Call, ShareName};
@@ -178,7 +178,7 @@ async fn idle_groups(parts: &Arc<Parts>, now: u64) {
 pub(crate) async fn orphans(parts: &Arc<Parts>, now: u64) {
     let orphans = parts.denials.lock().orphans(now);
     for (keystore, operation, request) in orphans {
-        let work = Work::new(parts, parts.next_operation(), request, Arc::from([]));
+        let work = Work::new(parts, parts.next_operation(), request, Caller::Itself);
         let finished = change::apply(&work).await;
         match finished {
             Ok(_) => tracing::info!(%keystore, "a change whose coordinator died was finished here"),

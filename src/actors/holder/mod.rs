@@ -10,6 +10,7 @@ mod endorse;
 mod garble;
 mod generate;
 pub mod nonces;
+mod serve;
 mod witness;
 
 use std::sync::Arc;
@@ -89,6 +90,7 @@ async fn within(parts: &Arc<Parts>, from: u64, call: Call) -> Answer {
         Call::BirthStep(id, step) => births::step(parts, from, id, step)
             .await
             .unwrap_or_else(|answer| answer),
+        Call::Serve(forwarded) => serve::answer(parts, from, forwarded).await,
     };
     if let Answer::Misfit(reason) = &answer {
         parts.metrics.misfits.get_or_create(&OfNode { node: from }).inc();

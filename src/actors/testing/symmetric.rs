@@ -12,8 +12,10 @@ use sha2::Sha256;
 
 use super::client::{Client, Key, Keystore, furnished, status};
 use super::cluster::{Cluster, run, until};
+use super::malicious_coordinator::encoded;
 use crate::actors::parts::Parts;
-use crate::actors::wire::{Answer, Call};
+use crate::actors::wire::{Answer, Call, Forwarded};
+use crate::authorization::RawRequest;
 use crate::authorization::issue::Capability;
 use crate::identifier::LocalId;
 use crate::problem::Problem;
@@ -56,12 +58,32 @@ impl<'a> Desk<'a> {
         }
     }
 
-    async fn operate(&self, node: u64, key: &Key, action: &str, body: Value) -> Result<Reply, Problem> {
-        let mut body = body;
+    fn request(&self, key: &Key, action: &str, mut body: Value) -> RawRequest {
         body["invocationTarget"] = json!(key.url);
         let invoked = (Capability::Root(&self.keystore.url), action);
-        let request = self.client.request("POST", &key.path, invoked, Some(&body), 0);
+        self.client.request("POST", &key.path, invoked, Some(&body), 0)
+    }
+
+    async fn operate(&self, node: u64, key: &Key, action: &str, body: Value) -> Result<Reply, Problem> {
+        let request = self.request(key, action, body);
         self.cluster.node(node).serve(request).await
+    }
+
+    /// `node` serves no such thing in the place of `asks`.
+    async fn refuses_to_serve(&self, node: u64, asks: u64, request: RawRequest) {
+        let asking = self.cluster.node(asks);
+        let forwarded = Forwarded {
+            operation: asking.parts.next_operation(),
+            attempt: 1,
+            request: encoded(&request),
+            needs: Vec::new(),
+            participants: Vec::new(),
+        };
+        let answer = asking.ask(node, &Call::Serve(forwarded)).await;
+        let Answer::Refused(problem) = answer else {
+            panic!("node {node} serves for node {asks}");
+        };
+        assert_eq!(problem.status, 400);
     }
 
     async fn tag(&self, node: u64, key: &Key, message: &[u8]) -> Vec<u8> {
@@ -279,6 +301,47 @@ fn with_three_holders_one_that_is_away_is_waited_for() {
         cluster.rejoin(3);
         until("a use works again", || cluster.node(1).parts.network.connected(3)).await;
         assert_eq!(desk.tag(1, &hmac, b"m").await, before);
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn of_five_nodes_the_one_without_a_part_has_a_holder_serve() {
+    run(async {
+        let (cluster, client, keystore, signing, _) = furnished(5).await;
+        let desk = Desk::new(&cluster, &client, &keystore);
+        let (hmac, kek) = (desk.key(1, HMAC).await, desk.key(1, KEK).await);
+        for key in [&hmac, &kek] {
+            let record = cluster.node(1).key_record(&keystore.id, &key.id).unwrap();
+            let holders = record.material.sharing().unwrap().holders.clone();
+            assert_eq!(holders.len(), 4);
+            let outside = (1..=5).find(|node| !holders.contains(node)).unwrap();
+            if key.id == hmac.id {
+                let tag = desk.tag(holders[0], key, b"m").await;
+                assert_eq!(desk.tag(outside, key, b"m").await, tag);
+                assert_eq!(desk.verified(outside, key, b"m", &tag).await, true);
+                // One holder down: another one serves, with those that are left.
+                cluster.isolate(holders[3]);
+                for _ in 0..4 {
+                    assert_eq!(desk.tag(outside, key, b"m").await, tag);
+                }
+                cluster.rejoin(holders[3]);
+                until("it is back", || {
+                    cluster.node(outside).parts.network.connected(holders[3])
+                })
+                .await;
+                // A holder has nobody serve for it: it could collect what others are to have.
+                let request = desk.request(key, "sign", json!({ "type": "SignOperation", "verifyData": "bQ" }));
+                desk.refuses_to_serve(holders[0], holders[1], request).await;
+            } else {
+                let body = json!({ "type": "WrapKeyOperation", "unwrappedKey": encode(&[7; 32]) });
+                let reply = desk.operate(outside, key, "wrapKey", body).await.unwrap();
+                let wrapped = decode(&reply.body.unwrap()["wrappedKey"]);
+                assert_eq!(decode(&desk.unwrapped(outside, key, &wrapped).await), [7; 32]);
+            }
+        }
+        let request = client.sign(&keystore, &signing, b"m");
+        desk.refuses_to_serve(2, 1, request).await;
         cluster.stop().await;
     });
 }
