@@ -214,18 +214,18 @@ async fn random_inputs(nodes: u16, count: usize) {
         .map(|node| world.cluster.path().join(format!("node-{node}/data/audit")))
         .collect();
     assert!(world.cluster.end().await.success());
-    // Who evaluated, and all three.
+    // Of each key: who evaluated, and all three.
     let mut trios = BTreeSet::new();
     for folder in folders {
         let mut show = |entry: &Entry| {
             if entry.kind == Kind::Contributed && entry.participants.len() == 3 {
-                trios.insert((entry.operation.node, entry.participants.clone()));
+                trios.insert((entry.key, entry.operation.node, entry.participants.clone()));
             }
         };
         verify_each(&folder, None, |record| record.entry().into_iter().for_each(&mut show)).unwrap();
     }
     // Each of four evaluates for three pairs of garblers; of three nodes each evaluates for the other two.
-    assert_eq!(trios.len(), if nodes == 3 { 3 } else { 12 }, "{trios:?}");
+    assert_eq!(trios.len(), 2 * if nodes == 3 { 3 } else { 12 }, "{trios:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
