@@ -28,6 +28,18 @@ pub struct Membership {
     pub members: Vec<Member>,
 }
 
+/// What who makes a cluster or a keystore should know of symmetric keys in a committee of so many: each has up to four holders,
+/// and a use needs three of them.
+pub fn symmetric_notice(members: usize) -> Option<&'static str> {
+    (members <= SYMMETRIC_NEEDED).then_some(
+        "HMAC and wrapping keys stop while one of the three nodes is down; signing and key agreement go on. With a fourth \
+         node they go on too.",
+    )
+}
+
+/// Holders that a use of a symmetric key needs.
+pub const SYMMETRIC_NEEDED: usize = 3;
+
 impl Membership {
     /// The majority: 2 of 3, 3 of 4, 3 of 5.
     pub fn quorum(&self) -> usize {

@@ -157,6 +157,7 @@ async fn serve(config: Config, ended: impl Future<Output = ()>) -> Result<ExitCo
         node: config.node,
         ready: status.readiness(),
         status: status.report(),
+        symmetric: status.symmetric(),
         metrics: registry.clone(),
         door,
     };

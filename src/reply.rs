@@ -11,6 +11,8 @@ pub struct Reply {
     pub location: Option<String>,
     /// The body; none with 204.
     pub body: Option<Value>,
+    /// Something that the client's people should know.
+    pub notice: Option<&'static str>,
 }
 
 impl Reply {
@@ -20,6 +22,7 @@ impl Reply {
             status: 200,
             location: None,
             body: Some(body),
+            notice: None,
         }
     }
 
@@ -29,12 +32,19 @@ impl Reply {
             status: 204,
             location: None,
             body: None,
+            notice: None,
         }
     }
 
     /// With a `Location`.
     pub fn located(mut self, url: String) -> Self {
         self.location = Some(url);
+        self
+    }
+
+    /// With a notice.
+    pub fn noticed(mut self, notice: Option<&'static str>) -> Self {
+        self.notice = notice;
         self
     }
 

@@ -21,3 +21,5 @@ mod sealed;
 mod sessions;
 #[path = "cluster/shares.rs"]
 mod shares;
+#[path = "cluster/symmetric.rs"]
+mod symmetric;

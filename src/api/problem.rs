@@ -41,6 +41,9 @@ impl Asker {
         if let Some(url) = reply.location {
             response.insert_header(("Location", url));
         }
+        if let Some(notice) = reply.notice {
+            response.insert_header(("Conclave-Notice", notice));
+        }
         match reply.body {
             Some(body) => {
                 response.content_type("application/json; charset=utf-8");

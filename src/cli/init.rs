@@ -13,6 +13,7 @@ use crate::{
         Hex32, Listen, Log, LogFormat, MeterAdmins, PublicUrl,
         fields::{FieldError, check_did_key, is_host_port, split_host_port},
     },
+    membership::symmetric_notice,
     provision::{
         NewCluster, NewNode, NodeMaterial, OperatorKey, ProvisionError,
         cluster::{self, Created, HookError, SealPlan},
@@ -262,6 +263,7 @@ fn print_json(arguments: &InitArguments, created: &Created) {
         "operator": created.operator.to_string(),
         "public_url": arguments.public_url.to_string(),
         "nodes": nodes,
+        "notice": symmetric_notice(created.nodes.len()),
     });
     println!("{facts}");
 }
@@ -302,6 +304,9 @@ fn print_steps(arguments: &InitArguments, plan: &NewCluster, created: &Created) 
         }
     }
     println!("  On each machine: conclave server --config node-N/node.toml --check, then without --check.");
+    if let Some(notice) = symmetric_notice(plan.nodes.len()) {
+        println!("  Note: {notice}");
+    }
     if arguments.meter_admins.is_empty() {
         println!("  Nobody may create meters yet: put meter_admins into each node.toml.");
     }

@@ -2,6 +2,7 @@
 
 use crate::cli::connection::{CallerArguments, IdentityArguments, ServerArguments};
 use crate::cli::output::{EXIT_CODES, Facts, Failure, finish};
+use crate::client::Call;
 use crate::client::call::one_or_many;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -136,15 +137,20 @@ async fn create(arguments: CreateArguments) -> Result<Facts, Failure> {
     } else {
         arguments.controller
     };
-    let config = client
-        .create_keystore(
-            &identity,
-            &arguments.meter,
-            &controllers,
-            &arguments.kms_module,
-            &arguments.ip_allow,
-        )
-        .await?;
+    let call = Call::create_keystore(
+        client.connection().origin(),
+        &arguments.meter,
+        &controllers,
+        &arguments.kms_module,
+        &arguments.ip_allow,
+    );
+    let reply = client.invoke(&identity, &call, None).await?;
+    if let Some(notice) = &reply.notice {
+        eprintln!("conclave: note: {notice}");
+    }
+    let config: Value = reply
+        .json()
+        .map_err(|_| Failure::because("the keystore's configuration is not JSON"))?;
     let id = id_of(&config)?.to_owned();
     Ok(Facts::new(arguments.json, config, id))
 }

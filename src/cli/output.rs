@@ -173,6 +173,7 @@ mod tests {
             location: None,
             retry_after: Some(3),
             request_id: None,
+            notice: None,
             body: Bytes::from_static(br#"{"name":"SealedError","message":"The node is sealed."}"#),
             endpoint: "a:1".to_owned(),
         };

@@ -9,7 +9,7 @@ use crate::{
     provision::{ClusterFile, ProvisionError},
     telemetry::{
         client,
-        status::{NodeState, NodeStatus},
+        status::{NodeState, NodeStatus, SymmetricStatus},
     },
 };
 
@@ -64,13 +64,15 @@ pub async fn run(arguments: StatusArguments) -> Result<ExitCode, StatusError> {
         admins = cluster.nodes.into_iter().map(|node| node.admin).collect();
     }
     let answers = join_all(admins.into_iter().map(ask)).await;
+    let symmetric = symmetric(&answers).await;
     if arguments.json {
         println!(
             "{}",
-            serde_json::to_string(&serde_json::json!({ "nodes": answers }))?
+            serde_json::to_string(&serde_json::json!({ "nodes": answers, "symmetric": symmetric }))?
         );
     } else {
         print!("{}", render(&answers));
+        print!("{}", symmetric.as_ref().map(render_symmetric).unwrap_or_default());
     }
     Ok(ExitCode::from(verdict(&answers)))
 }
@@ -95,6 +97,44 @@ async fn ask(admin: String) -> Answered {
             error: Some(error),
         },
     }
+}
+
+/// What the first node that serves says of symmetric keys; nodes see their peers, so one is enough.
+async fn symmetric(answers: &[Answered]) -> Option<SymmetricStatus> {
+    let serves = |answer: &&Answered| {
+        let status = answer.status.as_ref();
+        status.is_some_and(|status| status.state == NodeState::Serving)
+    };
+    let asked = answers.iter().find(serves)?;
+    let answer = client::get(&asked.admin, "/status/symmetric", TIMEOUT)
+        .await
+        .ok()?;
+    serde_json::from_slice(&answer.body).ok()
+}
+
+/// Which keystores hang by one node.
+fn render_symmetric(status: &SymmetricStatus) -> String {
+    if status.keys == 0 {
+        return String::new();
+    }
+    let more = if status.complete { "" } else { " or more" };
+    let mut text = format!(
+        "\nsymmetric keys: {}{more}; of their keystores {} would stop with one more node down, {} have stopped\n",
+        status.keys, status.at_risk, status.stopped
+    );
+    for keystore in &status.keystores {
+        text.push_str(&format!("  {keystore}\n"));
+    }
+    let unlisted = (status.at_risk + status.stopped).saturating_sub(status.keystores.len() as u64);
+    if unlisted > 0 {
+        text.push_str(&format!("  and {unlisted} more\n"));
+    }
+    if status.at_risk + status.stopped > 0 {
+        text.push_str(
+            "  HMAC and wrapping keys need three of their holders: four nodes keep them going without one.\n",
+        );
+    }
+    text
 }
 
 fn verdict(answers: &[Answered]) -> u8 {
@@ -314,6 +354,28 @@ mod tests {
             admin: format!("127.0.0.1:{}", 8642 + node),
             status: Some(status),
             error: None,
+        }
+    }
+
+    #[test]
+    fn keystores_that_hang_by_one_node_are_named() {
+        assert_eq!(render_symmetric(&SymmetricStatus::default()), "");
+        let status = SymmetricStatus {
+            keys: 7,
+            at_risk: 2,
+            stopped: 1,
+            keystores: vec!["z1".to_owned(), "z2".to_owned()],
+            complete: true,
+        };
+        let text = render_symmetric(&status);
+        for part in [
+            "keys: 7;",
+            "2 would stop",
+            "1 have stopped",
+            "  z1\n  z2\n  and 1 more\n",
+            "four nodes",
+        ] {
+            assert!(text.contains(part), "{part:?} is missing in\n{text}");
         }
     }
 

@@ -215,6 +215,7 @@ impl Connection {
             location: header(&head.headers, &LOCATION).map(str::to_owned),
             retry_after: header(&head.headers, &RETRY_AFTER).and_then(|text| text.parse().ok()),
             request_id: header(&head.headers, &HeaderName::from_static("x-request-id")).map(str::to_owned),
+            notice: header(&head.headers, &HeaderName::from_static("conclave-notice")).map(str::to_owned),
             body,
             endpoint: endpoint.address().to_owned(),
         })

@@ -24,6 +24,8 @@ pub struct Reply {
     pub retry_after: Option<u64>,
     /// `X-Request-Id`: what the server's logs call the request.
     pub request_id: Option<String>,
+    /// `Conclave-Notice`: something that people should know.
+    pub notice: Option<String>,
     /// Body, unread.
     pub body: Bytes,
     /// The address that answered, `HOST:PORT`.
@@ -192,6 +194,7 @@ mod tests {
             location: None,
             retry_after: None,
             request_id: None,
+            notice: None,
             body: Bytes::copy_from_slice(body.as_bytes()),
             endpoint: "a:1".to_owned(),
         }

@@ -421,6 +421,7 @@ pub fn each(reply: &Reply) -> Result<Vec<Reply>, ClientError> {
             location: None,
             retry_after: None,
             request_id: reply.request_id.clone(),
+            notice: None,
             body: Bytes::from(answer.body.to_string()),
             endpoint: reply.endpoint.clone(),
         })

@@ -36,6 +36,15 @@ pub fn of_key(keystore: &LocalId, id: &LocalId) -> Vec<u8> {
     key(&[b"y", &keystore.0, &id.0])
 }
 
+/// Prefix of all keys, keystore by keystore.
+pub const KEYS: &[u8] = b"y";
+
+/// The keystore of a key's record.
+pub fn keystore_of(key: &[u8]) -> Option<LocalId> {
+    let (id, _) = key.strip_prefix(KEYS)?.split_first_chunk()?;
+    Some(LocalId(*id))
+}
+
 /// Prefix of all keystores of one controller.
 pub fn controller(controller: &str) -> Vec<u8> {
     key(&[b"c", &Sha256::digest(controller.as_bytes())])

@@ -45,7 +45,7 @@ impl NotReady {
     }
 }
 
-/// What the listener asks; every closure answers at once, from what is in memory.
+/// What the listener asks; every closure but one answers at once, from what is in memory.
 #[derive(Clone)]
 pub struct Admin {
     /// This node's number.
@@ -54,6 +54,8 @@ pub struct Admin {
     pub ready: Arc<dyn Fn() -> Result<(), NotReady> + Send + Sync>,
     /// A [`super::NodeStatus`] as JSON.
     pub status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// A [`super::status::SymmetricStatus`] as JSON, of an open node: reads the state, so it is called off the listener's thread.
+    pub symmetric: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// The node's metrics.
     pub metrics: Metrics,
     /// Where passphrases go.
@@ -102,6 +104,7 @@ pub fn serve(address: SocketAddr, admin: Admin) -> io::Result<(Server, SocketAdd
             .route("/health/ready", web::get().to(ready))
             .route("/metrics", web::get().to(metrics))
             .route("/status", web::get().to(status))
+            .route("/status/symmetric", web::get().to(symmetric))
             .route("/unseal", web::post().to(unseal))
     };
     let server = HttpServer::new(application)
@@ -150,6 +153,13 @@ async fn metrics(admin: web::Data<Admin>) -> HttpResponse {
 
 async fn status(admin: web::Data<Admin>) -> HttpResponse {
     HttpResponse::Ok().json((admin.status)())
+}
+
+async fn symmetric(admin: web::Data<Admin>) -> HttpResponse {
+    match web::block(move || (admin.symmetric)()).await {
+        Ok(status) => HttpResponse::Ok().json(status),
+        Err(_) => HttpResponse::ServiceUnavailable().finish(),
+    }
 }
 
 async fn unseal(request: HttpRequest, body: web::Payload, admin: web::Data<Admin>) -> HttpResponse {

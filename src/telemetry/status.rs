@@ -109,7 +109,23 @@ pub struct OpenEnvelope {
     pub member: u64,
 }
 
-/// How many [`ShareStatus::open`] lists at most.
+/// Symmetric keys as one node sees its peers and its state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct SymmetricStatus {
+    /// Symmetric keys.
+    pub keys: u64,
+    /// How many of their keystores would stop with one more node down.
+    pub at_risk: u64,
+    /// How many have a key that too few of its holders are there for.
+    pub stopped: u64,
+    /// The first of both kinds, [`MAX_OPEN_LISTED`] at most.
+    pub keystores: Vec<String>,
+    /// Whether all of the state was looked at.
+    pub complete: bool,
+}
+
+/// How many [`ShareStatus::open`] and [`SymmetricStatus::keystores`] list at most.
 pub const MAX_OPEN_LISTED: usize = 100;
 
 impl NodeStatus {

@@ -233,4 +233,7 @@ export async function inOneSecond(action) {
   }
 }
 
+// The same derivation by the same client within one second is the same bytes, and those are served by one node only.
+export const nextSecond = () => pause(1_000 - Date.now() % 1_000 + 5);
+
 export const pause = ms => new Promise(resolve => setTimeout(resolve, ms));

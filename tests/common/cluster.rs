@@ -154,17 +154,26 @@ impl Cluster {
 
     /// SIGKILL to a node (from 0); comes back when the process is gone.
     pub(crate) async fn kill(&mut self, node: usize) {
-        let admin = self.nodes()[node].admin;
-        kill(Pid::from_raw(self.nodes()[node].pid), Signal::SIGKILL).unwrap();
+        self.end_node(node, Signal::SIGKILL).await;
+    }
+
+    /// SIGTERM to a node; comes back when the process is gone.
+    pub(crate) async fn terminate(&mut self, node: usize) {
+        self.end_node(node, Signal::SIGTERM).await;
+    }
+
+    async fn end_node(&mut self, node: usize, signal: Signal) {
+        let pid = self.nodes()[node].pid;
+        kill(Pid::from_raw(pid), signal).unwrap();
         match self.restarted[node].take() {
             Some(mut child) => {
                 child.wait().await.unwrap();
             }
             None => {
-                // It is another process's child: gone when nothing listens any more.
-                let until = Instant::now() + Duration::from_secs(10);
-                while tokio::net::TcpStream::connect(admin).await.is_ok() {
-                    assert!(Instant::now() < until, "node {node} still listens after SIGKILL");
+                // It is another process's child.
+                let until = Instant::now() + Duration::from_secs(20);
+                while lives(pid) {
+                    assert!(Instant::now() < until, "node {node} lives after {signal}");
                     sleep(Duration::from_millis(5)).await;
                 }
             }
@@ -285,6 +294,17 @@ impl Drop for Cluster {
             eprintln!("the cluster's folder is left in {}", folder.keep().display());
         }
     }
+}
+
+/// Whether a process runs, any thread of it: one that has ended may still wait for its parent to look.
+fn lives(pid: i32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // After the name, which is in brackets and may have any in it.
+    let has_ended = stat
+        .rsplit_once(") ")
+        .is_none_or(|(_, state)| state.starts_with('Z'));
+    threads > 1 || !has_ended
 }
 
 fn terminate(child: &Child) {

@@ -71,7 +71,9 @@ impl Planted {
             .for_each(|(byte, correction)| *byte ^= correction);
         let holders = u8::try_from(sharing.holders.len()).unwrap();
         let pieces = deal(&shared, holders, &mut OsRng);
-        let commitments = (1..).zip(&pieces).map(|(number, piece)| piece.commitment(&name, number));
+        let commitments = (1..)
+            .zip(&pieces)
+            .map(|(number, piece)| piece.commitment(&name, number));
         sharing.pieces = commitments.collect();
         sharing.inner = self.inner.map(|inner| inner_digest(&name, &inner));
         sharing.check = check_of(&key_name, &self.secret);
@@ -81,7 +83,9 @@ impl Planted {
                 inner: self.inner.map(Zeroizing::new),
             };
             let shares = disks::shares(root, *node, *node).unwrap();
-            shares.put(&share_id, &held.to_bytes(), &[], record.created).unwrap();
+            shares
+                .put(&share_id, &held.to_bytes(), &[], record.created)
+                .unwrap();
         }
         let value = postcard::to_stdvec(&record).unwrap();
         for store in &stores {

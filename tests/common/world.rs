@@ -62,6 +62,12 @@ impl World {
         }
     }
 
+    /// A client of its own for a node.
+    pub(crate) fn client_of(&self, node: usize) -> Client {
+        let address = self.cluster.nodes()[node].https.to_string();
+        client(&self.cluster.public_url, &self.cluster.ca(), &[address])
+    }
+
     pub(crate) async fn key(&self, node: usize, key_type: &str) -> Key {
         generate(&self.clients[node], &self.alice, &self.keystore, key_type)
             .await
@@ -140,13 +146,15 @@ impl Key {
 
 /// One client for each address.
 pub(crate) fn clients(public_url: &str, ca: &Path, addresses: &[String]) -> Vec<Client> {
+    let of = |address| client(public_url, ca, std::slice::from_ref(address));
+    addresses.iter().map(of).collect()
+}
+
+/// A client that knows these addresses.
+pub(crate) fn client(public_url: &str, ca: &Path, addresses: &[String]) -> Client {
     let trusted = tls::config(Some(ca)).unwrap();
-    let client = |address: &String| {
-        let origin = Origin::parse(public_url).unwrap();
-        let addresses = std::slice::from_ref(address);
-        Client::new(Connection::new(origin, addresses, trusted.clone(), Limits::default()).unwrap())
-    };
-    addresses.iter().map(client).collect()
+    let origin = Origin::parse(public_url).unwrap();
+    Client::new(Connection::new(origin, addresses, trusted, Limits::default()).unwrap())
 }
 
 /// A meter and a keystore on it.

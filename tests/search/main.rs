@@ -59,10 +59,7 @@ fn a_key_is_nowhere() {
             .map(|node| node.peer.port())
             .collect();
         let (signing, agreeing) = (world.key(0, ED25519).await, world.key(1, X25519).await);
-        let (hmac, kek) = (
-            world.key(2, HMAC).await,
-            world.key(0, KEK).await,
-        );
+        let (hmac, kek) = (world.key(2, HMAC).await, world.key(0, KEK).await);
         let told = key::refused(&world, &signing).await;
         use_keys(&world, &signing, &agreeing).await;
         symmetric::use_keys(&world, &hmac, &kek).await;
@@ -122,7 +119,10 @@ fn a_key_is_nowhere() {
                 &format!("canary: public point of the {name}"),
                 whole.public.to_vec(),
             );
-            needles.exactly(&format!("canary: id of the {name}"), disks::ids(made).1.0.to_vec());
+            needles.exactly(
+                &format!("canary: id of the {name}"),
+                disks::ids(made).1.0.to_vec(),
+            );
         }
         for (name, made) in [("HMAC key", &hmac), ("wrapping key", &kek)] {
             let whole = symmetric::put_together(&copied, made);
@@ -133,7 +133,10 @@ fn a_key_is_nowhere() {
             if let Some(inner) = &whole.inner {
                 needles.secret(&format!("{name}: inner state"), inner);
             }
-            needles.exactly(&format!("canary: id of the {name}"), disks::ids(made).1.0.to_vec());
+            needles.exactly(
+                &format!("canary: id of the {name}"),
+                disks::ids(made).1.0.to_vec(),
+            );
         }
         // What is known to be in each of the places: so that silence means something.
         for name in told {

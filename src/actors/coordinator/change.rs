@@ -15,6 +15,7 @@ use crate::actors::stages::Stage;
 use crate::actors::wire::Call;
 use crate::identifier::OperationId;
 use crate::keystore::{Command, Endorsement, Entry, Outcome, Rejection, Reply as Applied, Statement, query};
+use crate::membership::symmetric_notice;
 use crate::operation::judge::sequence_mismatch;
 use crate::problem::Problem;
 use crate::reply::Reply;
@@ -172,7 +173,8 @@ fn reply(work: &Work, applied: &Applied) -> Result<Reply, Problem> {
             let config = record.config.to_json(public_url, id);
             if matches!(work.request.route, crate::operation::route::Route::CreateKeystore) {
                 let url = format!("{public_url}/kms/keystores/{id}");
-                return Ok(Reply::ok(config).with_status(201).located(url));
+                let notice = symmetric_notice(work.parts.membership.members.len());
+                return Ok(Reply::ok(config).with_status(201).located(url).noticed(notice));
             }
             Ok(Reply::ok(json!({ "config": config })))
         }

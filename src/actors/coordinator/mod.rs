@@ -96,12 +96,7 @@ struct Shared {
 
 impl Work {
     /// New work for a request that has just been authenticated, under a fresh name of this node's.
-    pub fn new(
-        parts: &Arc<Parts>,
-        operation: OperationId,
-        request: Arc<Examined>,
-        caller: Caller,
-    ) -> Self {
+    pub fn new(parts: &Arc<Parts>, operation: OperationId, request: Arc<Examined>, caller: Caller) -> Self {
         Self {
             parts: parts.clone(),
             request,

@@ -1,6 +1,8 @@
 //! Uses of symmetric keys: this node evaluates what two other holders garble. A use needs three live holders; one that
 //! restarts is waited for.
 
+mod trios;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -98,6 +100,7 @@ impl Use<'_> {
             let fallen;
             (fallen, participants) = match self.attempt(attempt, garblers, &held, &task).await? {
                 (Ok(outputs), participants) => {
+                    self.succeeded(garblers);
                     let answer = self.read(&outputs);
                     let reply = answer.clone().map(Reply::ok);
                     self.weighed.conclude(attempt, participants, &reply);
@@ -132,12 +135,8 @@ impl Use<'_> {
                 }
                 Fallen::Silent(node) => blame(node),
                 Fallen::Aborted => {
-                    tracing::error!(
-                        ?garblers,
-                        "a computation was aborted: one of the garblers is corrupt, or a disk"
-                    );
-                    parts.metrics.aborts.inc();
                     garblers.into_iter().for_each(blame);
+                    self.aborted(garblers);
                 }
                 Fallen::Own(abstention) => return Err(cannot_contribute(abstention)),
             }
@@ -170,35 +169,8 @@ impl Use<'_> {
         }
     }
 
-    /// Two other holders that are there, those that have not failed first; who garbles first changes with every attempt.
-    async fn garblers(&self, attempt: u8, failures: &BTreeMap<u64, u32>) -> Result<[u64; 2], Problem> {
-        let parts = &self.work.parts;
-        loop {
-            let others = self.sharing.holders.iter().filter(|node| **node != parts.node);
-            let (mut able, away): (Vec<u64>, Vec<u64>) =
-                others.partition(|node| parts.network.connected(**node));
-            if able.len() >= 2 {
-                let turn = self.work.operation.counter.wrapping_add(attempt.into());
-                let turns = usize::try_from(turn).unwrap_or(0) % able.len();
-                able.rotate_left(turns);
-                let failed = |node: &u64| {
-                    let here = failures.get(node).copied().unwrap_or(0);
-                    (here, parts.symmetric.has_failed(*node))
-                };
-                able.sort_by_key(failed);
-                return Ok([able[0], able[1]]);
-            }
-            // Counted from when the link was lost: only a restart is waited for.
-            let waits = away.iter().all(|node| parts.symmetric.lost_for(*node) < RESTART);
-            if !waits || self.work.left() < PAUSE || !self.weighed.is_fresh() {
-                return Err(Problem::unavailable(format!(
-                    "A symmetric key needs three of its holders, and {} cannot be reached: it works again when one is \
-                     back. With a fourth node it would go on.",
-                    list(&away)
-                )));
-            }
-            tokio::time::sleep(LOOK).await;
-        }
+    fn key_name(&self) -> Vec<u8> {
+        key_name(&self.target.keystore, &self.target.key)
     }
 
     async fn attempt(
@@ -226,7 +198,7 @@ impl Use<'_> {
         };
         let target = self.target;
         let context = about.context(
-            key_name(&target.keystore, &target.key),
+            self.key_name(),
             target.record.key_type,
             digest(self.sharing),
             self.work.request.hash,

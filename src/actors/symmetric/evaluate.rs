@@ -90,7 +90,7 @@ struct Evaluating<'a> {
     evaluation: Evaluation,
     arrivals: Arrivals<'a>,
     /// Segments that were taken and not yet said to be.
-    owed: usize,
+    owed: u8,
     /// The first garbler's last message, until the tables before it are here: they come on another lane.
     tail: Option<Tail>,
     /// Garblers whose answer is not here yet.
@@ -112,8 +112,7 @@ impl Evaluating<'_> {
             tokio::select! {
                 Some((node, answer)) = answers.next() => self.answered(node, answer)?,
                 arrived = self.arrivals.next() => {
-                    let (from, segment) = arrived.ok_or(Fallen::Aborted)?;
-                    self = self.take(from, segment).await?;
+                    self = self.take(arrived.ok_or(Fallen::Aborted)?).await?;
                 }
                 () = tokio::time::sleep_until(deadline.into()) => return Err(self.late()),
             }
@@ -163,29 +162,37 @@ impl Evaluating<'_> {
         Ok(())
     }
 
-    async fn take(mut self, from: u64, segment: Segment) -> Result<Self, Fallen> {
+    /// Takes a segment, and with it whatever else has come.
+    async fn take(mut self, arrived: (u64, Segment)) -> Result<Self, Fallen> {
         let [first, _] = self.garblers;
-        let is_first = from == first;
-        let tables = matches!(segment, Segment::Tables(_));
+        let mut segments = vec![arrived];
+        segments.extend(std::iter::from_fn(|| self.arrivals.next_now()).take(WINDOW));
+        let tables = segments
+            .iter()
+            .filter(|(_, segment)| matches!(segment, Segment::Tables(_)));
+        self.owed = self
+            .owed
+            .saturating_add(u8::try_from(tables.count()).unwrap_or(u8::MAX));
         let mut evaluation = self.evaluation;
         let take = move || {
-            let taken = match segment {
-                Segment::Head(head) if is_first => evaluation.head(&head),
-                Segment::Tables(tables) if is_first => evaluation.tables(&tables),
-                Segment::Openings(openings) if !is_first => evaluation.openings(&openings),
-                _ => Err(Abort),
-            };
+            let taken = segments
+                .into_iter()
+                .try_for_each(|(from, segment)| match segment {
+                    Segment::Head(head) if from == first => evaluation.head(&head),
+                    Segment::Tables(tables) if from == first => evaluation.tables(&tables),
+                    Segment::Openings(openings) if from != first => evaluation.openings(&openings),
+                    _ => Err(Abort),
+                });
             (evaluation, taken)
         };
         let (evaluation, taken) = in_pool(self.parts, take).await?;
         taken.map_err(|Abort| Fallen::Aborted)?;
         self.evaluation = evaluation;
-        self.owed += usize::from(tables);
-        // What cannot be evaluated yet, because the other garbler is late, is bounded by the window.
-        if self.evaluation.waiting() < SEGMENT {
-            for _ in 0..std::mem::take(&mut self.owed) {
-                self.arrivals.taken(first).await;
-            }
+        // What cannot be evaluated yet, because the other garbler is late, is bounded by the window. After the last tables
+        // nobody waits for room.
+        let has_room = self.evaluation.waiting() < SEGMENT && !self.evaluation.has_all_tables();
+        if has_room && self.owed > 0 {
+            self.arrivals.taken(first, std::mem::take(&mut self.owed)).await;
         }
         if self.evaluation.waiting() > 2 * WINDOW * SEGMENT {
             return Err(Fallen::Aborted);

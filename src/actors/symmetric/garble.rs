@@ -91,13 +91,14 @@ fn burn(parts: &Parts, context: &Context) -> Result<Ticket, Failed> {
 type Begin<G, M> =
     fn(Ticket, &Context, &Task, (&PairSecret, &PairSecret), &GarblerParts) -> Result<(G, M), Misuse>;
 
-/// Burns, and begins.
-async fn begin<G: Send + 'static, M: Send + 'static>(
+/// Burns and begins; `go_on` follows in the same job of the pool, which costs as much as some hundred gates.
+async fn begin<G: Send + 'static, M: Send + 'static, T: Send + 'static>(
     parts: &Arc<Parts>,
     garbling: Garbling,
     secrets: (PairSecret, PairSecret),
     begin: Begin<G, M>,
-) -> Result<(G, M), Failed> {
+    go_on: impl FnOnce(&mut G) -> T + Send + 'static,
+) -> Result<(G, M, T), Failed> {
     let begin = {
         let parts = parts.clone();
         move || {
@@ -107,10 +108,25 @@ async fn begin<G: Send + 'static, M: Send + 'static>(
                 secret,
             } = garbling;
             let ticket = burn(&parts, &context)?;
-            begin(ticket, &context, &task, (&secrets.0, &secrets.1), &secret).map_err(misuse)
+            let (mut garbler, first) =
+                begin(ticket, &context, &task, (&secrets.0, &secrets.1), &secret).map_err(misuse)?;
+            let more = go_on(&mut garbler);
+            Ok((garbler, first, more))
         }
     };
     parts.pool.run(begin).await?
+}
+
+/// Fills frames with tables; `false` when they are the last.
+fn fill(garbler: &mut FirstGarbler, frames: &mut Vec<Vec<u8>>) -> bool {
+    for at in 0..frames.len() {
+        let enough = frames[at].len() + SEGMENT;
+        if !garbler.tables_after(&mut frames[at], enough) {
+            frames.truncate(at + 1);
+            return false;
+        }
+    }
+    true
 }
 
 async fn as_first(
@@ -119,22 +135,33 @@ async fn as_first(
     secrets: (PairSecret, PairSecret),
     departures: &Departures<'_>,
 ) -> Result<(Answer, Kept), Failed> {
-    let (mut garbler, head) = begin(parts, garbling, secrets, FirstGarbler::begin).await?;
+    let mut frames = departures.frames().await?;
+    let first = move |garbler: &mut FirstGarbler| {
+        let more = fill(garbler, &mut frames);
+        (frames, more)
+    };
+    let (mut garbler, head, (mut frames, mut more)) =
+        begin(parts, garbling, secrets, FirstGarbler::begin, first).await?;
     departures.send(Segment::Head(head)).await?;
     loop {
-        let next = move || {
-            let tables = garbler.tables(SEGMENT);
-            (garbler, tables)
-        };
-        let tables;
-        (garbler, tables) = parts.pool.run(next).await?;
-        if tables.is_empty() {
+        for frame in frames {
+            departures.send_frame(frame.into()).await?;
+        }
+        if !more {
             let (tail, kept) = garbler.finish();
             return Ok((Answer::Garbled(tail), kept));
         }
-        departures.send(Segment::Tables(tables.into())).await?;
+        frames = departures.frames().await?;
+        let next = move || {
+            let more = fill(&mut garbler, &mut frames);
+            (garbler, frames, more)
+        };
+        (garbler, frames, more) = parts.pool.run(next).await?;
     }
 }
+
+/// Segments that the second garbler makes in one job: nobody waits for them one by one.
+const AT_ONCE: usize = 4;
 
 async fn as_second(
     parts: &Arc<Parts>,
@@ -142,18 +169,17 @@ async fn as_second(
     secrets: (PairSecret, PairSecret),
     departures: &Departures<'_>,
 ) -> Result<(Answer, Kept), Failed> {
-    let (mut garbler, openings) = begin(parts, garbling, secrets, SecondGarbler::begin).await?;
+    let proceed = |garbler: &mut SecondGarbler| (0..AT_ONCE).all(|_| garbler.proceed(SEGMENT));
+    let (mut garbler, openings, mut more) =
+        begin(parts, garbling, secrets, SecondGarbler::begin, |_| true).await?;
     departures.send(Segment::Openings(openings.into())).await?;
-    loop {
+    while more {
         let next = move || {
-            let more = garbler.proceed(SEGMENT);
+            let more = proceed(&mut garbler);
             (garbler, more)
         };
-        let more;
         (garbler, more) = parts.pool.run(next).await?;
-        if !more {
-            let (mac, kept) = garbler.finish();
-            return Ok((Answer::Vouched(mac), kept));
-        }
     }
+    let (mac, kept) = garbler.finish();
+    Ok((Answer::Vouched(mac), kept))
 }

@@ -4,6 +4,7 @@
 //! way than the evaluator has taken; the last message of each garbler is the answer to the question that it was asked, so
 //! that a refusal needs no message of its own.
 
+pub(crate) mod aborts;
 pub(crate) mod evaluate;
 pub(crate) mod garble;
 pub(crate) mod pairing;
@@ -24,6 +25,7 @@ use conclave_shares::ShareId;
 use parking_lot::Mutex;
 use rand::rngs::OsRng;
 
+use self::aborts::Aborts;
 use self::stream::Streams;
 use super::crypto_pool::Overloaded;
 use super::holder::births::Births;
@@ -47,6 +49,8 @@ pub struct Symmetric {
     pub(crate) streams: Streams,
     /// Keys that are being born.
     pub(crate) births: Mutex<Births>,
+    /// Who has aborted.
+    pub(crate) aborts: Mutex<Aborts>,
     numbers: AtomicU64,
     /// When a garbler last failed this node.
     failures: Mutex<HashMap<u64, Instant>>,
@@ -64,6 +68,7 @@ impl Symmetric {
             burned: Mutex::default(),
             streams: Streams::default(),
             births: Mutex::default(),
+            aborts: Mutex::default(),
             numbers: AtomicU64::new(0),
             failures: Mutex::default(),
             lost: Mutex::default(),
@@ -99,8 +104,8 @@ impl Symmetric {
     }
 }
 
-/// This node's part of a key and what a use of it computes, in the pool: the first of a key reads the disk, the first of its
-/// length builds a program.
+/// This node's part of a key and what a use of it computes. In the pool unless it is quick: the first of a key reads the
+/// disk, the first of its length builds a program.
 ///
 /// # Errors
 /// The pool is overloaded; or [`OpenError`].
@@ -110,11 +115,18 @@ pub(crate) async fn prepare(
     record: &KeyRecord,
     using: &Using,
 ) -> Result<Result<(Arc<Held>, Option<Task>), OpenError>, Overloaded> {
+    let id = Parts::share_id(keystore, key, record);
+    if tasks::is_quick(using)
+        && let Some(held) = parts.symmetric.open.lock().get(&id)
+    {
+        return Ok(Ok((held.clone(), tasks::task(using, held.inner.as_ref()))));
+    }
     let prepare = {
         let (parts, record, using) = (parts.clone(), record.clone(), using.clone());
         let (keystore, key) = (*keystore, *key);
         move || {
             let held = open(&parts, (&keystore, &key), &record)?;
+            tasks::warm(&held);
             let task = tasks::task(&using, held.inner.as_ref());
             Ok((held, task))
         }

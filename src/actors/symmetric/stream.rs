@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes};
 use conclave_garbled::session::Head;
 use conclave_transport::Lane;
 use parking_lot::Mutex;
@@ -15,16 +15,18 @@ use crate::actors::parts::Parts;
 use crate::actors::wire::CIRCUITS;
 
 /// Bytes of tables in a segment, or a little more.
-pub(crate) const SEGMENT: usize = 128 * 1024;
+pub(crate) const SEGMENT: usize = 384 * 1024;
 /// Segments of one garbling that are under way.
-pub(crate) const WINDOW: usize = 4;
+pub(crate) const WINDOW: usize = 3;
 /// Longest wait for room, here or at the evaluator.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Garblings that this node does for one evaluator at a time: with all their windows full, less than the lane's queue
 /// holds, so that consensus finds room in it.
-const MAX_GARBLINGS: usize = 14;
+const MAX_GARBLINGS: usize = 12;
 /// Computations that this node evaluates at a time; others wait.
-pub(crate) const MAX_EVALUATIONS: usize = 12;
+pub(crate) const MAX_EVALUATIONS: usize = 10;
+/// What a segment may be longer by: a layer is not cut.
+const SLACK: usize = 8 * 1024;
 /// Longest segment that is taken.
 const LONGEST: usize = 2 * SEGMENT;
 
@@ -34,27 +36,37 @@ pub(crate) enum Segment {
     Head(Head),
     /// The second garbler's.
     Openings(Bytes),
-    /// The next tables.
+    /// The next tables; [`Departures::frames`] makes the frame around them.
     Tables(Bytes),
-    /// The evaluator has taken one segment of tables.
-    Taken,
+    /// The evaluator has taken so many segments of tables.
+    Taken(u8),
+}
+
+const HEAD: u8 = 0;
+const OPENINGS: u8 = 1;
+const TABLES: u8 = 2;
+const TAKEN: u8 = 3;
+
+/// The beginning of a frame: the lane's tag, the number, a byte for the kind.
+fn frame(number: u64, kind: u8, body: usize) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(10 + body);
+    frame.put_u8(CIRCUITS);
+    frame.put_u64(number);
+    frame.put_u8(kind);
+    frame
 }
 
 impl Segment {
-    /// The lane's tag, the number, a byte for the kind, and the rest as it is.
     fn encode(&self, number: u64) -> Bytes {
         let (kind, body): (u8, Bytes) = match self {
-            Self::Head(head) => (0, postcard::to_stdvec(head).unwrap_or_default().into()),
-            Self::Openings(openings) => (1, openings.clone()),
-            Self::Tables(tables) => (2, tables.clone()),
-            Self::Taken => (3, Bytes::new()),
+            Self::Head(head) => (HEAD, postcard::to_stdvec(head).unwrap_or_default().into()),
+            Self::Openings(openings) => (OPENINGS, openings.clone()),
+            Self::Tables(tables) => (TABLES, tables.clone()),
+            Self::Taken(count) => (TAKEN, vec![*count].into()),
         };
-        let mut frame = BytesMut::with_capacity(10 + body.len());
-        frame.put_u8(CIRCUITS);
-        frame.put_u64(number);
-        frame.put_u8(kind);
-        frame.put(body);
-        frame.freeze()
+        let mut frame = frame(number, kind, body.len());
+        frame.extend_from_slice(&body);
+        frame.into()
     }
 
     /// Reads what follows the lane's tag.
@@ -64,13 +76,13 @@ impl Segment {
         }
         let (number, kind) = (frame.get_u64(), frame.get_u8());
         let segment = match kind {
-            0 => match postcard::take_from_bytes(&frame) {
+            HEAD => match postcard::take_from_bytes(&frame) {
                 Ok((head, [])) => Self::Head(head),
                 _ => return None,
             },
-            1 => Self::Openings(frame),
-            2 => Self::Tables(frame),
-            3 if frame.is_empty() => Self::Taken,
+            OPENINGS => Self::Openings(frame),
+            TABLES => Self::Tables(frame),
+            TAKEN if frame.len() == 1 => Self::Taken(frame[0]),
             _ => return None,
         };
         Some((number, segment))
@@ -136,10 +148,10 @@ impl Streams {
         let Some((number, segment)) = Segment::decode(frame) else {
             return;
         };
-        if let Segment::Taken = segment {
-            let room = self.leaving.lock().get(&(from, number)).cloned();
-            if let Some(room) = room.filter(|room| room.available_permits() < WINDOW) {
-                room.add_permits(1);
+        if let Segment::Taken(count) = segment {
+            if let Some(room) = self.leaving.lock().get(&(from, number)) {
+                let most = WINDOW.saturating_sub(room.available_permits());
+                room.add_permits(most.min(count.into()));
             }
             return;
         }
@@ -174,9 +186,14 @@ impl<'a> Arrivals<'a> {
         self.segments.recv().await
     }
 
-    /// Lets the first garbler send one more; waits for room on the lane.
-    pub(crate) async fn taken(&self, garbler: u64) {
-        let taken = Segment::Taken.encode(self.number);
+    /// What is here already.
+    pub(crate) fn next_now(&mut self) -> Option<(u64, Segment)> {
+        self.segments.try_recv().ok()
+    }
+
+    /// Lets the first garbler send so many more; waits for room on the lane.
+    pub(crate) async fn taken(&self, garbler: u64, count: u8) {
+        let taken = Segment::Taken(count).encode(self.number);
         let sent = self
             .parts
             .network
@@ -210,13 +227,23 @@ impl<'a> Departures<'a> {
         })
     }
 
-    /// Sends what does not count; tables when there is room for them at the evaluator.
+    /// Waits for room at the evaluator: as many frames for tables as it takes now, one at least.
+    pub(crate) async fn frames(&self) -> Result<Vec<Vec<u8>>, Stuck> {
+        let room = tokio::time::timeout(PATIENCE, self.room.acquire()).await;
+        room.map_err(|_| Stuck)?.map_err(|_| Stuck)?.forget();
+        let more = std::iter::from_fn(|| self.room.try_acquire().ok().map(SemaphorePermit::forget)).count();
+        Ok((0..=more)
+            .map(|_| frame(self.number, TABLES, SEGMENT + SLACK))
+            .collect())
+    }
+
+    /// Sends what needs no room.
     pub(crate) async fn send(&self, segment: Segment) -> Result<(), Stuck> {
-        if let Segment::Tables(_) = segment {
-            let room = tokio::time::timeout(PATIENCE, self.room.acquire()).await;
-            room.map_err(|_| Stuck)?.map_err(|_| Stuck)?.forget();
-        }
-        let frame = segment.encode(self.number);
+        self.send_frame(segment.encode(self.number)).await
+    }
+
+    /// Sends one of [`Departures::frames`], filled.
+    pub(crate) async fn send_frame(&self, frame: Bytes) -> Result<(), Stuck> {
         let sent = self
             .parts
             .network

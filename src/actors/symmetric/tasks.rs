@@ -1,6 +1,6 @@
 //! From a client's request, as this node judged it, to what is computed.
 
-use conclave_garbled::held::InnerState;
+use conclave_garbled::held::{Held, InnerState};
 use conclave_garbled::operations;
 use conclave_garbled::session::{Context, Task};
 use conclave_garbled::sharing::{self, GarblerParts, Name};
@@ -32,6 +32,22 @@ pub(crate) fn task(using: &Using, inner: Option<&InnerState>) -> Option<Task> {
         Using::Wrap(payload) => operations::wrap(&payload.0).ok(),
         Using::Unwrap(wrapped) => operations::unwrap(&wrapped.0).ok(),
         Using::Sign(_) | Using::DeriveSecret(_) => None,
+    }
+}
+
+/// Longest message that is hashed where it is: a way to the pool and back costs as much.
+const QUICK: usize = 4 * 1024;
+
+/// Whether the task of a key that is open takes less than the way to the pool.
+pub(crate) fn is_quick(using: &Using) -> bool {
+    matches!(using, Using::Authenticate(message) | Using::Verify(message, _) if message.0.len() <= QUICK)
+}
+
+/// Builds the programs of quick tasks, so that whoever opens a key does it and nobody else.
+pub(crate) fn warm(held: &Held) {
+    if let Some(inner) = &held.inner {
+        operations::tag(inner, &[]);
+        operations::verify(inner, &[], &[0; operations::TAG_BYTES]);
     }
 }
 

@@ -331,7 +331,11 @@ fn of_five_nodes_the_one_without_a_part_has_a_holder_serve() {
                 })
                 .await;
                 // A holder has nobody serve for it: it could collect what others are to have.
-                let request = desk.request(key, "sign", json!({ "type": "SignOperation", "verifyData": "bQ" }));
+                let request = desk.request(
+                    key,
+                    "sign",
+                    json!({ "type": "SignOperation", "verifyData": "bQ" }),
+                );
                 desk.refuses_to_serve(holders[0], holders[1], request).await;
             } else {
                 let body = json!({ "type": "WrapKeyOperation", "unwrappedKey": encode(&[7; 32]) });
@@ -342,6 +346,59 @@ fn of_five_nodes_the_one_without_a_part_has_a_holder_serve() {
         }
         let request = client.sign(&keystore, &signing, b"m");
         desk.refuses_to_serve(2, 1, request).await;
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn three_that_go_on_aborting_a_key_wait_and_are_told() {
+    run(async {
+        let (cluster, client, keystore, ..) = furnished(3).await;
+        let desk = Desk::new(&cluster, &client, &keystore);
+        let (hmac, other) = (desk.key(1, HMAC).await, desk.key(2, HMAC).await);
+        let tag = desk.tag(1, &hmac, b"m").await;
+        cluster.node(3).tamper(|call, answer| match (call, answer) {
+            (Call::Garble(..), Answer::Vouched(mut mac)) => {
+                mac[0] ^= 1;
+                Answer::Vouched(mac).encode()
+            }
+            (Call::Garble(..), Answer::Garbled(mut tail)) => {
+                tail.decode[0] ^= 1;
+                Answer::Garbled(tail).encode()
+            }
+            (_, answer) => answer.encode(),
+        });
+        let sign = |key| {
+            desk.request(
+                key,
+                "sign",
+                json!({ "type": "SignOperation", "verifyData": "bQ" }),
+            )
+        };
+        let refused = cluster.node(1).serve(sign(&hmac)).await.unwrap_err();
+        assert_eq!(refused.status, 503);
+        assert!(
+            refused.message.contains("did not fit together"),
+            "{}",
+            refused.message
+        );
+        assert_eq!(
+            cluster.node(1).parts.metrics.aborts.get(),
+            2,
+            "both ways round, and no more"
+        );
+        // It is this key's pause and this node's.
+        let refused = cluster.node(1).serve(sign(&other)).await.unwrap_err();
+        assert_eq!(refused.status, 503);
+        assert_eq!(cluster.node(1).parts.metrics.aborts.get(), 4);
+        cluster.node(3).tamper(|_, answer| answer.encode());
+        assert_eq!(desk.tag(2, &hmac, b"m").await, tag);
+        // What a client does.
+        tokio::time::sleep(std::time::Duration::from_secs(
+            refused.retry_after.unwrap().into(),
+        ))
+        .await;
+        assert_eq!(desk.tag(1, &hmac, b"m").await, tag);
         cluster.stop().await;
     });
 }

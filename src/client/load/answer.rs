@@ -211,6 +211,7 @@ mod tests {
             location: None,
             retry_after: None,
             request_id: None,
+            notice: None,
             body: Bytes::from(body.to_string()),
             endpoint: String::new(),
         };

@@ -24,6 +24,7 @@ fn start() -> Running {
         node: 7,
         ready: Arc::new(move || asked.lock().unwrap().clone()),
         status: Arc::new(|| serde_json::json!({ "node": 7 })),
+        symmetric: Arc::new(|| serde_json::json!({ "keys": 5 })),
         metrics: Metrics::new(),
         door,
     };

@@ -293,3 +293,6 @@ impl Mac {
         Label::from_le_bytes(hashed) ^ Label::from_le_bytes(*self.cover)
     }
 }
+
+#[cfg(test)]
+mod reuse_tests;

@@ -48,8 +48,13 @@ impl FirstGarbler {
     /// The next tables: whole layers, `enough` bytes or a little more; nothing at the end.
     pub fn tables(&mut self, enough: usize) -> Vec<u8> {
         let mut tables = Vec::with_capacity(enough + 8 * 1024);
-        self.garbler.garble(&mut tables, enough);
+        self.tables_after(&mut tables, enough);
         tables
+    }
+
+    /// The same after what is in `frame` already, `enough` bytes in all; `false` when these are the last.
+    pub fn tables_after(&mut self, frame: &mut Vec<u8>, enough: usize) -> bool {
+        self.garbler.garble(frame, enough)
     }
 
     /// After the last tables.
