@@ -5,6 +5,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use conclave::cli::{Arguments, output};
 
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     match Arguments::try_parse() {
         Ok(arguments) => arguments.run(),

@@ -246,3 +246,38 @@ async fn a_thousand_random_inputs_through_every_trio_of_three_four_and_five() {
         random_inputs(nodes, count).await;
     }
 }
+
+/// How long an unwrap takes by where its flaw is. Printed, not judged: a shared machine moves more than what is looked for;
+/// the same gates are evaluated in any case.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures: run by make test-long"]
+async fn an_unwrap_takes_as_long_wherever_its_flaw_is() {
+    let world = World::start(3).await;
+    let kek = world.key(0, KEK).await;
+    let (client, alice) = (&world.clients[0], &world.alice);
+    let mut took = [const { Vec::new() }; 3];
+    for turn in 0..300 {
+        let payload: [u8; 32] = rand::random();
+        let mut wrapped = client.wrap_key(alice, &kek.id, &payload, None).await.unwrap();
+        match turn % 3 {
+            0 => {}
+            1 => wrapped[0] ^= 1,
+            _ => wrapped[39] ^= 1,
+        }
+        let began = std::time::Instant::now();
+        let opened = client.unwrap_key(alice, &kek.id, &wrapped, None).await.unwrap();
+        took[turn % 3].push(began.elapsed());
+        assert_eq!(opened.is_some(), turn % 3 == 0);
+    }
+    for (what, mut took) in ["no flaw", "in the first byte", "in the last byte"]
+        .into_iter()
+        .zip(took)
+    {
+        took.sort_unstable();
+        println!(
+            "{what}: quartiles {:?}",
+            [1, 2, 3].map(|quarter| took[took.len() * quarter / 4])
+        );
+    }
+    world.cluster.stop().await;
+}

@@ -35,6 +35,8 @@ impl RocksStore {
         options.set_write_buffer_size(8 * 1024 * 1024);
         let mut blocks = BlockBasedOptions::default();
         blocks.set_block_cache(&Cache::new_lru_cache(8 * 1024 * 1024));
+        // Most look-ups of a decision find nothing (no revocation, no name before): those read no block.
+        blocks.set_bloom_filter(10.0, false);
         options.set_block_based_table_factory(&blocks);
         options.set_max_background_jobs(2);
         options.set_max_open_files(512);
