@@ -182,6 +182,7 @@ async fn at_risk(world: &World, node: usize) -> (u64, u64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: run by make test-long"]
 async fn a_rolling_restart_of_three_costs_nobody_an_error() {
     let mut world = World::start(3).await;
     let mut uses = Uses::of(&world.clients[0]).await;
