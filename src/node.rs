@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use actix::Arbiter;
@@ -49,6 +49,8 @@ use crate::{cli, replay, telemetry};
 const CHAINS: usize = 65_536;
 /// Jobs that wait for the crypto pool.
 const POOL_QUEUE: usize = 4_096;
+/// Connections that are in use have this long to end with an answer.
+const FAREWELL: Duration = Duration::from_millis(300);
 /// Requests under way have this long when the node stops.
 const DRAIN: Duration = Duration::from_secs(3);
 /// Recorded refusals a second.
@@ -175,6 +177,7 @@ async fn serve(config: Config, ended: impl Future<Output = ()>) -> Result<ExitCo
     drop(node_key);
     status.opened(node.parts.clone());
     let api = Api::new(&config, node.registry.clone(), &registry);
+    let closing = api.closing.clone();
     let http = api::serve(&config, api).map_err(start("the public listener"))?;
     let http_handle = http.handle();
     let http = tokio::spawn(http);
@@ -199,6 +202,10 @@ async fn serve(config: Config, ended: impl Future<Output = ()>) -> Result<ExitCo
             }
         }
     }
+    // Connections that are in use end with their next answer; a client whose request meets a closed one cannot know whether
+    // it was carried out.
+    closing.store(true, Ordering::Relaxed);
+    tokio::time::sleep(FAREWELL).await;
     // Clients first: what is under way is answered. Then leaderships, so that the others go on at once.
     if tokio::time::timeout(DRAIN, http_handle.stop(true)).await.is_err() {
         http_handle.stop(false).await;

@@ -22,7 +22,7 @@ use crate::telemetry::logs::request_span;
 /// Answers a request.
 pub(super) async fn handle(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
     let operation = api.registry.next_operation();
-    let asker = asker(&request, &operation);
+    let asker = asker(&request, &api, &operation);
     if request.method() == Method::OPTIONS && has_preflight(&asker.target) {
         let wanted = request
             .headers()
@@ -89,7 +89,7 @@ async fn serve(
     api.registry.serve(operation, raw, addresses).await.map(Some)
 }
 
-fn asker(request: &HttpRequest, operation: &OperationId) -> Asker {
+fn asker(request: &HttpRequest, api: &Api, operation: &OperationId) -> Asker {
     let accept = request
         .headers()
         .get("accept")
@@ -105,6 +105,7 @@ fn asker(request: &HttpRequest, operation: &OperationId) -> Asker {
             .unwrap_or_default(),
         wants_json: accept.contains("json"),
         id: operation.request_id(),
+        closing: api.closing.clone(),
     }
 }
 

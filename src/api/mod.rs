@@ -14,6 +14,7 @@ mod server;
 pub use server::{ApiError, serve};
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::actors::registry::Registry;
 use crate::config::Config;
@@ -32,6 +33,8 @@ pub struct Api {
     pub(crate) max_body: usize,
     /// Bounds and fair shares at the edge.
     pub(crate) edge: edge::Edge,
+    /// Set before the node stops: connections end with their next answer, so that none is cut while a request is on its way.
+    pub(crate) closing: Arc<AtomicBool>,
 }
 
 impl Api {
@@ -51,6 +54,7 @@ impl Api {
             trust_forwarded_for: config.trust_forwarded_for,
             max_body: config.limits.body_bytes,
             edge,
+            closing: Arc::default(),
         }
     }
 }

@@ -1,5 +1,8 @@
 //! Answers as the wire contract has them: headers, bodies, and the plain text for those who do not ask for JSON.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use serde_json::json;
@@ -17,6 +20,8 @@ pub(super) struct Asker {
     pub(super) wants_json: bool,
     /// For `X-Request-Id`.
     pub(super) id: String,
+    /// Whether the connection ends with the answer: asked when there is one.
+    pub(super) closing: Arc<AtomicBool>,
 }
 
 impl Asker {
@@ -32,6 +37,9 @@ impl Asker {
             response.insert_header(("Access-Control-Allow-Origin", "*"));
         }
         response.insert_header(("X-Request-Id", self.id.as_str()));
+        if self.closing.load(Ordering::Relaxed) {
+            response.force_close();
+        }
         response
     }
 

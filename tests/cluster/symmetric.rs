@@ -43,11 +43,15 @@ impl Uses {
         }
     }
 
-    /// One more worker. Each opens a wrap of its own: the same bytes are served by one node only.
+    /// One more worker. Each has a message and a wrap of its own: the same bytes are no requests of their own.
     async fn through(&mut self, client: Client) {
-        let (controller, keys, tag) = (self.controller.clone(), self.keys.clone(), self.tag.clone());
+        let (controller, keys) = (self.controller.clone(), self.keys.clone());
         let (stop, answered) = (self.stop.subscribe(), self.answered.clone());
-        let payload: [u8; 32] = rand::random();
+        let (message, payload): ([u8; 32], [u8; 32]) = (rand::random(), rand::random());
+        let tag = client
+            .sign(&controller, &keys.0.id, &message, None)
+            .await
+            .unwrap();
         let wrapped = client
             .wrap_key(&controller, &keys.1.id, &payload, None)
             .await
@@ -56,8 +60,8 @@ impl Uses {
             let mut errors = Vec::new();
             let (hmac, kek) = &*keys;
             while !*stop.borrow() {
-                match client.sign(&controller, &hmac.id, MESSAGE, None).await {
-                    Ok(made) => assert_eq!(made, *tag),
+                match client.sign(&controller, &hmac.id, &message, None).await {
+                    Ok(made) => assert_eq!(made, tag),
                     Err(error) => errors.push(format!("a tag: {error}")),
                 }
                 match client.unwrap_key(&controller, &kek.id, &wrapped, None).await {

@@ -26,14 +26,16 @@ use crate::operation::judge::Using;
 use crate::problem::Problem;
 use crate::reply::Reply;
 
-/// Attempts, with other garblers or after a pause.
-const ATTEMPTS: u8 = 4;
+/// Attempts, with other garblers or after a pause; for as long as this node's decision is good, since a holder that has
+/// just started is linked before it can compute.
+const ATTEMPTS: u8 = 16;
 /// How long holders that are not there are waited for: a node that restarts is not an outage.
 pub(super) const RESTART: Duration = Duration::from_secs(5);
 /// Between two looks at who is there.
 pub(super) const LOOK: Duration = Duration::from_millis(25);
-/// After a garbler that could not, times the square of the attempt.
+/// After a garbler that could not, times the square of the attempt, up to [`LONGEST_PAUSE`].
 const PAUSE: Duration = Duration::from_millis(150);
+const LONGEST_PAUSE: Duration = Duration::from_millis(450);
 
 /// Uses a symmetric key; a request whose result is secret has been claimed.
 pub(super) async fn use_key(
@@ -140,7 +142,7 @@ impl Use<'_> {
                 }
                 Fallen::Own(abstention) => return Err(cannot_contribute(abstention)),
             }
-            let pause = PAUSE * u32::from(attempt).pow(2);
+            let pause = (PAUSE * u32::from(attempt).pow(2)).min(LONGEST_PAUSE);
             if self.work.left() < pause + PAUSE {
                 break;
             }
