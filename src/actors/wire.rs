@@ -113,6 +113,15 @@ pub struct Roles {
     pub nodes: [u64; 3],
 }
 
+impl Roles {
+    /// All three, ascending: how they go on record.
+    pub fn participants(&self) -> [u64; 3] {
+        let mut nodes = self.nodes;
+        nodes.sort_unstable();
+        nodes
+    }
+}
+
 /// What is computed at the birth of a symmetric key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Computed {

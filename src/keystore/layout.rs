@@ -33,7 +33,7 @@ pub fn keystore(keystore: &LocalId) -> Vec<u8> {
 
 /// A key's record.
 pub fn of_key(keystore: &LocalId, id: &LocalId) -> Vec<u8> {
-    key(&[b"y", &keystore.0, &id.0])
+    key(&[KEYS, &keystore.0, &id.0])
 }
 
 /// Prefix of all keys, keystore by keystore.

@@ -43,6 +43,16 @@ impl Uses {
         }
     }
 
+    /// A worker for each of these clients, all of them at work.
+    async fn under_way(world: &World, clients: impl Iterator<Item = Client>) -> Uses {
+        let mut uses = Uses::of(&world.clients[0]).await;
+        for client in clients {
+            uses.through(client).await;
+        }
+        uses.go_on(12).await;
+        uses
+    }
+
     /// One more worker. Each has a message and a wrap of its own: the same bytes are no requests of their own.
     async fn through(&mut self, client: Client) {
         let (controller, keys) = (self.controller.clone(), self.keys.clone());
@@ -106,11 +116,7 @@ fn anywhere(world: &World) -> Client {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn four_holders_go_on_without_one() {
     let mut world = World::start(4).await;
-    let mut uses = Uses::of(&world.clients[0]).await;
-    for node in 0..3 {
-        uses.through(world.client_of(node)).await;
-    }
-    uses.go_on(12).await;
+    let uses = Uses::under_way(&world, (0..3).map(|node| world.client_of(node))).await;
     world.cluster.kill(3).await;
     uses.go_on(60).await;
     world.cluster.restart(3).await;
@@ -122,11 +128,7 @@ async fn four_holders_go_on_without_one() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_three_holders_one_that_restarts_is_waited_for_and_one_that_is_away_is_told() {
     let mut world = World::start(3).await;
-    let mut uses = Uses::of(&world.clients[0]).await;
-    for node in 0..2 {
-        uses.through(world.client_of(node)).await;
-    }
-    uses.go_on(12).await;
+    let uses = Uses::under_way(&world, (0..2).map(|node| world.client_of(node))).await;
     world.cluster.kill(2).await;
     world.cluster.restart(2).await;
     uses.go_on(12).await;
@@ -189,11 +191,7 @@ async fn at_risk(world: &World, node: usize) -> (u64, u64) {
 #[ignore = "long: run by make test-long"]
 async fn a_rolling_restart_of_three_costs_nobody_an_error() {
     let mut world = World::start(3).await;
-    let mut uses = Uses::of(&world.clients[0]).await;
-    for _ in 0..3 {
-        uses.through(anywhere(&world)).await;
-    }
-    uses.go_on(12).await;
+    let uses = Uses::under_way(&world, (0..3).map(|_| anywhere(&world))).await;
     for node in 0..3 {
         world.cluster.terminate(node).await;
         world.cluster.restart(node).await;

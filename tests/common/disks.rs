@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use conclave::identifier::LocalId;
-use conclave::keystore::KeyRecord;
+use conclave::keystore::{KeyRecord, layout};
 use conclave_consensus::{Reading as _, RocksStore};
 use conclave_shares::{NodeKey, ShareStore};
 use rand::rngs::OsRng;
@@ -50,7 +50,7 @@ pub(crate) fn raft(root: &Path, node: u64) -> RocksStore {
 /// A key's record in a node's replicated state, and where it is.
 pub(crate) fn record(store: &RocksStore, key: &Key) -> (Vec<u8>, KeyRecord) {
     let (keystore, id) = ids(key);
-    let ending = [&b"y"[..], &keystore.0, &id.0].concat();
+    let ending = layout::of_key(&keystore, &id);
     let all = store.scan(&[0], &[0xff], usize::MAX).unwrap();
     let mut found = all.into_iter().filter(|(at, _)| at.ends_with(&ending));
     let (at, value) = found.next().expect("the key is in the state");

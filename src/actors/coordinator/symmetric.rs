@@ -187,8 +187,7 @@ impl Use<'_> {
             number: parts.symmetric.next_number(),
             nodes: [first, second, parts.node],
         };
-        let mut participants = roles.nodes.to_vec();
-        participants.sort_unstable();
+        let participants = roles.participants().to_vec();
         let about = About {
             cluster: parts.membership.cluster,
             roles: roles.nodes,

@@ -30,9 +30,7 @@ async fn garble(
     if evaluator != from || ![first, second].contains(&parts.node) {
         return Err(misfit("a garbling in other roles"));
     }
-    let mut participants = roles.nodes;
-    participants.sort_unstable();
-    if forwarded.participants != participants {
+    if forwarded.participants != roles.participants() {
         return Err(misfit("a garbling with other participants"));
     }
     let boot = parts.network.boot_of(from).ok_or(Abstention::Unpaired)?;

@@ -171,6 +171,21 @@ fn tag_of(inner: [u8; 32], outer: [u8; 32], message: &[u8]) -> [u8; 32] {
     finish(outer, &finish(inner, message))
 }
 
+/// What a corrupt garbler of either kind answers.
+fn spoiled(call: &Call, answer: Answer) -> Vec<u8> {
+    match (call, answer) {
+        (Call::Garble(..), Answer::Garbled(mut tail)) => {
+            tail.decode[0] ^= 1;
+            Answer::Garbled(tail).encode()
+        }
+        (Call::Garble(..), Answer::Vouched(mut mac)) => {
+            mac[0] ^= 1;
+            Answer::Vouched(mac).encode()
+        }
+        (_, answer) => answer.encode(),
+    }
+}
+
 #[test]
 fn tags_and_wraps_are_right_through_every_node() {
     run(async {
@@ -254,17 +269,7 @@ fn a_committee_of_four_goes_on_without_one_and_despite_one() {
         for node in 1..=4 {
             assert_eq!(desk.tag(node, &hmac, b"m").await, expected);
         }
-        cluster.node(4).tamper(|call, answer| match (call, answer) {
-            (Call::Garble(..), Answer::Garbled(mut tail)) => {
-                tail.decode[0] ^= 1;
-                Answer::Garbled(tail).encode()
-            }
-            (Call::Garble(..), Answer::Vouched(mut mac)) => {
-                mac[0] ^= 1;
-                Answer::Vouched(mac).encode()
-            }
-            (_, answer) => answer.encode(),
-        });
+        cluster.node(4).tamper(spoiled);
         for node in [1, 2, 3, 1] {
             assert_eq!(desk.tag(node, &hmac, b"m").await, expected, "beside a liar");
         }
@@ -357,17 +362,7 @@ fn three_that_go_on_aborting_a_key_wait_and_are_told() {
         let desk = Desk::new(&cluster, &client, &keystore);
         let (hmac, other) = (desk.key(1, HMAC).await, desk.key(2, HMAC).await);
         let tag = desk.tag(1, &hmac, b"m").await;
-        cluster.node(3).tamper(|call, answer| match (call, answer) {
-            (Call::Garble(..), Answer::Vouched(mut mac)) => {
-                mac[0] ^= 1;
-                Answer::Vouched(mac).encode()
-            }
-            (Call::Garble(..), Answer::Garbled(mut tail)) => {
-                tail.decode[0] ^= 1;
-                Answer::Garbled(tail).encode()
-            }
-            (_, answer) => answer.encode(),
-        });
+        cluster.node(3).tamper(spoiled);
         let sign = |key| {
             desk.request(
                 key,
