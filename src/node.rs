@@ -22,7 +22,7 @@ use rand::RngCore;
 use rand::rngs::OsRng;
 
 use crate::actors::application::KeystoreApplication;
-use crate::actors::coordinator::upkeep;
+use crate::actors::coordinator::{deliveries, upkeep};
 use crate::actors::crypto_pool::CryptoPool;
 use crate::actors::doors::{Doors, Lanes};
 use crate::actors::metrics::Metrics as RequestMetrics;
@@ -346,7 +346,7 @@ impl Node {
         let arbiters = vec![Arbiter::new().handle()];
         let registry = Arc::new(Registry::new(parts.clone(), arbiters));
         doors.open(registry.clone());
-        tokio::spawn(upkeep::deliveries(parts.clone()));
+        tokio::spawn(deliveries::run(parts.clone()));
         tokio::spawn(upkeep::chores(parts.clone()));
         counted::register(metrics, &parts, &registry);
         Ok(Self { parts, registry })

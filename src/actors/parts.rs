@@ -246,6 +246,14 @@ impl Parts {
         })
     }
 
+    /// What a node answered to a question by itself, which may have been about an item of a batch.
+    pub fn alone(&self, node: u64, answer: Answer) -> Answer {
+        match answer {
+            Answer::Batch(each) if each.len() == 1 => self.read_answer(node, &each[0]),
+            answer => answer,
+        }
+    }
+
     /// Asks another node, or this one's own holder by the same rules.
     ///
     /// # Errors

@@ -93,6 +93,8 @@ pub enum Call {
     BirthStep([u8; 32], BirthStep),
     /// Serve this use of a symmetric key in the place of the sender, which holds no part of it.
     Serve(Forwarded),
+    /// The asking member was away when this symmetric key was born: what both hold of it. The answer is a sealed message.
+    Portion(ShareName),
 }
 
 /// A node's half of what it shares with another one.
@@ -174,6 +176,10 @@ pub enum ItemAsk {
     SignShare(BTreeMap<u16, Vec<u8>>),
     /// [`Call::Derive`].
     Derive,
+    /// [`Call::Garble`].
+    Garble(Roles),
+    /// [`Call::Serve`].
+    Serve,
 }
 
 /// What the coordinator of a generation proposes; participants check every part that they can.

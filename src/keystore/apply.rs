@@ -9,7 +9,7 @@ use super::entry::{Entry, Statement};
 use super::layout;
 use super::outcome::{Outcome, Rejection, Reply};
 use super::query;
-use super::record::{KeyRecord, KeystoreRecord, Meter, Repeat, RevocationRecord};
+use super::record::{KeyRecord, KeystoreRecord, Material, Meter, Repeat, RevocationRecord, Sharing};
 use super::state::{StateError, WriteState};
 use crate::identifier::LocalId;
 use crate::membership::Membership;
@@ -124,6 +124,12 @@ fn endorsed(entry: &Entry, group: u32, members: &Membership) -> Result<u64, &'st
         }
         if generated.participants.len() < members.quorum() {
             return Err("fewer participants than a quorum");
+        }
+        if let Material::Pieces(sharing) = &generated.material {
+            let participates = |holder: &&u64| generated.participants.contains(holder);
+            if sharing.holders.iter().filter(participates).count() < Sharing::TRIO {
+                return Err("fewer than three holders of a symmetric key took part");
+            }
         }
     }
     let smallest = entry

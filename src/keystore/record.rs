@@ -165,6 +165,9 @@ pub struct Sharing {
 }
 
 impl Sharing {
+    /// Holders that compute together, and without which no key is made.
+    pub const TRIO: usize = 3;
+
     /// The number of a node among the holders, from 1.
     pub fn number(&self, node: u64) -> Option<u8> {
         number_of(&self.holders, node)

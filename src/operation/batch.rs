@@ -73,11 +73,10 @@ fn item(
     let action = match body.get("type").and_then(Value::as_str) {
         Some("SignOperation") => "sign",
         Some("DeriveSecretOperation") => "deriveSecret",
-        _ => {
-            return Err(wrong(
-                "The items of a batch are SignOperation and DeriveSecretOperation.",
-            ));
-        }
+        Some("VerifyOperation") => "verify",
+        Some("WrapKeyOperation") => "wrapKey",
+        Some("UnwrapKeyOperation") => "unwrapKey",
+        _ => return Err(wrong("An item of a batch is an operation on a key.")),
     };
     let mut name = Sha256::new();
     name.update(b"conclave item");

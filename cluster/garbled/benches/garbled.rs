@@ -4,7 +4,7 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use aes::cipher::{BlockEncrypt, KeyInit};
+use aes::cipher::{BlockCipherEncrypt, KeyInit};
 use conclave_garbled::burned::{Burned, Ticket};
 use conclave_garbled::circuits;
 use conclave_garbled::program::Program;

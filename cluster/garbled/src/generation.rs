@@ -5,6 +5,9 @@
 //! (the caller seals them); commitments to the pieces, to all, which every holder of a piece must say alike. The check
 //! value, and for HMAC keys the states, are then computed by the protocol itself ([`crate::circuits`]): what does not fit
 //! there is not born.
+//!
+//! Of four holders one may be away: the others make its pieces too, two of them at least each, and it gets them later
+//! ([`crate::portion`]).
 
 use std::collections::BTreeMap;
 
@@ -28,6 +31,8 @@ pub struct Session {
     pub epoch: u64,
     /// Number of holders, 3 or 4; they are numbered from 1.
     pub holders: u8,
+    /// Who takes no part: one of four at most.
+    pub away: Option<u8>,
     /// Sharings that are made side by side: the key's, and for an HMAC key its outer state's.
     pub sharings: u8,
 }
@@ -113,6 +118,20 @@ impl Session {
         1..=self.holders
     }
 
+    /// The holders that take part, by their numbers.
+    fn present(&self) -> impl Iterator<Item = u8> + use<> {
+        let away = self.away;
+        self.numbers().filter(move |number| Some(*number) != away)
+    }
+
+    /// Whether holder `me` can take part in it.
+    fn is_possible_for(&self, me: u8) -> bool {
+        let away = self
+            .away
+            .is_none_or(|away| self.holders == 4 && self.numbers().contains(&away));
+        HOLDERS.contains(&self.holders) && away && self.present().any(|number| number == me)
+    }
+
     /// The pieces that a holder has.
     fn held_by(&self, holder: u8) -> impl Iterator<Item = At> {
         let numbers = self.numbers();
@@ -149,7 +168,7 @@ impl Committed {
         me: u8,
         rng: &mut (impl CryptoRng + RngCore),
     ) -> Result<(Self, Commitments), Fault> {
-        if !HOLDERS.contains(&session.holders) || !session.numbers().contains(&me) {
+        if !session.is_possible_for(me) {
             return Err(SharingError::Holders.into());
         }
         let drawn: BTreeMap<At, Piece> = session.held_by(me).map(|at| (at, Piece::generate(rng))).collect();
@@ -174,17 +193,17 @@ impl Committed {
         self,
         committed: BTreeMap<u8, Commitments>,
     ) -> Result<(Opened, BTreeMap<u8, Opening>), Fault> {
-        for number in self.session.numbers() {
+        for number in self.session.present() {
             let of = committed.get(&number).ok_or(Fault::Holder(number))?;
             let whole = of.0.keys().copied().eq(self.session.held_by(number));
             if !whole || number == self.me && *of != self.sent {
                 return Err(Fault::Holder(number));
             }
         }
-        if committed.len() != usize::from(self.session.holders) {
+        if committed.len() != self.session.present().count() {
             return Err(Fault::Split);
         }
-        let others = self.session.numbers().filter(|number| *number != self.me);
+        let others = self.session.present().filter(|number| *number != self.me);
         let opening = |to: u8| {
             let both = self.session.held_by_both(self.me, to);
             let opened = both.filter_map(|at| Some((at, self.drawn.get(&at)?.clone())));
@@ -207,7 +226,7 @@ impl Opened {
             drawn: mut pieces,
             ..
         } = self.of;
-        for from in session.numbers().filter(|number| *number != me) {
+        for from in session.present().filter(|number| *number != me) {
             let Opening(opened) = openings.get(&from).ok_or(Fault::Holder(from))?;
             if !opened.keys().copied().eq(session.held_by_both(from, me)) {
                 return Err(Fault::Holder(from));
@@ -244,7 +263,7 @@ impl Combined {
     /// # Errors
     /// [`Fault`].
     pub fn agree(self, said: &BTreeMap<u8, Pieces>) -> Result<Vec<(Sharing, Share)>, Fault> {
-        for number in self.session.numbers() {
+        for number in self.session.present() {
             let from = said.get(&number).ok_or(Fault::Holder(number))?;
             let whole = from.of.keys().copied().eq(self.session.held_by(number));
             if !whole || number == self.me && *from != self.sent {
@@ -252,7 +271,7 @@ impl Combined {
             }
         }
         let alike = said.values().all(|from| from.echo == self.sent.echo);
-        if !alike || said.len() != usize::from(self.session.holders) {
+        if !alike || said.len() != self.session.present().count() {
             return Err(Fault::Split);
         }
         let sharings = 0..self.session.sharings;
@@ -301,6 +320,9 @@ fn add(sum: &mut [u8; 32], by: &[u8; 32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::held::Held;
+    use crate::portion::{Gathered, Portion, Wanted};
+    use crate::sharing::GarblerParts;
     use rand::SeedableRng;
     use rand_chacha::ChaCha20Rng;
 
@@ -311,6 +333,7 @@ mod tests {
             key: b"key".to_vec(),
             epoch: 0,
             holders,
+            away: None,
             sharings: 2,
         }
     }
@@ -324,13 +347,27 @@ mod tests {
         second: impl Fn(u8, &mut BTreeMap<u8, Opening>),
         third: impl Fn(u8, &mut BTreeMap<u8, Pieces>),
     ) -> Born {
-        let mut rng = ChaCha20Rng::from_seed([holders; 32]);
-        let begun: Vec<_> = (1..=holders)
-            .map(|me| Committed::begin(session(holders), me, &mut rng).unwrap())
+        run_of(&session(holders), first, second, third)
+    }
+
+    /// The same of those that are there, in their order.
+    fn run_of(
+        session: &Session,
+        first: impl Fn(u8, &mut BTreeMap<u8, Commitments>),
+        second: impl Fn(u8, &mut BTreeMap<u8, Opening>),
+        third: impl Fn(u8, &mut BTreeMap<u8, Pieces>),
+    ) -> Born {
+        let mut rng = ChaCha20Rng::from_seed([session.holders; 32]);
+        let present: Vec<u8> = session.present().collect();
+        let numbers = || present.iter().copied();
+        let begun: Vec<_> = numbers()
+            .map(|me| Committed::begin(session.clone(), me, &mut rng).unwrap())
             .collect();
-        let sent: BTreeMap<u8, Commitments> = (1..).zip(begun.iter().map(|(_, sent)| sent.clone())).collect();
+        let sent: BTreeMap<u8, Commitments> = numbers()
+            .zip(begun.iter().map(|(_, sent)| sent.clone()))
+            .collect();
         let mut openings: BTreeMap<u8, BTreeMap<u8, Opening>> = BTreeMap::new();
-        let opened: Vec<_> = (1..)
+        let opened: Vec<_> = numbers()
             .zip(begun)
             .map(|(me, (participant, _))| {
                 let mut got = sent.clone();
@@ -342,7 +379,7 @@ mod tests {
                 Ok(participant)
             })
             .collect();
-        let combined: Vec<_> = (1..)
+        let combined: Vec<_> = numbers()
             .zip(opened)
             .map(|(me, participant)| {
                 let mut got = openings.remove(&me).unwrap_or_default();
@@ -350,11 +387,11 @@ mod tests {
                 participant.and_then(|participant| participant.combine(&got))
             })
             .collect();
-        let said = (1..)
+        let said = numbers()
             .zip(&combined)
             .filter_map(|(me, of)| Some((me, of.as_ref().ok()?.1.clone())));
         let said: BTreeMap<u8, Pieces> = said.collect();
-        (1..)
+        numbers()
             .zip(combined)
             .map(|(me, participant)| {
                 let mut got = said.clone();
@@ -386,6 +423,51 @@ mod tests {
                 }
             }
             assert_ne!(born[0][0].0.digest, born[0][1].0.digest);
+        }
+    }
+
+    /// What the others hold of the one that is away is its part, and three of them are a trio without it.
+    #[test]
+    fn of_four_one_may_be_away_and_has_its_part_from_the_others() {
+        for away in 1..=4 {
+            let session = Session {
+                away: Some(away),
+                ..session(4)
+            };
+            let present: Vec<u8> = session.present().collect();
+            let born = run_of(&session, |_, _| (), |_, _| (), |_, _| ());
+            let born: Vec<_> = born.into_iter().map(Result::unwrap).collect();
+            let trio: [u8; 3] = present[..].try_into().unwrap();
+            for sharing in 0..2 {
+                let (agreed, _) = &born[0][sharing];
+                assert!(born.iter().all(|of| of[sharing].0 == *agreed));
+                assert_eq!(agreed.commitments.len(), 4);
+                let wanted = Wanted {
+                    name: session.name(u8::try_from(sharing).unwrap()),
+                    commitments: &agreed.commitments,
+                    inner: None,
+                    holder: away,
+                };
+                let mut gathered = Gathered::default();
+                for of in &born[..2] {
+                    let share = of[sharing].1.clone();
+                    let held = Held { share, inner: None };
+                    gathered.add(&Portion::of(&held, away), &wanted).unwrap();
+                }
+                let late = gathered.held(&wanted).unwrap().share;
+                // The late one garbles what the others would have computed without it.
+                let with = [away, trio[0], trio[1]];
+                let parts = [
+                    late.as_garbler(with).unwrap(),
+                    born[0][sharing].1.as_garbler(with).unwrap(),
+                ];
+                let before = [&born[0], &born[1]].map(|of| of[sharing].1.as_garbler(trio).unwrap());
+                let key = |[one, two]: &[GarblerParts; 2]| {
+                    let bytes = one.common.iter().zip(one.own.iter()).zip(two.own.iter());
+                    bytes.map(|((a, b), c)| a ^ b ^ c).collect::<Vec<u8>>()
+                };
+                assert_eq!(key(&parts), key(&before));
+            }
         }
     }
 
@@ -465,8 +547,21 @@ mod tests {
     #[test]
     fn a_session_that_cannot_be_does_not_begin() {
         let mut rng = ChaCha20Rng::from_seed([0; 32]);
-        for (holders, me) in [(2, 1), (5, 1), (3, 4), (3, 0)] {
-            let begun = Committed::begin(session(holders), me, &mut rng);
+        let possible = |holders, away| Session {
+            away,
+            ..session(holders)
+        };
+        let cannot = [
+            (possible(2, None), 1),
+            (possible(5, None), 1),
+            (possible(3, None), 4),
+            (possible(3, None), 0),
+            (possible(3, Some(3)), 1),
+            (possible(4, Some(5)), 1),
+            (possible(4, Some(1)), 1),
+        ];
+        for (session, me) in cannot {
+            let begun = Committed::begin(session, me, &mut rng);
             assert!(matches!(begun, Err(Fault::Session(SharingError::Holders))));
         }
     }

@@ -4,7 +4,7 @@
 //! One key for everything is not safe at scale (Guo et al., CRYPTO 2020): each operation has a key of its own, and
 //! within it each [`REKEY`] gates.
 
-use aes::cipher::{BlockEncrypt, KeyInit};
+use aes::cipher::{BlockCipherEncrypt, KeyInit};
 use aes::{Aes128, Block};
 use zeroize::Zeroize;
 

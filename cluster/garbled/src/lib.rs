@@ -14,6 +14,7 @@ pub mod held;
 pub mod label;
 pub mod operations;
 pub mod pairs;
+pub mod portion;
 pub mod program;
 pub mod session;
 pub mod sharing;

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use super::claim;
 use super::exchange::Exchange;
 use super::{Shared, Work};
+use super::{claim, relay};
 use crate::actors::decide::{Purpose, Weighed};
 use crate::actors::wire::Forwarded;
+use crate::operation::judge::Intent;
 use crate::problem::Problem;
 use crate::reply::Reply;
 
@@ -40,11 +41,8 @@ pub(super) async fn serve(work: &Work) -> Result<Reply, Problem> {
     });
     claim::claim(work, secret).await;
 
-    let under_way = weighed
-        .iter()
-        .flatten()
-        .filter(|(_, weighed)| weighed.is_ok())
-        .count();
+    let asks_together = |judged: &&Judged| matches!(&judged.1, Ok(weighed) if !is_symmetric(weighed));
+    let under_way = weighed.iter().flatten().filter(asks_together).count();
     let exchange = Arc::new(Exchange::new(parts, forwarded(work), under_way));
     let answers = (0_u8..).zip(weighed).map(|(index, item)| {
         let exchange = exchange.clone();
@@ -59,12 +57,31 @@ pub(super) async fn serve(work: &Work) -> Result<Reply, Problem> {
                 // All ask the same holders first.
                 turn: work.operation.counter,
             });
-            let used = Work { shared, ..item }.use_weighed(weighed).await;
+            let item = Work { shared, ..item };
+            if is_symmetric(&weighed) {
+                return answer(symmetric(&item, weighed).await);
+            }
+            let used = item.use_weighed(weighed).await;
             exchange.done().await;
             answer(used)
         }
     });
     Ok(Reply::ok(Value::Array(join_all(answers).await)))
+}
+
+fn is_symmetric(weighed: &Weighed) -> bool {
+    matches!(&weighed.judgement.intent, Intent::Use { record, .. } if record.material.sharing().is_some())
+}
+
+/// A use of a symmetric key, here or by a holder. A secret result has been claimed for this node, and is nobody else's.
+async fn symmetric(item: &Work, weighed: Weighed) -> Result<Reply, Problem> {
+    match relay::holders_elsewhere(item, &weighed).await? {
+        None => item.use_weighed(weighed).await,
+        Some(_) if item.request.has_secret_result() => Err(Problem::unavailable(
+            "This node has no part of this key: send this operation alone, or the batch to another node.",
+        )),
+        Some(holders) => relay::serve(item, &weighed, holders).await,
+    }
 }
 
 /// How the batch itself travels.

@@ -1,5 +1,6 @@
 //! The birth of a symmetric key: pieces that no holder chooses, then what the holders compute on them, then the entry
-//! that all of them signed. All must take part; one that restarts is waited for.
+//! that all of them signed. Of four holders three are enough, and the fourth gets its part when it is back; of three one
+//! that restarts is waited for.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use crate::actors::holder::{ceremony_id, near};
 use crate::actors::stages::Stage;
 use crate::actors::symmetric::evaluate::{Fallen, evaluate};
 use crate::actors::wire::{Answer, Beginning, BirthStep, Call, Computed, Roles};
-use crate::keystore::record::{Purpose as KeyPurpose, number_of};
+use crate::keystore::record::{Purpose as KeyPurpose, Sharing, number_of};
 use crate::operation::judge::{Intent, NewKeyTerms};
 use crate::problem::Problem;
 use crate::reply::Reply;
@@ -31,8 +32,8 @@ const STEP: Duration = Duration::from_millis(1_500);
 
 /// Why an attempt made no key.
 enum Failed {
-    /// Something fell out; the reason is in the log.
-    Fallen,
+    /// Something fell out; the reason is in the log. Nothing came from these.
+    Fallen(Vec<u64>),
     /// Two holders refuse, or this node does.
     Refused(Problem),
 }
@@ -40,24 +41,28 @@ enum Failed {
 /// Generates a symmetric key and describes it.
 pub(super) async fn key(work: &Work) -> Result<Reply, Problem> {
     let parts = &work.parts;
+    let mut silent: Vec<u64> = Vec::new();
     for attempt in 1..=ATTEMPTS {
         let weighed = work.weigh(Purpose::Endorse).await?;
         let Intent::Generate(terms) = weighed.judgement.intent.clone() else {
             return Err(Problem::malformed("This request generates no key."));
         };
         let holders = births::holders(parts, parts.node, &terms);
-        all_there(work, &holders).await?;
+        let participants = participants(work, &holders, &silent).await?;
         let birth = Birth {
             work,
             weighed: &weighed,
             attempt,
             terms: &terms,
             holders: &holders,
+            participants: &participants,
         };
         let born = match birth.run().await {
             Ok(born) => born,
             Err(Failed::Refused(problem)) => return Err(problem),
-            Err(Failed::Fallen) => {
+            Err(Failed::Fallen(nodes)) => {
+                // Who was left out for its silence is asked again: that others do not agree may be why this one failed.
+                silent = if silent.is_empty() { nodes } else { Vec::new() };
                 let pause = SETTLING * u32::from(attempt);
                 if attempt < ATTEMPTS && work.left() > pause + STEP {
                     tokio::time::sleep(pause).await;
@@ -67,7 +72,7 @@ pub(super) async fn key(work: &Work) -> Result<Reply, Problem> {
             }
         };
         if let Some(answer) = propose(work, &weighed, born, &terms).await {
-            weighed.conclude(attempt, holders, &answer);
+            weighed.conclude(attempt, participants, &answer);
             return answer;
         }
     }
@@ -76,24 +81,29 @@ pub(super) async fn key(work: &Work) -> Result<Reply, Problem> {
     ))
 }
 
-/// Waits until all holders are there.
-async fn all_there(work: &Work, holders: &[u64]) -> Result<(), Problem> {
+/// Those that make the key: all holders, or the three of four that are there and were not silent; waited for, if need be.
+async fn participants(work: &Work, holders: &[u64], silent: &[u64]) -> Result<Vec<u64>, Problem> {
     let parts = &work.parts;
+    if holders.len() < Sharing::TRIO {
+        return Err(Problem::unavailable(
+            "A symmetric key needs a cluster of three nodes.",
+        ));
+    }
     let until = Instant::now() + RESTART;
     loop {
-        let is_away = |node: &&u64| **node != parts.node && !parts.network.connected(**node);
-        let away: Vec<u64> = holders.iter().filter(is_away).copied().collect();
-        if holders.len() < 3 {
-            return Err(Problem::unavailable(
-                "A symmetric key needs a cluster of three nodes.",
-            ));
-        }
-        if away.is_empty() {
-            return Ok(());
+        let is_there = |node: &u64| *node == parts.node || parts.network.connected(*node);
+        let (there, away): (Vec<u64>, Vec<u64>) = holders.iter().partition(|node| is_there(node));
+        if there.len() >= Sharing::TRIO {
+            let heard: Vec<u64> = there
+                .iter()
+                .copied()
+                .filter(|node| !silent.contains(node))
+                .collect();
+            return Ok(if heard.len() < Sharing::TRIO { there } else { heard });
         }
         if Instant::now() > until || work.left() < 2 * STEP {
             return Err(Problem::unavailable(format!(
-                "A symmetric key is made by all of its holders, and {} cannot be reached; try again when it is back.",
+                "A symmetric key is made by three of its holders, and {} cannot be reached; try again when it is back.",
                 list(&away)
             )));
         }
@@ -108,6 +118,7 @@ struct Birth<'a> {
     attempt: u8,
     terms: &'a NewKeyTerms,
     holders: &'a [u64],
+    participants: &'a [u64],
 }
 
 type Id = [u8; 32];
@@ -115,7 +126,7 @@ type Id = [u8; 32];
 impl Birth<'_> {
     async fn run(&self) -> Result<Done, Failed> {
         let parts = &self.work.parts;
-        let participants = lives(parts, self.holders).map_err(|_| Failed::Fallen)?;
+        let participants = lives(parts, self.participants).map_err(Failed::Fallen)?;
         let beginning = Beginning {
             start: parts.now().map_err(|_| Failed::Refused(busy()))?,
             participants,
@@ -123,7 +134,7 @@ impl Birth<'_> {
         };
         let forwarded = self
             .work
-            .forwarded(self.attempt, self.weighed.group, self.holders.to_vec());
+            .forwarded(self.attempt, self.weighed.group, self.participants.to_vec());
         let id = ceremony_id(parts, &forwarded, self.terms, &beginning, &self.work.request.hash);
         self.share(id, Call::Birth(forwarded, beginning)).await?;
         if self.terms.key_type.purpose() == KeyPurpose::Authenticate {
@@ -141,7 +152,7 @@ impl Birth<'_> {
         let mut openings: BTreeMap<u8, BTreeMap<u8, Vec<u8>>> = BTreeMap::new();
         for (from, answer) in self.all(open).await? {
             let Answer::Messages(sealed) = answer else {
-                return Err(Failed::Fallen);
+                return Err(Failed::nobody());
             };
             for (to, opening) in sealed {
                 openings.entry(to).or_default().insert(from, opening);
@@ -156,7 +167,7 @@ impl Birth<'_> {
         let agreed = self.all(agree).await?;
         match agreed.values().all(|answer| matches!(answer, Answer::Confirmed)) {
             true => Ok(()),
-            false => Err(Failed::Fallen),
+            false => Err(Failed::nobody()),
         }
     }
 
@@ -164,7 +175,7 @@ impl Birth<'_> {
     async fn compute(&self, id: Id, computed: Computed) -> Result<(), Failed> {
         let parts = &self.work.parts;
         let others: Vec<u64> = self
-            .holders
+            .participants
             .iter()
             .copied()
             .filter(|node| *node != parts.node)
@@ -178,7 +189,7 @@ impl Birth<'_> {
                 number: parts.symmetric.next_number(),
                 nodes: [first, second, parts.node],
             };
-            let computation = computation(parts, id, computed, &roles).ok_or(Failed::Fallen)?;
+            let computation = computation(parts, id, computed, &roles).ok_or_else(Failed::nobody)?;
             let call = Call::BirthStep(id, BirthStep::Garble(computed, roles));
             let evaluated = evaluate(parts, computation, &call, self.work.left())
                 .await
@@ -190,7 +201,7 @@ impl Birth<'_> {
                 _ => None,
             });
             let (Some(Some(one)), Some(Some(two))) = (decoded.next(), decoded.next()) else {
-                return Err(Failed::Fallen);
+                return Err(Failed::nobody());
             };
             if one != two {
                 tracing::error!(
@@ -198,26 +209,26 @@ impl Birth<'_> {
                     "the holders of a new key decode the same labels to two values"
                 );
                 parts.metrics.aborts.inc();
-                return Err(Failed::Fallen);
+                return Err(Failed::nobody());
             }
-            heard(parts, id, computed, &one).ok_or(Failed::Fallen)?;
+            heard(parts, id, computed, &one).ok_or_else(Failed::nobody)?;
         }
         Ok(())
     }
 
     async fn sign(&self, id: Id) -> Result<Done, Failed> {
         let parts = &self.work.parts;
-        let (sharing, inner) = outcome(parts, id).ok_or(Failed::Fallen)?;
+        let (sharing, inner) = outcome(parts, id).ok_or_else(Failed::nobody)?;
         let sign = |_| Call::BirthStep(id, BirthStep::Sign(sharing.clone(), inner));
         let signed = self.all(sign).await?;
         let own = number_of(self.holders, parts.node);
         let Some(Answer::Generated(statement, mine)) = own.and_then(|own| signed.get(&own)) else {
-            return Err(Failed::Fallen);
+            return Err(Failed::nobody());
         };
         let mut endorsements = Vec::new();
         for (number, answer) in &signed {
             let node = self.holders[usize::from(*number) - 1];
-            let member = parts.membership.member(node).ok_or(Failed::Fallen)?;
+            let member = parts.membership.member(node).ok_or_else(Failed::nobody)?;
             match answer {
                 Answer::Generated(_, endorsement)
                     if endorsement.node == node
@@ -228,7 +239,7 @@ impl Birth<'_> {
                 }
                 _ => {
                     tracing::warn!(node, "a holder of a new key signs something else");
-                    return Err(Failed::Fallen);
+                    return Err(Failed::nobody());
                 }
             }
         }
@@ -238,18 +249,19 @@ impl Birth<'_> {
     /// Asks all holders; all must say something.
     async fn all(&self, call: impl Fn(u8) -> Call) -> Result<BTreeMap<u8, Answer>, Failed> {
         let parts = &self.work.parts;
-        let asked = (1..).zip(self.holders).map(|(number, node)| {
+        let number = |node: &u64| Some((number_of(self.holders, *node)?, *node));
+        let asked = self.participants.iter().filter_map(number).map(|(number, node)| {
             let call = call(number);
             async move {
                 (
                     number,
-                    *node,
-                    parts.ask(*node, &call, STEP.min(self.work.left())).await,
+                    node,
+                    parts.ask(node, &call, STEP.min(self.work.left())).await,
                 )
             }
         });
         let asked = parts.metrics.stages.time(Stage::round, join_all(asked));
-        let (mut answers, mut refusals) = (BTreeMap::new(), Vec::new());
+        let (mut answers, mut refusals, mut silent) = (BTreeMap::new(), Vec::new(), Vec::new());
         for (number, node, answer) in asked.await {
             match answer {
                 Ok(Answer::Refused(problem)) => refusals.push(*problem),
@@ -257,10 +269,14 @@ impl Birth<'_> {
                     tracing::warn!(node, reason, "a holder of a new key did not go on")
                 }
                 Ok(Answer::Abstained(reason)) => {
-                    tracing::debug!(node, %reason, "a holder of a new key cannot now")
+                    tracing::debug!(node, %reason, "a holder of a new key cannot now");
+                    silent.push(node);
                 }
                 Ok(answer) => drop(answers.insert(number, answer)),
-                Err(error) => tracing::debug!(node, %error, "a holder of a new key does not answer"),
+                Err(error) => {
+                    tracing::debug!(node, %error, "a holder of a new key does not answer");
+                    silent.push(node);
+                }
             }
         }
         // Of two that refuse one is honest.
@@ -269,16 +285,16 @@ impl Birth<'_> {
         {
             return Err(Failed::Refused(problem));
         }
-        match answers.len() == self.holders.len() {
+        match answers.len() == self.participants.len() {
             true => Ok(answers),
-            false => Err(Failed::Fallen),
+            false => Err(Failed::Fallen(silent)),
         }
     }
 
     fn messages(&self, answers: BTreeMap<u8, Answer>) -> Result<BTreeMap<u8, Vec<u8>>, Failed> {
         let message = |(number, answer)| match answer {
             Answer::Message(message) => Ok((number, message)),
-            _ => Err(Failed::Fallen),
+            _ => Err(Failed::nobody()),
         };
         answers.into_iter().map(message).collect()
     }
@@ -292,6 +308,16 @@ impl Birth<'_> {
             ?fallen,
             "a new key's holders could not compute"
         );
-        Failed::Fallen
+        match fallen {
+            Fallen::Silent(node) => Failed::Fallen(vec![*node]),
+            _ => Failed::nobody(),
+        }
+    }
+}
+
+impl Failed {
+    /// Something did not fit, and this node does not know whose fault it is.
+    fn nobody() -> Self {
+        Self::Fallen(Vec::new())
     }
 }

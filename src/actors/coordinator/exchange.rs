@@ -47,7 +47,7 @@ struct Waiting {
 }
 
 impl Exchange {
-    /// For this many items.
+    /// For so many items that ask together.
     pub(super) fn new(parts: &Arc<Parts>, forwarded: Forwarded, items: usize) -> Self {
         Self {
             parts: parts.clone(),
@@ -85,6 +85,11 @@ impl Exchange {
             self.send().await;
         }
         answered.await.unwrap_or(Err(CallError::Closed))
+    }
+
+    /// A question about item `index` that waits for no other one: those of symmetric keys take much longer than a frame.
+    pub(super) fn alone(&self, index: u8, call: &Call) -> Option<Call> {
+        Some(Call::Batch(self.forwarded.clone(), vec![item(index, call)?]))
     }
 
     /// An item is done: nobody waits for what it may ask.
@@ -145,6 +150,8 @@ fn item(index: u8, call: &Call) -> Option<Item> {
         Call::Cosign(forwarded, theirs) => Some(of(forwarded, ItemAsk::Cosign(theirs.clone()))),
         Call::Commit(forwarded) => Some(of(forwarded, ItemAsk::Commit)),
         Call::Derive(forwarded) => Some(of(forwarded, ItemAsk::Derive)),
+        Call::Garble(forwarded, roles) => Some(of(forwarded, ItemAsk::Garble(roles.clone()))),
+        Call::Serve(forwarded) => Some(of(forwarded, ItemAsk::Serve)),
         Call::SignShare(operation, attempt, list) => Some(Item {
             index,
             operation: *operation,

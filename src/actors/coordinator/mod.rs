@@ -6,6 +6,7 @@ mod birth;
 mod blame;
 mod change;
 mod claim;
+pub mod deliveries;
 mod derive;
 mod endorsements;
 mod exchange;
@@ -115,6 +116,27 @@ impl Work {
         }
     }
 
+    /// A question that is asked by itself, also if this is an item of a batch; [`Parts::alone`] reads its answer.
+    fn question(&self, call: Call) -> Call {
+        let shared = self.shared.as_ref();
+        let item = shared.and_then(|shared| shared.exchange.alone(shared.index, &call));
+        item.unwrap_or(call)
+    }
+
+    /// The same as an item of a batch, which travels as `forwarded`.
+    pub(crate) fn into_item(self, forwarded: Forwarded, index: u8) -> Self {
+        let exchange = Exchange::new(&self.parts, forwarded, 0);
+        let shared = Shared {
+            exchange: Arc::new(exchange),
+            index,
+            turn: self.operation.counter,
+        };
+        Self {
+            shared: Some(shared),
+            ..self
+        }
+    }
+
     /// A number that goes up with each request: who is asked first goes round with it.
     fn turn(&self) -> u64 {
         self.shared
@@ -149,7 +171,7 @@ impl Work {
 
     async fn use_key(&self) -> Result<Reply, Problem> {
         let weighed = self.weigh(Purpose::Contribute).await?;
-        if let Some(holders) = relay::holders_elsewhere(self, &weighed)? {
+        if let Some(holders) = relay::holders_elsewhere(self, &weighed).await? {
             return relay::serve(self, &weighed, holders).await;
         }
         if self.request.has_secret_result() {

@@ -1,32 +1,54 @@
-//! A use of a symmetric key of which this node holds no part: it hands the client's request to a holder, which serves it as
+//! A use of a symmetric key of which this node holds no part, or not yet: it hands the client's request to a holder, which serves it as
 //! if the client had come there. The holder computes anyway, so it learns nothing more than it would have.
 
 use serde_json::Value;
 
 use super::{Caller, Work, busy};
 use crate::actors::decide::Weighed;
+use crate::actors::symmetric;
 use crate::actors::wire::{Answer, Call};
 use crate::operation::judge::Intent;
 use crate::problem::Problem;
 use crate::reply::Reply;
 
-/// Who serves in this node's place: all holders of a symmetric key of which this node holds no part.
+/// Who serves in this node's place: the other holders of a symmetric key of which this node holds no part.
 ///
 /// # Errors
 /// What this node would serve for another one is no such use.
-pub(super) fn holders_elsewhere(work: &Work, weighed: &Weighed) -> Result<Option<Vec<u64>>, Problem> {
-    let sharing = match &weighed.judgement.intent {
-        Intent::Use { record, .. } => record.material.sharing(),
+pub(super) async fn holders_elsewhere(work: &Work, weighed: &Weighed) -> Result<Option<Vec<u64>>, Problem> {
+    let parts = &work.parts;
+    let unfit = || Problem::malformed("This node serves for another one only what that one cannot.");
+    let used = match &weighed.judgement.intent {
+        Intent::Use {
+            keystore,
+            key,
+            record,
+            ..
+        } => record
+            .material
+            .sharing()
+            .map(|sharing| (keystore, key, record, sharing)),
         _ => None,
     };
-    let holds = |node| sharing.is_none_or(|sharing| sharing.number(node).is_some());
-    let here = holds(work.parts.node);
+    let Some((keystore, key, record, sharing)) = used else {
+        return match work.caller {
+            Caller::Node(_) => Err(unfit()),
+            _ => Ok(None),
+        };
+    };
+    let was_there = |node| {
+        let member = parts.membership.member(node).map(|member| member.index);
+        sharing.number(node).is_some() && !member.is_some_and(|index| record.away.contains(&index))
+    };
+    let late = sharing.number(parts.node).is_some() && !was_there(parts.node);
+    let here = was_there(parts.node) || late && symmetric::has_part(parts, (keystore, key), record).await;
     match work.caller {
-        Caller::Node(node) if !here || holds(node) => Err(Problem::malformed(
-            "This node serves for another one only what that one cannot.",
-        )),
+        Caller::Node(node) if !here || was_there(node) => Err(unfit()),
         _ if here => Ok(None),
-        _ => Ok(sharing.map(|sharing| sharing.holders.clone())),
+        _ => {
+            let others = sharing.holders.iter().filter(|node| **node != parts.node);
+            Ok(Some(others.copied().collect()))
+        }
     }
 }
 
@@ -37,10 +59,10 @@ pub(super) async fn serve(work: &Work, weighed: &Weighed, mut holders: Vec<u64>)
     holders.retain(|node| parts.network.connected(*node));
     let turns = usize::try_from(work.turn()).unwrap_or(0) % holders.len().max(1);
     holders.rotate_left(turns);
-    let call = Call::Serve(work.forwarded(1, weighed.group, Vec::new()));
+    let call = work.question(Call::Serve(work.forwarded(1, weighed.group, Vec::new())));
     for node in holders {
         let asked = parts.ask(node, &call, work.left()).await;
-        match asked {
+        match asked.map(|answer| parts.alone(node, answer)) {
             Ok(Answer::Served(body)) => return Ok(Reply::ok(read(&body)?)),
             Ok(Answer::Refused(problem)) => return Err(*problem),
             Ok(Answer::Abstained(reason)) => tracing::debug!(node, %reason, "a holder cannot serve now"),
@@ -54,7 +76,7 @@ pub(super) async fn serve(work: &Work, weighed: &Weighed, mut holders: Vec<u64>)
         }
     }
     Err(Problem::unavailable(
-        "This node holds no part of this key, and no holder of it could serve now; try again, or another node.",
+        "This node has no part of this key, and no holder of it could serve now; try again, or another node.",
     ))
 }
 

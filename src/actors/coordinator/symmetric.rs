@@ -45,10 +45,6 @@ pub(super) async fn use_key(
     using: &Using,
 ) -> Result<Reply, Problem> {
     let sharing = target.record.material.sharing().ok_or_else(busy)?;
-    if work.shared.is_some() {
-        let problem = "Uses of symmetric keys cannot be part of a batch; send them alone.";
-        return Err(Problem::not_authorized("NotSupportedError", problem));
-    }
     let use_ = Use {
         work,
         weighed: &weighed,
@@ -213,7 +209,7 @@ impl Use<'_> {
         let forwarded = self
             .work
             .forwarded(attempt, self.weighed.group, participants.clone());
-        let call = Call::Garble(forwarded, roles);
+        let call = self.work.question(Call::Garble(forwarded, roles));
         let (evaluated, recorded) = futures::join!(
             evaluate(parts, computation, &call, self.work.left()),
             self.weighed.append(attempt, participants.clone())

@@ -1,138 +1,25 @@
-//! What a node does without being asked: fetch the shares of keys that were born while it was away, destroy shares
-//! that no key refers to, let time pass in idle groups, finish what a dead coordinator left, forget what has expired.
+//! What a node does now and then without being asked: destroy shares that no key refers to, let time pass in idle groups,
+//! finish what a dead coordinator left, forget what has expired.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use conclave_consensus::GroupId;
 use conclave_shares::ShareId;
-use conclave_threshold::{Commitment, envelope};
 
 use super::change::{self, pass_time};
 use super::{Caller, Work, rests_on_state};
-use crate::actors::holder::{Sealed, key_name, session_of};
 use crate::actors::parts::Parts;
-use crate::actors::wire::{Answer, Call, ShareName};
 use crate::identifier::LocalId;
 use crate::keystore::apply::CEREMONY_LIFE;
 use crate::keystore::query;
 
-/// How often envelopes are asked for when no link came up.
-const DELIVERY: Duration = Duration::from_secs(5);
-/// How often the rest is looked at.
+/// How often it looks.
 const CHORES: Duration = Duration::from_secs(5);
 /// A group whose last entry is older than this gets one of time, ms.
 const IDLE: u64 = 60_000;
-const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Fetches envelopes from every peer: at once when a link came up or a share is missed, and now and then.
-pub async fn deliveries(parts: Arc<Parts>) {
-    loop {
-        for member in &parts.membership.members {
-            if member.node != parts.node && parts.network.connected(member.node) {
-                fetch(&parts, member.node).await;
-            }
-        }
-        let _ = tokio::time::timeout(DELIVERY, parts.wake.notified()).await;
-    }
-}
-
-async fn fetch(parts: &Arc<Parts>, peer: u64) {
-    let mut after = None;
-    loop {
-        let Ok(Answer::Envelopes(page)) = parts.ask(peer, &Call::Envelopes(after.clone()), PATIENCE).await
-        else {
-            return;
-        };
-        let Some((last, _)) = page.last() else { return };
-        after = Some(last.clone());
-        for (name, bytes) in page {
-            match take(parts, &name, bytes).await {
-                Ok(true) => confirm(parts, &name).await,
-                Ok(false) => {}
-                Err(reason) => {
-                    tracing::warn!(peer, key = %name.key, reason, "an envelope could not be opened")
-                }
-            }
-        }
-    }
-}
-
-/// Opens an envelope and stores the share; `false` while the key is not live in our state.
-async fn take(parts: &Arc<Parts>, name: &ShareName, bytes: Vec<u8>) -> Result<bool, String> {
-    let view = parts
-        .consensus
-        .view(parts.group_of(&name.keystore))
-        .map_err(|error| error.to_string())?;
-    let record = query::key(&view, &name.keystore, &name.key).map_err(|error| error.to_string())?;
-    let Some(record) = record.filter(|record| record.session == name.session) else {
-        return Ok(false);
-    };
-    let (parts, name) = (parts.clone(), name.clone());
-    let stored = tokio::task::spawn_blocking(move || -> Result<bool, String> {
-        let id = Parts::share_id(&name.keystore, &name.key, &record);
-        if parts
-            .shares
-            .get(&id)
-            .map_err(|error| error.to_string())?
-            .is_some()
-        {
-            return Ok(true);
-        }
-        let sealed: Sealed = postcard::from_bytes(&bytes).map_err(|error| error.to_string())?;
-        let (commitment, _) = record.material.pair().ok_or("an envelope of a symmetric key")?;
-        let commitment: Commitment = postcard::from_bytes(commitment).map_err(|error| error.to_string())?;
-        let takes_part = |index: u16| !record.away.contains(&index);
-        let nodes: Vec<u64> = parts
-            .membership
-            .members
-            .iter()
-            .filter(|member| takes_part(member.index))
-            .map(|member| member.node)
-            .collect();
-        let key = (record.key_type, record.epoch, key_name(&name.keystore, &name.key));
-        let session = session_of(&parts.membership, key, record.session, &nodes).ok_or("no session")?;
-        let me = parts
-            .membership
-            .member(parts.node)
-            .map_or(0, |member| member.index);
-        let (packages, envelopes) = (&sealed.packages, &sealed.envelopes);
-        let share = envelope::open(
-            &session,
-            me,
-            &parts.envelope_key,
-            &commitment,
-            packages,
-            envelopes,
-        )
-        .map_err(|fault| fault.reason.to_string())?;
-        parts
-            .shares
-            .put(&id, &share.to_sealed_bytes(), &[], record.created)
-            .map_err(|error| error.to_string())?;
-        parts.metrics.delivered.inc();
-        Ok(true)
-    });
-    stored.await.map_err(|error| error.to_string())?
-}
-
-/// Tells everybody that may keep an envelope of ours that it can go.
-async fn confirm(parts: &Arc<Parts>, name: &ShareName) {
-    for member in parts
-        .membership
-        .members
-        .iter()
-        .filter(|member| member.node != parts.node)
-    {
-        if parts.network.connected(member.node) {
-            let _ = parts
-                .ask(member.node, &Call::Confirm(name.clone()), PATIENCE)
-                .await;
-        }
-    }
-}
-
-/// The periodic rest.
+/// Does all of it, again and again.
 pub async fn chores(parts: Arc<Parts>) {
     let mut ticks = tokio::time::interval(CHORES);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 
-use super::{contribute, examine, refused};
+use super::{contribute, examine, garble, refused, serve};
 use crate::actors::examined::Examined;
 use crate::actors::parts::Parts;
 use crate::actors::wire::{Answer, Call, Forwarded, Item, ItemAsk, MAX_ITEMS};
@@ -29,10 +29,10 @@ pub(super) async fn answer(parts: &Arc<Parts>, from: u64, forwarded: Forwarded, 
     let all: Vec<Result<Arc<Examined>, Problem>> = all.into_iter().map(|item| item.map(Arc::new)).collect();
     let answers = items.into_iter().map(|item| {
         let examined = all.get(usize::from(item.index)).cloned();
-        let needs = forwarded.needs.clone();
+        let forwarded = &forwarded;
         async move {
             match examined {
-                Some(Ok(examined)) => one(parts, from, item, needs, &examined).await,
+                Some(Ok(examined)) => one(parts, from, forwarded, item, &examined).await,
                 Some(Err(problem)) => refused(problem),
                 None => Answer::Misfit("a question about an item that is not there".into()),
             }
@@ -45,22 +45,22 @@ pub(super) async fn answer(parts: &Arc<Parts>, from: u64, forwarded: Forwarded, 
 async fn one(
     parts: &Arc<Parts>,
     from: u64,
+    batch: &Forwarded,
     item: Item,
-    needs: Vec<(u32, u64)>,
     examined: &Arc<Examined>,
 ) -> Answer {
     let Item {
+        index,
         operation,
         attempt,
         participants,
         ask,
-        ..
     } = item;
     let alone = Forwarded {
         operation,
         attempt,
         request: examined.encoded.clone(),
-        needs,
+        needs: batch.needs.clone(),
         participants,
     };
     let call = match ask {
@@ -70,6 +70,10 @@ async fn one(
         ItemAsk::Cosign(theirs) => Call::Cosign(alone, theirs),
         ItemAsk::Commit => Call::Commit(alone),
         ItemAsk::Derive => Call::Derive(alone),
+        ItemAsk::Garble(roles) => return garble::to_examined(parts, from, alone, &roles, examined).await,
+        ItemAsk::Serve => {
+            return serve::to_examined(parts, from, examined, Some((batch.clone(), index))).await;
+        }
     };
     contribute::to_examined(parts, from, call, examined).await
 }

@@ -1,7 +1,7 @@
 //! Taking part in the birth of a symmetric key: pieces that nobody chooses, an HMAC key's states, a check value; then the
 //! part and the record on disk, and the signature over the outcome.
 //!
-//! All holders take part, or there is no key: who falls out ends the attempt. What the garblers decode is what counts;
+//! Of four holders one may be left out that is away; who else falls out ends the attempt. What the garblers decode is what counts;
 //! the evaluator has it from both of them, and one is honest.
 
 pub(crate) mod computing;
@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::generate::{ceremony_id, check, exists};
+use super::generate::{absent_are_away, ceremony_id, check, exists};
 use super::{asked, examine, key_name};
 use crate::actors::decide::{Purpose, Weighed, weigh};
 use crate::actors::parts::Parts;
@@ -30,7 +30,7 @@ use crate::actors::symmetric::pairing;
 use crate::actors::symmetric::sealed::Letter;
 use crate::actors::wire::{Abstention, Answer, Beginning, BirthStep, Computed, Forwarded};
 use crate::identifier::OperationId;
-use crate::keystore::record::{Purpose as KeyPurpose, number_of};
+use crate::keystore::record::{Purpose as KeyPurpose, Sharing, number_of};
 use crate::operation::judge::{Intent, NewKeyTerms};
 use crate::problem::Problem;
 
@@ -67,6 +67,8 @@ struct Birth {
     operation: OperationId,
     attempt: u8,
     beginning: Beginning,
+    /// All of the key's, one that is left out among them.
+    holders: Vec<u64>,
     weighed: Weighed,
     /// SHA-256 of the client's request, its name and its expiry (ms).
     request: ([u8; 32], [u8; 32], u64),
@@ -123,12 +125,39 @@ pub(crate) fn holders(parts: &Parts, coordinator: u64, terms: &NewKeyTerms) -> V
     nodes
 }
 
+/// Who of the holders takes no part; none if `nodes` are others, or too few.
+fn left_out(holders: &[u64], nodes: &[u64]) -> Option<Option<u64>> {
+    let mut left_out = holders.iter().filter(|holder| !nodes.contains(holder));
+    let away = left_out.next().copied();
+    let fits = left_out.next().is_none()
+        && nodes.iter().all(|node| holders.contains(node))
+        && nodes.len() >= Sharing::TRIO;
+    fits.then_some(away)
+}
+
 fn misfit(reason: &str) -> Answer {
     Answer::Misfit(reason.into())
 }
 
 /// First step: judge the request, check the proposal, draw and commit.
 pub(super) async fn begin(
+    parts: &Arc<Parts>,
+    from: u64,
+    forwarded: Forwarded,
+    beginning: Beginning,
+) -> Answer {
+    let operation = forwarded.operation;
+    let begun = try_begin(parts, from, forwarded, beginning).await;
+    begun.unwrap_or_else(|answer| decline(parts, operation, answer))
+}
+
+/// Others may go on without this node.
+fn decline(parts: &Parts, operation: OperationId, answer: Answer) -> Answer {
+    parts.ceremonies.lock().conduct.decline(operation);
+    answer
+}
+
+async fn try_begin(
     parts: &Arc<Parts>,
     from: u64,
     forwarded: Forwarded,
@@ -150,10 +179,17 @@ pub(super) async fn begin(
     check(parts, from, &beginning, weighed.now).map_err(misfit)?;
     let id = ceremony_id(parts, &forwarded, &terms, &beginning, &request.hash);
     let nodes = beginning.nodes();
-    let me = number_of(&nodes, parts.node);
-    let (true, Some(me)) = (nodes == holders(parts, from, &terms), me) else {
+    let holders = holders(parts, from, &terms);
+    let (left_out, me) = (left_out(&holders, &nodes), number_of(&holders, parts.node));
+    let (Some(left_out), Some(me)) = (left_out, me) else {
         return Err(misfit("others than the holders of this key"));
     };
+    // The rule is for those that a coordinator leads, not for itself.
+    if from != parts.node
+        && let Err(node) = absent_are_away(parts, forwarded.operation, weighed.group, left_out).await
+    {
+        return Err(misfit(&format!("node {node} was left out and is there")));
+    }
     let sharings = match terms.key_type.purpose() {
         KeyPurpose::Authenticate => 2,
         KeyPurpose::WrapKey => 1,
@@ -164,7 +200,8 @@ pub(super) async fn begin(
         cluster: parts.membership.cluster,
         key: key_name(&terms.keystore, &terms.key),
         epoch: 0,
-        holders: u8::try_from(nodes.len()).map_err(|_| misfit("too many holders"))?,
+        holders: u8::try_from(holders.len()).map_err(|_| misfit("too many holders"))?,
+        away: left_out.and_then(|node| number_of(&holders, node)),
         sharings,
     };
     let (committed, message) =
@@ -176,6 +213,7 @@ pub(super) async fn begin(
         operation: forwarded.operation,
         attempt: forwarded.attempt,
         beginning,
+        holders,
         weighed,
         request: (request.hash, authenticated.name, expires),
         terms,
@@ -201,7 +239,19 @@ pub(super) async fn begin(
 }
 
 /// A later step. A birth is taken out while it works, and put back: whatever fails ends it.
-pub(super) async fn step(parts: &Arc<Parts>, from: u64, id: Id, step: BirthStep) -> Result<Answer, Answer> {
+pub(super) async fn step(parts: &Arc<Parts>, from: u64, id: Id, step: BirthStep) -> Answer {
+    let operation = {
+        let births = parts.symmetric.births.lock();
+        births.under_way.get(&id).map(|birth| birth.operation)
+    };
+    let stepped = try_step(parts, from, id, step).await;
+    stepped.unwrap_or_else(|answer| match operation {
+        Some(operation) => decline(parts, operation, answer),
+        None => answer,
+    })
+}
+
+async fn try_step(parts: &Arc<Parts>, from: u64, id: Id, step: BirthStep) -> Result<Answer, Answer> {
     let taken = {
         let mut births = parts.symmetric.births.lock();
         let ours = births
@@ -216,13 +266,12 @@ pub(super) async fn step(parts: &Arc<Parts>, from: u64, id: Id, step: BirthStep)
     }
     let answer = match (birth.stage, step) {
         (Stage::Committed(committed), BirthStep::Open(messages)) => {
-            let nodes = birth.beginning.nodes();
             birth.committed = Sha256::digest(encode(&messages)).into();
             let (opened, openings) = committed.open(decode(messages)?).map_err(faulty)?;
             birth.stage = Stage::Opened(opened);
             let mut sealed = BTreeMap::new();
             for (number, opening) in openings {
-                let to = nodes[usize::from(number) - 1];
+                let to = birth.holders[usize::from(number) - 1];
                 let secret = pairing::with(parts, to).await?;
                 let letter = Letter {
                     ceremony: id,
@@ -236,10 +285,10 @@ pub(super) async fn step(parts: &Arc<Parts>, from: u64, id: Id, step: BirthStep)
             Answer::Messages(sealed)
         }
         (Stage::Opened(opened), BirthStep::Combine(sealed)) => {
-            let nodes = birth.beginning.nodes();
             let mut openings = BTreeMap::new();
             for (number, sealed) in sealed {
-                let from = *nodes
+                let from = *birth
+                    .holders
                     .get(usize::from(number).wrapping_sub(1))
                     .ok_or_else(|| misfit("an opening of nobody"))?;
                 let secret = pairing::with(parts, from).await?;

@@ -1,12 +1,18 @@
-//! Envelopes: what this node keeps for members that were away when a key was born, until they confirm.
+//! What this node keeps for members that were away when a key was born, until they confirm: envelopes, and of symmetric keys
+//! the pieces that it holds itself.
 
 use std::sync::Arc;
 
+use conclave_garbled::portion::Portion;
 use conclave_shares::ShareId;
+use zeroize::Zeroizing;
 
 use crate::actors::parts::Parts;
+use crate::actors::symmetric::sealed::Letter;
+use crate::actors::symmetric::{self, pairing};
 use crate::actors::wire::{Abstention, Answer, ShareName};
 use crate::identifier::LocalId;
+use crate::keystore::query;
 
 /// Envelopes in one answer: a page of about 64 KiB.
 const PAGE: usize = 32;
@@ -45,6 +51,44 @@ pub(super) async fn confirm(parts: &Arc<Parts>, from: u64, name: ShareName) -> A
         Ok(Ok(())) => Answer::Confirmed,
         _ => Answer::Abstained(Abstention::Busy),
     }
+}
+
+/// The pieces of a symmetric key that the asking member holds too and did not get at its birth: the key's record says so.
+pub(super) async fn portion(parts: &Arc<Parts>, from: u64, name: ShareName) -> Answer {
+    let opened = tokio::task::spawn_blocking({
+        let (parts, name) = (parts.clone(), name.clone());
+        move || owed(&parts, from, &name)
+    });
+    let text = match opened.await {
+        Ok(Ok(text)) => text,
+        Ok(Err(answer)) => return answer,
+        Err(_) => return Abstention::Busy.into(),
+    };
+    let secret = match pairing::with(parts, from).await {
+        Ok(secret) => secret,
+        Err(abstention) => return abstention.into(),
+    };
+    let letter = Letter::of_portion(name.session, parts.node, from);
+    letter
+        .seal(&secret, &text)
+        .map_or_else(|| Abstention::Busy.into(), Answer::Message)
+}
+
+/// The portion of `from`, in clear; blocks on the disk.
+fn owed(parts: &Parts, from: u64, name: &ShareName) -> Result<Zeroizing<Vec<u8>>, Answer> {
+    let view = parts.consensus.view(parts.group_of(&name.keystore));
+    let view = view.map_err(|_| Abstention::Behind)?;
+    let record = query::key(&view, &name.keystore, &name.key).map_err(|_| Abstention::Behind)?;
+    let record = record.filter(|record| record.session == name.session);
+    let record = record.ok_or(Abstention::Behind)?;
+    let member = parts.membership.member(from).map(|member| member.index);
+    let number = record.material.sharing().and_then(|sharing| sharing.number(from));
+    let number = number.filter(|_| member.is_some_and(|index| record.away.contains(&index)));
+    let number = number.ok_or_else(|| Answer::Misfit("pieces that are not the asker's to get".into()))?;
+    let held =
+        symmetric::open(parts, (&name.keystore, &name.key), &record).map_err(|_| Abstention::NoShare)?;
+    let text = postcard::to_stdvec(&Portion::of(&held, number)).map_err(|_| Abstention::Busy)?;
+    Ok(Zeroizing::new(text))
 }
 
 fn name_of(id: &ShareId) -> ShareName {

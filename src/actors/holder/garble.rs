@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::{asked, examine, key_name};
 use crate::actors::decide::{Purpose, decide};
+use crate::actors::examined::Examined;
 use crate::actors::parts::{OpenError, Parts};
 use crate::actors::symmetric;
 use crate::actors::symmetric::garble::{self, Garbling};
@@ -15,7 +16,21 @@ use crate::operation::judge::Intent;
 
 /// Garbles for the node that asks.
 pub(super) async fn answer(parts: &Arc<Parts>, from: u64, forwarded: Forwarded, roles: &Roles) -> Answer {
-    let garbled = garble(parts, from, forwarded, roles).await;
+    match examine(parts, from, &forwarded).await {
+        Ok(request) => to_examined(parts, from, forwarded, roles, &request).await,
+        Err(answer) => answer,
+    }
+}
+
+/// The same for a request that was authenticated here.
+pub(super) async fn to_examined(
+    parts: &Arc<Parts>,
+    from: u64,
+    forwarded: Forwarded,
+    roles: &Roles,
+    request: &Arc<Examined>,
+) -> Answer {
+    let garbled = garble(parts, from, forwarded, roles, request).await;
     garbled.unwrap_or_else(|answer| answer)
 }
 
@@ -24,6 +39,7 @@ async fn garble(
     from: u64,
     forwarded: Forwarded,
     roles: &Roles,
+    request: &Arc<Examined>,
 ) -> Result<Answer, Answer> {
     let misfit = |reason: &str| Answer::Misfit(reason.into());
     let [first, second, evaluator] = roles.nodes;
@@ -34,8 +50,7 @@ async fn garble(
         return Err(misfit("a garbling with other participants"));
     }
     let boot = parts.network.boot_of(from).ok_or(Abstention::Unpaired)?;
-    let request = examine(parts, from, &forwarded).await?;
-    let decided = decide(parts, &request, asked(Purpose::Contribute, from, &forwarded)).await?;
+    let decided = decide(parts, request, asked(Purpose::Contribute, from, &forwarded)).await?;
     let Intent::Use {
         keystore,
         key,

@@ -337,7 +337,7 @@ async fn finish(
     let outcome = outcome.map_err(|fault| faulty(parts, (operation, id), fault))?;
     // The rule is for those that a coordinator leads, not for itself.
     if coordinator != parts.node
-        && let Err(node) = absent_are_away(parts, operation, weighed.group, &beginning).await
+        && let Err(node) = absent_are_away(parts, operation, weighed.group, left_out(parts, &beginning)).await
     {
         return misfit(&format!("node {node} was left out and is there"));
     }
@@ -391,21 +391,22 @@ pub(super) fn signed(
     Answer::Generated(Box::new(statement), endorsement)
 }
 
+fn left_out(parts: &Parts, beginning: &Beginning) -> Vec<u64> {
+    let nodes = beginning.nodes();
+    let members = parts.membership.members.iter().map(|member| member.node);
+    members.filter(|node| !nodes.contains(node)).collect()
+}
+
 /// A participant signs without a member only if it has no link to it itself, knows for itself that it fell out, or
 /// has asked it itself and heard that it refused, or nothing within a second: a coordinator cannot choose whom to
 /// leave out.
-async fn absent_are_away(
+pub(super) async fn absent_are_away(
     parts: &Arc<Parts>,
     operation: OperationId,
     group: GroupId,
-    beginning: &Beginning,
+    left_out: impl IntoIterator<Item = u64>,
 ) -> Result<(), u64> {
-    let takes_part = |node: u64| {
-        let mut participants = beginning.participants.iter();
-        participants.any(|(participant, _)| *participant == node)
-    };
-    let members = parts.membership.members.iter().map(|member| member.node);
-    for node in members.filter(|node| !takes_part(*node)) {
+    for node in left_out {
         let known = parts.ceremonies.lock().conduct.may_be_left_out(&operation, node);
         if known || !parts.network.connected(node) {
             continue;

@@ -84,12 +84,9 @@ async fn within(parts: &Arc<Parts>, from: u64, call: Call) -> Answer {
         Call::Claim(operation, claims) => claim::register(parts, from, operation, &claims),
         Call::Pair(half) => pairing::answer(parts, from, half),
         Call::Garble(forwarded, roles) => garble::answer(parts, from, forwarded, &roles).await,
-        Call::Birth(forwarded, beginning) => births::begin(parts, from, forwarded, beginning)
-            .await
-            .unwrap_or_else(|answer| answer),
-        Call::BirthStep(id, step) => births::step(parts, from, id, step)
-            .await
-            .unwrap_or_else(|answer| answer),
+        Call::Birth(forwarded, beginning) => births::begin(parts, from, forwarded, beginning).await,
+        Call::BirthStep(id, step) => births::step(parts, from, id, step).await,
+        Call::Portion(name) => deliver::portion(parts, from, name).await,
         Call::Serve(forwarded) => serve::answer(parts, from, forwarded).await,
     };
     if let Answer::Misfit(reason) = &answer {

@@ -104,9 +104,10 @@ impl Evaluating<'_> {
     async fn gather(mut self, call: &Call) -> Result<Evaluation, Fallen> {
         let (parts, deadline) = (self.parts, self.deadline);
         let left = deadline.saturating_duration_since(Instant::now());
-        let asked = self
-            .garblers
-            .map(|node| async move { (node, parts.ask(node, call, left).await) });
+        let asked = self.garblers.map(|node| async move {
+            let answer = parts.ask(node, call, left).await;
+            (node, answer.map(|answer| parts.alone(node, answer)))
+        });
         let mut answers: FuturesUnordered<_> = asked.into_iter().collect();
         while !(answers.is_empty() && self.evaluation.is_complete()) {
             tokio::select! {

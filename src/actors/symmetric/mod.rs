@@ -134,11 +134,24 @@ pub(crate) async fn prepare(
     parts.pool.run(prepare).await
 }
 
+/// Whether this node's part of a symmetric key has arrived; a part that cannot be opened has.
+pub(crate) async fn has_part(
+    parts: &Arc<Parts>,
+    (keystore, key): (&LocalId, &LocalId),
+    record: &KeyRecord,
+) -> bool {
+    let open = {
+        let (parts, record, keystore, key) = (parts.clone(), record.clone(), *keystore, *key);
+        move || open(&parts, (&keystore, &key), &record)
+    };
+    !matches!(parts.pool.run(open).await, Ok(Err(OpenError::NoShare)))
+}
+
 /// Opens this node's part of a symmetric key; blocks on the disk the first time.
 ///
 /// # Errors
 /// [`OpenError`].
-fn open(
+pub(crate) fn open(
     parts: &Parts,
     (keystore, key): (&LocalId, &LocalId),
     record: &KeyRecord,
@@ -147,7 +160,10 @@ fn open(
     if let Some(open) = parts.symmetric.open.lock().get(&id) {
         return Ok(open.clone());
     }
-    let sealed = parts.shares.get(&id)?.ok_or(OpenError::NoShare)?;
+    let Some(sealed) = parts.shares.get(&id)? else {
+        parts.wake.notify_one();
+        return Err(OpenError::NoShare);
+    };
     let held = Held::from_bytes(sealed.expose()).map_err(|_| OpenError::Unfit)?;
     let sharing = record.material.sharing().ok_or(OpenError::Unfit)?;
     let key_name = super::holder::key_name(keystore, key);

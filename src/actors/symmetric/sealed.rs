@@ -16,7 +16,20 @@ pub(crate) struct Letter {
     pub(crate) to: u64,
 }
 
+/// In place of the commitments of a birth: pieces never change, so that a second letter is the first again.
+const OF_PORTION: [u8; 32] = *b"conclave pieces of an absent one";
+
 impl Letter {
+    /// One with the pieces of a key, by the ceremony that made them, for a holder that was away.
+    pub(crate) fn of_portion(ceremony: [u8; 32], from: u64, to: u64) -> Self {
+        Self {
+            ceremony,
+            committed: OF_PORTION,
+            from,
+            to,
+        }
+    }
+
     /// A key that this letter alone has, so that its nonce may be zero.
     fn key(&self, secret: &PairSecret) -> Option<LessSafeKey> {
         let mut info = b"conclave letter 1".to_vec();

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::client::{Client, ED25519, Key, Keystore, furnished};
 use super::cluster::{Cluster, Node, run};
+use super::symmetric::{Desk, HMAC, KEK};
 use crate::actors::wire::{Answer, Call};
 use crate::audit::Kind;
 use crate::authorization::RawRequest;
@@ -221,6 +222,83 @@ fn a_holder_that_lies_about_items_is_named_and_all_answers_are_right() {
         }
         assert!(first.named(3) > 0);
         assert_eq!(first.named(2), 0);
+        cluster.stop().await;
+    });
+}
+
+/// An operation on a symmetric key; `member` is its payload.
+fn symmetric(kind: &str, key: &Key, member: &str, payload: &str) -> Value {
+    json!({ "type": kind, "invocationTarget": key.url, member: payload })
+}
+
+#[test]
+fn symmetric_keys_are_used_beside_others() {
+    run(async {
+        let (cluster, alice, keystore, signing, _) = furnished(3).await;
+        let desk = Desk::new(&cluster, &alice, &keystore);
+        let (hmac, kek) = (desk.key(1, HMAC).await, desk.key(2, KEK).await);
+        let root = || Capability::Root(&keystore.url);
+        let payload = URL_SAFE_NO_PAD.encode([7; 32]);
+        let mut items = vec![
+            symmetric("SignOperation", &hmac, "verifyData", "bQ"),
+            sign(&signing, "beside"),
+            symmetric("WrapKeyOperation", &kek, "unwrappedKey", &payload),
+            symmetric("WrapKeyOperation", &hmac, "unwrappedKey", &payload),
+        ];
+        // More than are computed at once.
+        items.extend(vec![items[0].clone(); 20]);
+        let made = answers(cluster.node(1), batch(&alice, &keystore, root(), &json!(items))).await;
+        let tag = made[0]["body"]["signatureValue"].clone();
+        assert_eq!(tag, URL_SAFE_NO_PAD.encode(desk.tag(2, &hmac, b"m").await));
+        assert!(verifies(&signing, "beside", &made[1]));
+        assert_ne!(made[3]["status"], 200, "an HMAC key wraps nothing");
+        for answer in &made[4..] {
+            assert_eq!(answer["body"]["signatureValue"], tag, "{answer}");
+        }
+        let mut verify = symmetric("VerifyOperation", &hmac, "verifyData", "bQ");
+        verify["signatureValue"] = tag;
+        let wrapped = made[2]["body"]["wrappedKey"].as_str().unwrap();
+        let items = json!([
+            symmetric("UnwrapKeyOperation", &kek, "wrappedKey", wrapped),
+            verify,
+            symmetric(
+                "UnwrapKeyOperation",
+                &kek,
+                "wrappedKey",
+                &wrapped.replace('A', "B")[..50]
+            ),
+        ]);
+        let read = answers(cluster.node(3), batch(&alice, &keystore, root(), &items)).await;
+        assert_eq!(read[0]["body"]["unwrappedKey"], payload);
+        assert_eq!(read[1]["body"]["verified"], true);
+        assert_eq!(read[2]["body"]["unwrappedKey"], Value::Null);
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn of_five_nodes_one_without_a_part_has_a_holder_serve_items() {
+    run(async {
+        let (cluster, alice, keystore, signing, _) = furnished(5).await;
+        let desk = Desk::new(&cluster, &alice, &keystore);
+        let kek = desk.key(1, KEK).await;
+        let record = cluster.node(1).key_record(&keystore.id, &kek.id).unwrap();
+        let holders = &record.material.sharing().unwrap().holders;
+        let outside = (1..=5).find(|node| !holders.contains(node)).unwrap();
+        let payload = URL_SAFE_NO_PAD.encode([7; 32]);
+        let wrap = symmetric("WrapKeyOperation", &kek, "unwrappedKey", &payload);
+        let items = json!([wrap, sign(&signing, "beside"), wrap]);
+        let request = batch(&alice, &keystore, Capability::Root(&keystore.url), &items);
+        let made = answers(cluster.node(outside), request).await;
+        assert_eq!(statuses(&made), [200, 200, 200]);
+        assert_eq!(made[0], made[2]);
+        // Its result would be the first one's that sees it: it is not shown among others.
+        let wrapped = made[0]["body"]["wrappedKey"].as_str().unwrap();
+        let items = json!([symmetric("UnwrapKeyOperation", &kek, "wrappedKey", wrapped)]);
+        let request = batch(&alice, &keystore, Capability::Root(&keystore.url), &items);
+        let refused = answers(cluster.node(outside), request).await;
+        assert_eq!(statuses(&refused), [503]);
+        assert!(refused[0].to_string().contains("alone"), "{}", refused[0]);
         cluster.stop().await;
     });
 }

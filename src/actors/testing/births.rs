@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::client::furnished;
-use super::cluster::{Cluster, Node, run};
+use super::cluster::{Cluster, Node, run, until};
 use super::malicious_coordinator::encoded;
 use crate::actors::holder::births::computing::{computation, heard};
 use crate::actors::holder::births::outcome::outcome;
@@ -27,12 +27,17 @@ struct Birth<'a> {
 
 impl<'a> Birth<'a> {
     async fn of(cluster: &'a Cluster, request: Vec<u8>, keystore: LocalId) -> Self {
+        Self::by(cluster, request, keystore, cluster.nodes().len())
+    }
+
+    /// Of the first `present` nodes, the others left out.
+    fn by(cluster: &'a Cluster, request: Vec<u8>, keystore: LocalId, present: usize) -> Self {
         let thief = cluster.node(3);
         let operation = thief.parts.next_operation();
         let participant = |node: &Node| (node.parts.node, node.parts.boot);
         let beginning = Beginning {
             start: thief.parts.now().unwrap(),
-            participants: cluster.nodes().iter().map(participant).collect(),
+            participants: cluster.nodes()[..present].iter().map(participant).collect(),
             configuration: 1,
         };
         let forwarded = Forwarded {
@@ -154,6 +159,38 @@ fn no_holder_signs_what_it_has_not_seen() {
                 let signed = birth.step(node, BirthStep::Sign(sharing.clone(), inner)).await;
                 assert!(is_misfit(&signed), "{what}: node {node} signs it");
             }
+        }
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn a_coordinator_does_not_choose_whom_to_leave_out() {
+    run(async {
+        let (cluster, client, keystore, ..) = furnished(4).await;
+        // One that is out of touch with the group says itself that it takes part in nothing.
+        cluster.catch_up(&keystore.id).await;
+        let request = encoded(&client.generate(&keystore, "Sha256HmacKey2019", "without-node-4"));
+        let birth = Birth::by(&cluster, request.clone(), keystore.id, 3);
+        for node in [1, 2] {
+            let answer = birth.ask(node, &birth.begin).await;
+            assert!(
+                is_misfit(&answer),
+                "node {node} goes on without a holder that is there"
+            );
+        }
+        cluster.isolate(4);
+        let birth = Birth::by(&cluster, request, keystore.id, 3);
+        for node in [1, 2] {
+            until("the link is lost", || {
+                !cluster.node(node).parts.network.connected(4)
+            })
+            .await;
+            let answer = birth.ask(node, &birth.begin).await;
+            assert!(
+                matches!(answer, Answer::Message(_)),
+                "node {node} waits for one that is away"
+            );
         }
         cluster.stop().await;
     });

@@ -23,7 +23,7 @@ use rand::rngs::OsRng;
 use tempfile::TempDir;
 
 use crate::actors::application::KeystoreApplication;
-use crate::actors::coordinator::upkeep;
+use crate::actors::coordinator::{deliveries, upkeep};
 use crate::actors::crypto_pool::CryptoPool;
 use crate::actors::doors::{Doors, Lanes};
 use crate::actors::metrics::{Metrics, OfNode};
@@ -440,7 +440,7 @@ fn node(
     let arbiter = Arbiter::new().handle();
     let registry = Arc::new(Registry::new(parts.clone(), vec![arbiter.clone()]));
     doors.open(registry.clone());
-    tokio::spawn(upkeep::deliveries(parts.clone()));
+    tokio::spawn(deliveries::run(parts.clone()));
     tokio::spawn(upkeep::chores(parts.clone()));
     Node {
         parts,

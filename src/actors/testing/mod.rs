@@ -9,6 +9,7 @@ mod absence;
 mod actor;
 mod batch;
 mod births;
+mod born_without_one;
 mod broken_off;
 mod endorsers;
 mod everywhere;

@@ -21,17 +21,17 @@ use crate::identifier::LocalId;
 use crate::problem::Problem;
 use crate::reply::Reply;
 
-const HMAC: &str = "Sha256HmacKey2019";
-const KEK: &str = "AesKeyWrappingKey2019";
+pub(super) const HMAC: &str = "Sha256HmacKey2019";
+pub(super) const KEK: &str = "AesKeyWrappingKey2019";
 
-struct Desk<'a> {
+pub(super) struct Desk<'a> {
     cluster: &'a Cluster,
     client: &'a Client,
     keystore: &'a Keystore,
 }
 
 impl<'a> Desk<'a> {
-    fn new(cluster: &'a Cluster, client: &'a Client, keystore: &'a Keystore) -> Self {
+    pub(super) fn new(cluster: &'a Cluster, client: &'a Client, keystore: &'a Keystore) -> Self {
         Self {
             cluster,
             client,
@@ -39,7 +39,14 @@ impl<'a> Desk<'a> {
         }
     }
 
-    async fn key(&self, node: u64, key_type: &str) -> Key {
+    pub(super) async fn key(&self, node: u64, key_type: &str) -> Key {
+        let key = self.generate(node, key_type).await;
+        self.cluster.catch_up(&self.keystore.id).await;
+        key
+    }
+
+    /// A key that not all nodes may know yet.
+    pub(super) async fn generate(&self, node: u64, key_type: &str) -> Key {
         let salt = format!("{key_type}-{node}");
         let request = self.client.generate(self.keystore, key_type, &salt);
         let reply = self.cluster.node(node).serve(request).await.unwrap();
@@ -49,7 +56,6 @@ impl<'a> Desk<'a> {
         let url = body["keyId"].as_str().unwrap().to_owned();
         let path = url.strip_prefix(super::cluster::URL).unwrap().to_owned();
         let id = LocalId::parse(path.rsplit('/').next().unwrap()).unwrap();
-        self.cluster.catch_up(&self.keystore.id).await;
         Key {
             url,
             path,
@@ -86,7 +92,7 @@ impl<'a> Desk<'a> {
         assert_eq!(problem.status, 400);
     }
 
-    async fn tag(&self, node: u64, key: &Key, message: &[u8]) -> Vec<u8> {
+    pub(super) async fn tag(&self, node: u64, key: &Key, message: &[u8]) -> Vec<u8> {
         let body = json!({ "type": "SignOperation", "verifyData": encode(message) });
         let reply = self.operate(node, key, "sign", body).await.unwrap();
         decode(&reply.body.unwrap()["signatureValue"])
@@ -115,7 +121,7 @@ impl<'a> Desk<'a> {
     }
 
     /// What two nodes' disks rebuild: the secret and the inner state.
-    fn rebuilt(&self, key: &Key, nodes: [u64; 2]) -> ([u8; 32], Option<[u8; 32]>) {
+    pub(super) fn rebuilt(&self, key: &Key, nodes: [u64; 2]) -> ([u8; 32], Option<[u8; 32]>) {
         let record = self
             .cluster
             .node(1)
@@ -157,7 +163,7 @@ fn decode(value: &Value) -> Vec<u8> {
 }
 
 /// HMAC from the two states, in clear.
-fn tag_of(inner: [u8; 32], outer: [u8; 32], message: &[u8]) -> [u8; 32] {
+pub(super) fn tag_of(inner: [u8; 32], outer: [u8; 32], message: &[u8]) -> [u8; 32] {
     let finish = |state: [u8; 32], rest: &[u8]| {
         let mut padded = rest.to_vec();
         padded.push(0x80);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use aes::Aes128;
-use aes::cipher::{BlockEncrypt, KeyInit};
+use aes::cipher::{BlockCipherEncrypt, KeyInit};
 use hkdf::Hkdf;
 use polyval::Polyval;
 use polyval::universal_hash::UniversalHash;

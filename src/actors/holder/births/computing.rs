@@ -43,7 +43,7 @@ fn context(
     let about = About {
         cluster: parts.membership.cluster,
         roles: roles.nodes,
-        holders: &birth.beginning.nodes(),
+        holders: &birth.holders,
         boot,
         number: roles.number,
         operation: birth.operation,
@@ -68,7 +68,7 @@ pub(super) fn garbling(
     let unfit = || misfit("a garbling that does not fit the birth");
     let [first, second, evaluator] = roles.nodes;
     let boot = parts.network.boot_of(evaluator).ok_or(Abstention::Unpaired)?;
-    let trio = trio(&birth.beginning.nodes(), roles.nodes).ok_or_else(unfit)?;
+    let trio = trio(&birth.holders, roles.nodes).ok_or_else(unfit)?;
     let Stage::Shared(shared) = &birth.stage else {
         return Err(unfit());
     };
@@ -102,7 +102,7 @@ pub(crate) fn computation(parts: &Parts, id: Id, computed: Computed, roles: &Rol
     let Stage::Shared(shared) = &birth.stage else {
         return None;
     };
-    let trio = trio(&birth.beginning.nodes(), roles.nodes)?;
+    let trio = trio(&birth.holders, roles.nodes)?;
     let live = shared.live.1.as_evaluator(trio).ok()?;
     let secret = match computed {
         Computed::States => {

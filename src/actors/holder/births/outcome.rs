@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use conclave_garbled::held::{Held, inner_digest};
+use conclave_shares::KeptEnvelope;
 use zeroize::Zeroizing;
 
 use super::{Birth, Id, Stage, misfit};
@@ -24,7 +25,7 @@ pub(crate) fn outcome(parts: &Parts, id: Id) -> Option<(Sharing, Option<[u8; 32]
     let name = name(&parts.membership.cluster, &key, 0, LIVE);
     let inner = shared.states.as_ref().map(|(inner, _)| **inner);
     let sharing = Sharing {
-        holders: birth.beginning.nodes(),
+        holders: birth.holders.clone(),
         pieces: shared.live.0.commitments.clone(),
         correction: shared.correction(),
         inner: inner.map(|inner| inner_digest(&name, &inner)),
@@ -43,10 +44,10 @@ pub(super) async fn sign(
 ) -> Result<Answer, Answer> {
     let inner = inner.map(Zeroizing::new);
     let key = birth.key();
-    let holders = birth.beginning.nodes();
     let Birth {
         operation,
         beginning,
+        holders,
         weighed,
         request,
         terms,
@@ -74,6 +75,11 @@ pub(super) async fn sign(
         share: shared.live.1,
         inner,
     };
+    let participants = beginning.nodes();
+    let left_out = holders.iter().filter(|node| !participants.contains(node));
+    let away: Vec<u16> = left_out
+        .filter_map(|node| Some(parts.membership.member(*node)?.index))
+        .collect();
     let generated = GeneratedKey {
         keystore: terms.keystore,
         key: terms.key,
@@ -84,8 +90,8 @@ pub(super) async fn sign(
         session: id,
         start: beginning.start,
         configuration: beginning.configuration,
-        participants: holders,
-        away: Vec::new(),
+        participants,
+        away: away.clone(),
         transcript: digest(&sharing),
         material: Material::Pieces(sharing),
     };
@@ -93,7 +99,13 @@ pub(super) async fn sign(
         let parts = parts.clone();
         let id = share_id(&generated);
         let start = beginning.start;
-        move || parts.shares.put(&id, &held.to_bytes(), &[], start)
+        // The key's pieces themselves are what is kept for the one that was left out; this remembers that it lacks them.
+        let owed = |member| KeptEnvelope {
+            member,
+            bytes: Vec::new(),
+        };
+        let owed: Vec<KeptEnvelope> = away.into_iter().map(owed).collect();
+        move || parts.shares.put(&id, &held.to_bytes(), &owed, start)
     });
     let (stored, decided) = futures::join!(stored, weighed.record());
     let decided = decided?;
