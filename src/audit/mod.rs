@@ -5,6 +5,7 @@
 //! Never a body: the types have no place for one, the signed digest inside the signing string stands for it.
 
 mod chain;
+mod corroboration;
 mod error;
 mod frame;
 mod journal;
@@ -18,12 +19,13 @@ mod space;
 mod verification;
 mod writer;
 
+pub use corroboration::{Corroboration, Finding, Findings, IsSigned, Wrong};
 pub use error::{AppendError, OpenError, VerifyError};
 pub use journal::{Audit, Counters, Health, SignedHead};
 pub use record::{Capability, Content, Entry, Evidence, Kind, OperationId, Record, Signature};
 pub use refusals::RefusalRate;
 pub use settings::{Retention, Settings};
-pub use verification::{Report, verify, verify_each};
+pub use verification::{Report, owner, verify, verify_each};
 
 pub use chain::head_message;
 

@@ -39,6 +39,22 @@ pub struct Report {
     pub by_kind: BTreeMap<Kind, u64>,
 }
 
+/// The cluster and the node that a folder says it is of; [`verify_each`] compares all of it.
+pub fn owner(folder: &Path) -> Result<([u8; 32], u64), VerifyError> {
+    let wrong = |file: &Path, reason: String| VerifyError {
+        file: file.to_owned(),
+        offset: 0,
+        reason,
+    };
+    let segments = segment::list(folder).map_err(|error| wrong(folder, error.to_string()))?;
+    let (_, first) = segments
+        .first()
+        .ok_or_else(|| wrong(folder, "no audit segments here".into()))?;
+    let header = segment::header(first).map_err(|error| wrong(first, error.to_string()))?;
+    let header = header.map_err(|reason| wrong(first, reason.into()))?;
+    Ok((header.cluster, header.node))
+}
+
 /// Checks the folder; with the node's Ed25519 public key its heads too.
 pub fn verify(folder: &Path, key: Option<&[u8; 32]>) -> Result<Report, VerifyError> {
     verify_each(folder, key, |_| {})

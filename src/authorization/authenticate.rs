@@ -179,6 +179,13 @@ fn is_json(content_type: &str) -> bool {
     is_json && parts.all(|parameter| matches!(parameter, "charset=utf-8" | "charset=\"utf-8\""))
 }
 
+/// The name of a request of which only the client's signature is left; none if that does not verify.
+pub fn name_of_signed(key_id: &str, signing_string: &str, signature: &[u8; 64]) -> Option<[u8; 32]> {
+    let key = DidKey::from_method(key_id).ok()?;
+    let signed = key.verifies(signing_string.as_bytes(), signature);
+    signed.then(|| name(key_id, signing_string))
+}
+
 fn name(key_id: &str, signing_string: &str) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(key_id);

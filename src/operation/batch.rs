@@ -51,6 +51,15 @@ pub fn items(
         .collect())
 }
 
+/// The name of the item at a place, from 0, of the batch with this name.
+pub fn name_of_item(batch: &[u8; 32], place: u32) -> [u8; 32] {
+    let mut name = Sha256::new();
+    name.update(b"conclave item");
+    name.update(batch);
+    name.update(place.to_be_bytes());
+    name.finalize().into()
+}
+
 fn item(
     request: &Authenticated,
     public_url: &str,
@@ -78,12 +87,8 @@ fn item(
         Some("UnwrapKeyOperation") => "unwrapKey",
         _ => return Err(wrong("An item of a batch is an operation on a key.")),
     };
-    let mut name = Sha256::new();
-    name.update(b"conclave item");
-    name.update(request.name);
-    name.update(number.to_be_bytes());
     let authenticated = Authenticated {
-        name: name.finalize().into(),
+        name: name_of_item(&request.name, number),
         request_target: target.to_owned(),
         action: action.to_owned(),
         body_json: Some(body.clone()),

@@ -216,6 +216,22 @@ async fn random_inputs(nodes: u16, count: usize) {
         .map(|node| world.cluster.path().join(format!("node-{node}/data/audit")))
         .collect();
     assert!(world.cluster.end().await.success());
+    // Every result is on the record of everybody who took part, about the same signed request.
+    let verified = std::process::Command::new(env!("CARGO_BIN_EXE_conclave"))
+        .args(["audit", "verify", "--stopped", "--json", "--genesis"])
+        .arg(world.cluster.path().join("genesis.json"))
+        .args(&folders)
+        .output()
+        .unwrap();
+    assert!(
+        verified.status.success(),
+        "{}",
+        String::from_utf8_lossy(&verified.stderr)
+    );
+    let facts: serde_json::Value = serde_json::from_slice(&verified.stdout).unwrap();
+    // A tag, its verification, a wrap and an unwrap for each input.
+    assert!(facts["results"].as_u64().unwrap() >= 4 * count as u64, "{facts}");
+    assert_eq!(facts["results"], facts["corroborated"], "{facts}");
     // Of each key: who evaluated, and all three.
     let mut trios = BTreeSet::new();
     for folder in folders {

@@ -1,0 +1,432 @@
+//! The chains of several nodes held against each other: every result has the independent records of everybody who took part,
+//! about one and the same signed request (trust.md, section 7). Needs no running node.
+//!
+//! Show it each chain's records as [`super::verify_each`] finds them good, then the end of that chain, then ask for the findings.
+
+use std::collections::{BTreeMap, HashMap};
+
+use sha2::{Digest, Sha256};
+
+use super::record::{Entry, Evidence, Kind, OperationId, Record};
+use super::verification::Report;
+
+/// By how much nodes' clocks differ at most, and how long after its decision a result is on record, ms.
+const SKEW: u64 = 10_000;
+/// Findings that are kept; the rest is counted.
+const MAX_KEPT: usize = 1_000;
+
+/// Something that does not fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Whose chain it is about.
+    pub node: u64,
+    /// The operation.
+    pub operation: OperationId,
+    /// What is wrong.
+    pub what: Wrong,
+}
+
+/// Why something does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Wrong {
+    /// A participant's chain does not have it.
+    #[error("took part in a result, and its chain has no record of it")]
+    Missing,
+    /// A participant's record says something else than the result's.
+    #[error("recorded another request, key, attempt or other participants than the result has")]
+    Differs,
+    /// The client's signature on record does not verify, or is not of the request that the record names.
+    #[error("recorded a contribution that no client's signature stands behind")]
+    Unsigned,
+    /// A result for which too few took part.
+    #[error("answered a result in which fewer nodes took part than the quorum")]
+    Alone,
+}
+
+/// What all chains say together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Results that were looked at.
+    pub results: u64,
+    /// Of these: everybody who took part has a record of the same signed request.
+    pub corroborated: u64,
+    /// Of these: answers that follow from lengths alone, without the key.
+    pub without_key: u64,
+    /// Results before the first record that one of the chains still has.
+    pub before: u64,
+    /// By node: results in which it took part, later than the end of its chain. A copy that was taken earlier, or a chain that
+    /// was cut.
+    pub after_end: BTreeMap<u64, u64>,
+    /// What is wrong, the first of it.
+    pub wrong: Vec<Finding>,
+    /// How much is wrong in all.
+    pub wrong_count: u64,
+}
+
+/// Whether a client's signature stands behind the request, or the item of one, with this name.
+pub type IsSigned = fn(&Evidence, &[u8; 32]) -> bool;
+
+/// Chains that are being compared.
+pub struct Corroboration {
+    quorum: usize,
+    is_signed: IsSigned,
+    chains: BTreeMap<u64, Span>,
+    said: HashMap<OperationId, Vec<Said>>,
+    results: Vec<Answered>,
+    found: Findings,
+}
+
+/// The time that a chain covers, ms.
+struct Span {
+    first: u64,
+    last: u64,
+    /// Its first record is the node's first.
+    whole: bool,
+}
+
+/// One node's record that it takes part.
+struct Said {
+    node: u64,
+    kind: Kind,
+    attempt: u8,
+    about: About,
+    may_be_alone: bool,
+}
+
+/// What all records of one thing have in common.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct About {
+    /// The request.
+    request: [u8; 32],
+    /// The request, its name, the key and its epoch, and who takes part.
+    all: [u8; 32],
+}
+
+/// A coordinator's record that it has answered with a result.
+struct Answered {
+    node: u64,
+    time: u64,
+    operation: OperationId,
+    attempt: u8,
+    about: About,
+    participants: Vec<u64>,
+}
+
+impl About {
+    fn of(entry: &Entry) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(entry.request);
+        hash.update(entry.name);
+        hash.update(entry.keystore);
+        hash.update(entry.key.unwrap_or_default());
+        hash.update(entry.epoch.to_be_bytes());
+        for node in &entry.participants {
+            hash.update(node.to_be_bytes());
+        }
+        Self {
+            request: entry.request,
+            all: hash.finalize().into(),
+        }
+    }
+}
+
+impl Said {
+    fn fits(&self, result: &Answered) -> bool {
+        match self.kind {
+            // An endorsement names no others: each member gives its own.
+            Kind::Endorsed => self.about.request == result.about.request,
+            _ => self.attempt == result.attempt && self.about == result.about,
+        }
+    }
+}
+
+impl Corroboration {
+    /// For committees in which `quorum` nodes take part in every result.
+    pub fn new(quorum: usize, is_signed: IsSigned) -> Self {
+        Self {
+            quorum,
+            is_signed,
+            chains: BTreeMap::new(),
+            said: HashMap::new(),
+            results: Vec::new(),
+            found: Findings::default(),
+        }
+    }
+
+    /// A record of `node`'s chain.
+    pub fn record(&mut self, node: u64, record: &Record) {
+        let Some(entry) = record.entry() else { return };
+        match entry.kind {
+            Kind::Contributed | Kind::Endorsed => {
+                let evidence = entry.evidence.as_ref();
+                if !evidence.is_some_and(|evidence| (self.is_signed)(evidence, &entry.name)) {
+                    self.wrong(node, entry.operation, Wrong::Unsigned);
+                }
+                let said = Said {
+                    node,
+                    kind: entry.kind,
+                    attempt: entry.attempt,
+                    about: About::of(entry),
+                    may_be_alone: matches!(&*entry.verdict, "verify" | "unwrapKey"),
+                };
+                self.said.entry(entry.operation).or_default().push(said);
+            }
+            Kind::Outcome if entry.verdict.starts_with('2') => self.results.push(Answered {
+                node,
+                time: entry.time_ms,
+                operation: entry.operation,
+                attempt: entry.attempt,
+                about: About::of(entry),
+                participants: entry.participants.clone(),
+            }),
+            _ => {}
+        }
+    }
+
+    /// The end of `node`'s chain.
+    pub fn end(&mut self, node: u64, report: &Report) {
+        let span = Span {
+            first: report.first_ms.unwrap_or(0),
+            last: report.last_ms.unwrap_or(0),
+            whole: report.first_sequence == Some(1),
+        };
+        self.chains.insert(node, span);
+    }
+
+    /// What all of it comes to.
+    pub fn findings(mut self) -> Findings {
+        let cut = self.chains.values().filter(|span| !span.whole);
+        let begin = cut.map(|span| span.first + SKEW).max().unwrap_or(0);
+        for result in std::mem::take(&mut self.results) {
+            if result.time < begin {
+                self.found.before += 1;
+                continue;
+            }
+            self.found.results += 1;
+            self.check(&result);
+        }
+        self.found
+    }
+
+    fn check(&mut self, result: &Answered) {
+        if result.participants.len() < self.quorum {
+            match self.is_without_key(result) {
+                true => self.found.without_key += 1,
+                false => return self.wrong(result.node, result.operation, Wrong::Alone),
+            }
+        }
+        let mut holds = true;
+        for node in &result.participants {
+            let Some(span) = self.chains.get(node) else {
+                holds = false;
+                continue;
+            };
+            let said = self.said.get(&result.operation).map_or(&[][..], Vec::as_slice);
+            let mut fitting = said
+                .iter()
+                .filter(|said| said.node == *node)
+                .map(|said| said.fits(result));
+            let what = match fitting.next() {
+                Some(first) if first || fitting.any(|fits| fits) => continue,
+                Some(_) => Wrong::Differs,
+                None if span.last < result.time + SKEW => {
+                    *self.found.after_end.entry(*node).or_default() += 1;
+                    holds = false;
+                    continue;
+                }
+                None => Wrong::Missing,
+            };
+            self.wrong(*node, result.operation, what);
+            holds = false;
+        }
+        self.found.corroborated += u64::from(holds);
+    }
+
+    /// Whether the coordinator alone could answer: that a tag or a wrap of such a length is none needs no key.
+    fn is_without_key(&self, result: &Answered) -> bool {
+        let said = self.said.get(&result.operation).map_or(&[][..], Vec::as_slice);
+        let own = |said: &Said| said.node == result.node && said.may_be_alone && said.fits(result);
+        result.participants == [result.node] && said.iter().any(own)
+    }
+
+    fn wrong(&mut self, node: u64, operation: OperationId, what: Wrong) {
+        self.found.wrong_count += 1;
+        if self.found.wrong.len() < MAX_KEPT {
+            self.found.wrong.push(Finding {
+                node,
+                operation,
+                what,
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::{Content, Signature};
+    use super::*;
+
+    const OPERATION: OperationId = OperationId {
+        node: 1,
+        boot: 7,
+        counter: 3,
+    };
+    const TIME: u64 = 1_000_000;
+
+    /// Stands for a client's signature: the first byte says so.
+    fn is_signed(evidence: &Evidence, _: &[u8; 32]) -> bool {
+        evidence.signature.0[0] == 1
+    }
+
+    fn entry(kind: Kind, verdict: &str, participants: &[u64]) -> Entry {
+        let mut entry = Entry::new(kind, TIME, OPERATION);
+        entry.attempt = 1;
+        entry.request = [5; 32];
+        entry.name = [6; 32];
+        entry.key = Some([7; 16]);
+        entry.participants = participants.to_vec();
+        entry.verdict = verdict.into();
+        entry.evidence = (kind != Kind::Outcome).then(|| Evidence {
+            key_id: "did:key:z6Mk#z6Mk".into(),
+            signing_string: "digest: mh=uEiB".into(),
+            signature: Signature([1; 64]),
+            capabilities: Vec::new(),
+        });
+        entry
+    }
+
+    /// What the chains of three nodes come to, each of which ends at `last`.
+    fn findings(chains: &[(u64, Vec<Entry>)], last: u64) -> Findings {
+        let mut corroboration = Corroboration::new(2, is_signed);
+        for (node, entries) in chains {
+            for entry in entries {
+                let record = Record {
+                    sequence: 1,
+                    synced: 0,
+                    time_ms: entry.time_ms,
+                    previous: [0; 32],
+                    hash: [0; 32],
+                    content: Content::Operation(Box::new(entry.clone())),
+                };
+                corroboration.record(*node, &record);
+            }
+            let report = Report {
+                first_sequence: Some(1),
+                first_ms: Some(0),
+                last_ms: Some(last),
+                ..Report::default()
+            };
+            corroboration.end(*node, &report);
+        }
+        corroboration.findings()
+    }
+
+    /// A signature by nodes 1 and 2; `change` alters what node 2 has on record.
+    fn of_signature(change: impl FnOnce(&mut Entry)) -> Vec<(u64, Vec<Entry>)> {
+        let own = entry(Kind::Contributed, "sign", &[1, 2]);
+        let mut other = own.clone();
+        change(&mut other);
+        let outcome = entry(Kind::Outcome, "200", &[1, 2]);
+        vec![(1, vec![own, outcome]), (2, vec![other]), (3, Vec::new())]
+    }
+
+    fn wrong(found: &Findings) -> Vec<(u64, Wrong)> {
+        found.wrong.iter().map(|wrong| (wrong.node, wrong.what)).collect()
+    }
+
+    #[test]
+    fn a_result_that_all_participants_recorded_alike_is_corroborated() {
+        let found = findings(&of_signature(|_| ()), 2 * TIME);
+        assert_eq!((found.results, found.corroborated, found.wrong_count), (1, 1, 0));
+    }
+
+    #[test]
+    fn whatever_a_participant_recorded_differently_is_found() {
+        let changes: [fn(&mut Entry); 7] = [
+            |entry| entry.request[0] ^= 1,
+            |entry| entry.name[0] ^= 1,
+            |entry| entry.key = None,
+            |entry| entry.keystore[0] ^= 1,
+            |entry| entry.epoch += 1,
+            |entry| entry.attempt += 1,
+            |entry| entry.participants = vec![2, 3],
+        ];
+        for (at, change) in changes.into_iter().enumerate() {
+            let found = findings(&of_signature(change), 2 * TIME);
+            assert_eq!(wrong(&found), [(2, Wrong::Differs)], "change {at}");
+            assert_eq!(found.corroborated, 0);
+        }
+    }
+
+    #[test]
+    fn what_no_client_signed_is_found() {
+        let unsigned = of_signature(|entry| entry.evidence.as_mut().unwrap().signature = Signature([0; 64]));
+        assert_eq!(wrong(&findings(&unsigned, 2 * TIME)), [(2, Wrong::Unsigned)]);
+        let without = of_signature(|entry| entry.evidence = None);
+        assert_eq!(wrong(&findings(&without, 2 * TIME)), [(2, Wrong::Unsigned)]);
+    }
+
+    #[test]
+    fn a_participant_without_a_record_is_named_unless_its_chain_ends_before() {
+        let mut chains = of_signature(|_| ());
+        chains[1].1.clear();
+        assert_eq!(wrong(&findings(&chains, 2 * TIME)), [(2, Wrong::Missing)]);
+        let early = findings(&chains, TIME);
+        assert_eq!((early.wrong_count, early.after_end.get(&2)), (0, Some(&1)));
+        assert_eq!(early.corroborated, 0);
+    }
+
+    #[test]
+    fn nobody_answers_alone_but_what_needs_no_key() {
+        let alone = |verdict: &str| {
+            let own = entry(Kind::Contributed, verdict, &[1]);
+            vec![(1, vec![own, entry(Kind::Outcome, "200", &[1])])]
+        };
+        assert_eq!(wrong(&findings(&alone("sign"), 2 * TIME)), [(1, Wrong::Alone)]);
+        let found = findings(&alone("unwrapKey"), 2 * TIME);
+        assert_eq!((found.without_key, found.wrong_count), (1, 0));
+        // A refusal is no result.
+        let mut refused = alone("sign");
+        refused[0].1[1].verdict = "403 NotAllowedError".into();
+        assert_eq!(findings(&refused, 2 * TIME).results, 0);
+    }
+
+    #[test]
+    fn endorsements_of_a_change_are_of_one_request() {
+        let own = entry(Kind::Endorsed, "ok", &[1]);
+        let mut other = entry(Kind::Endorsed, "ok", &[2]);
+        other.attempt = 2;
+        let outcome = entry(Kind::Outcome, "201", &[1, 2]);
+        let chains = |other: &Entry| vec![(1, vec![own.clone(), outcome.clone()]), (2, vec![other.clone()])];
+        assert_eq!(findings(&chains(&other), 2 * TIME).corroborated, 1);
+        other.request[0] ^= 1;
+        assert_eq!(wrong(&findings(&chains(&other), 2 * TIME)), [(2, Wrong::Differs)]);
+    }
+
+    #[test]
+    fn what_retention_has_taken_is_not_missed() {
+        let mut corroboration = Corroboration::new(2, is_signed);
+        for (node, entries) in of_signature(|_| ()) {
+            for entry in entries.iter().filter(|_| node == 1) {
+                let record = Record {
+                    sequence: 1,
+                    synced: 0,
+                    time_ms: TIME,
+                    previous: [0; 32],
+                    hash: [0; 32],
+                    content: Content::Operation(Box::new(entry.clone())),
+                };
+                corroboration.record(node, &record);
+            }
+            let report = Report {
+                first_sequence: Some(if node == 2 { 500 } else { 1 }),
+                first_ms: Some(if node == 2 { TIME } else { 0 }),
+                last_ms: Some(2 * TIME),
+                ..Report::default()
+            };
+            corroboration.end(node, &report);
+        }
+        let found = corroboration.findings();
+        assert_eq!((found.results, found.before, found.wrong_count), (0, 1, 0));
+    }
+}
