@@ -264,7 +264,7 @@ pub enum Answer {
     Derived(Vec<u8>),
     /// To [`Call::Batch`]: an encoded answer for each question, in its order.
     Batch(Vec<Vec<u8>>),
-    /// To a round of a generation: this participant's message.
+    /// To a round of a generation or a birth: this participant's message. To [`Call::Portion`]: the sealed pieces.
     Message(Vec<u8>),
     /// To the last round: the outcome and this participant's signature over it. The coordinator believes only its
     /// own outcome, and every other participant's signature over that.

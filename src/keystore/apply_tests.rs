@@ -10,7 +10,7 @@ use super::config::KeystoreConfig;
 use super::entry::{Entry, EntryError, Statement};
 use super::outcome::{Outcome, Rejection, Reply};
 use super::query;
-use super::record::{KeyType, Material};
+use super::record::{KeyType, Material, Sharing};
 use crate::identifier::{LocalId, OperationId};
 use crate::membership::{Member, Membership};
 
@@ -413,6 +413,32 @@ fn every_participant_signs_a_key() {
         &[(1, NOW), (2, NOW), (3, NOW)],
     );
     assert_eq!(run(&mut state, &resigned), Outcome::Refused(Rejection::Exists));
+}
+
+#[test]
+fn three_holders_make_a_symmetric_key() {
+    let of_holders = |holders: &[u64], participants: &[u64]| {
+        let mut statement = generate(2, participants, NOW);
+        let Command::GenerateKey(generated) = &mut statement.command else {
+            unreachable!("a key is generated");
+        };
+        generated.material = Material::Pieces(Sharing {
+            holders: holders.to_vec(),
+            pieces: vec![[0; 32]; holders.len()],
+            correction: [0; 32],
+            inner: None,
+            check: [0; 16],
+        });
+        let signed: Vec<(u64, u64)> = participants.iter().map(|node| (*node, NOW)).collect();
+        endorsed(statement, &signed)
+    };
+    // A quorum signs it, and two of three that compute are not enough; nor is a third one who holds no piece.
+    for few in [of_holders(&[1, 2, 3], &[1, 2]), of_holders(&[1, 2, 4, 5], &[1, 2, 3])] {
+        let refused = run(&mut with_keystore(), &few);
+        assert!(matches!(refused, Outcome::Refused(Rejection::NotEndorsed(_))));
+    }
+    let without_one = of_holders(&[1, 2, 3, 4], &[1, 2, 3]);
+    assert!(matches!(run(&mut with_keystore(), &without_one), Outcome::Applied(_)));
 }
 
 #[test]
