@@ -433,12 +433,18 @@ fn three_holders_make_a_symmetric_key() {
         endorsed(statement, &signed)
     };
     // A quorum signs it, and two of three that compute are not enough; nor is a third one who holds no piece.
-    for few in [of_holders(&[1, 2, 3], &[1, 2]), of_holders(&[1, 2, 4, 5], &[1, 2, 3])] {
+    for few in [
+        of_holders(&[1, 2, 3], &[1, 2]),
+        of_holders(&[1, 2, 4, 5], &[1, 2, 3]),
+    ] {
         let refused = run(&mut with_keystore(), &few);
         assert!(matches!(refused, Outcome::Refused(Rejection::NotEndorsed(_))));
     }
     let without_one = of_holders(&[1, 2, 3, 4], &[1, 2, 3]);
-    assert!(matches!(run(&mut with_keystore(), &without_one), Outcome::Applied(_)));
+    assert!(matches!(
+        run(&mut with_keystore(), &without_one),
+        Outcome::Applied(_)
+    ));
 }
 
 #[test]

@@ -242,7 +242,10 @@ async fn try_begin(
 pub(super) async fn step(parts: &Arc<Parts>, from: u64, id: Id, step: BirthStep) -> Answer {
     let operation = {
         let births = parts.symmetric.births.lock();
-        let ours = births.under_way.get(&id).filter(|birth| birth.coordinator == from);
+        let ours = births
+            .under_way
+            .get(&id)
+            .filter(|birth| birth.coordinator == from);
         ours.map(|birth| birth.operation)
     };
     let stepped = try_step(parts, from, id, step).await;
