@@ -40,10 +40,15 @@ pub fn symmetric_notice(members: usize) -> Option<&'static str> {
 /// Holders that a use of a symmetric key needs.
 pub const SYMMETRIC_NEEDED: usize = 3;
 
+/// The majority of so many members.
+pub fn quorum_of(members: usize) -> usize {
+    members / 2 + 1
+}
+
 impl Membership {
     /// The majority: 2 of 3, 3 of 4, 3 of 5.
     pub fn quorum(&self) -> usize {
-        self.members.len() / 2 + 1
+        quorum_of(self.members.len())
     }
 
     /// The member with this node id.

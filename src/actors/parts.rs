@@ -246,6 +246,12 @@ impl Parts {
         })
     }
 
+    /// Whether a node was away when this key was born.
+    pub fn was_away(&self, record: &KeyRecord, node: u64) -> bool {
+        let member = self.membership.member(node);
+        member.is_some_and(|member| record.away.contains(&member.index))
+    }
+
     /// What a node answered to a question by itself, which may have been about an item of a batch.
     pub fn alone(&self, node: u64, answer: Answer) -> Answer {
         match answer {

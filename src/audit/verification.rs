@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ed25519_dalek::VerifyingKey;
 
@@ -41,18 +41,35 @@ pub struct Report {
 
 /// The cluster and the node that a folder says it is of; [`verify_each`] compares all of it.
 pub fn owner(folder: &Path) -> Result<([u8; 32], u64), VerifyError> {
-    let wrong = |file: &Path, reason: String| VerifyError {
-        file: file.to_owned(),
-        offset: 0,
-        reason,
-    };
-    let segments = segment::list(folder).map_err(|error| wrong(folder, error.to_string()))?;
-    let (_, first) = segments
-        .first()
-        .ok_or_else(|| wrong(folder, "no audit segments here".into()))?;
-    let header = segment::header(first).map_err(|error| wrong(first, error.to_string()))?;
-    let header = header.map_err(|reason| wrong(first, reason.into()))?;
+    let segments = segments(folder)?;
+    let header = header(&segments[0].1)?;
     Ok((header.cluster, header.node))
+}
+
+/// The folder's segments, one at least.
+fn segments(folder: &Path) -> Result<Vec<(u64, PathBuf)>, VerifyError> {
+    let segments = segment::list(folder).map_err(disk(folder))?;
+    match segments.is_empty() {
+        true => Err(wrong(folder, 0, "no audit segments here")),
+        false => Ok(segments),
+    }
+}
+
+fn header(path: &Path) -> Result<Header, VerifyError> {
+    let header = segment::header(path).map_err(disk(path))?;
+    header.map_err(|reason| wrong(path, 0, reason))
+}
+
+fn disk(path: &Path) -> impl Fn(io::Error) -> VerifyError {
+    |error| wrong(path, 0, &error.to_string())
+}
+
+fn wrong(path: &Path, offset: u64, reason: &str) -> VerifyError {
+    VerifyError {
+        file: path.to_owned(),
+        offset,
+        reason: reason.to_owned(),
+    }
 }
 
 /// Checks the folder; with the node's Ed25519 public key its heads too.
@@ -66,34 +83,16 @@ pub fn verify_each(
     key: Option<&[u8; 32]>,
     mut show: impl FnMut(&Record),
 ) -> Result<Report, VerifyError> {
-    let disk = |path: &Path| {
-        let file = path.to_owned();
-        move |error: io::Error| VerifyError {
-            file,
-            offset: 0,
-            reason: error.to_string(),
-        }
-    };
-    let wrong = |path: &Path, offset: u64, reason: &str| VerifyError {
-        file: path.to_owned(),
-        offset,
-        reason: reason.to_owned(),
-    };
     let key = match key.map(VerifyingKey::from_bytes).transpose() {
         Ok(key) => key,
         Err(_) => return Err(wrong(folder, 0, "the public key is not a point")),
     };
-    let segments = segment::list(folder).map_err(disk(folder))?;
-    if segments.is_empty() {
-        return Err(wrong(folder, 0, "no audit segments here"));
-    }
+    let segments = segments(folder)?;
     let mut report = Report::default();
     let mut before: Option<(Header, Scanner)> = None;
     let last = segments.len() - 1;
     for (at, (first, path)) in segments.iter().enumerate() {
-        let header = segment::header(path)
-            .map_err(disk(path))?
-            .map_err(|reason| wrong(path, 0, reason))?;
+        let header = header(path)?;
         if header.first != *first {
             return Err(wrong(path, 0, "segment has the name of another"));
         }

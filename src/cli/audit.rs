@@ -11,6 +11,7 @@ use crate::audit::{self, Content, Corroboration, Evidence, Findings, Kind, Recor
 use crate::authorization::name_of_signed;
 use crate::config::fields::{decode_hex, encode_hex};
 use crate::identifier::LocalId;
+use crate::membership::quorum_of;
 use crate::operation::batch;
 use crate::provision::Genesis;
 use crate::provision::genesis::MAX_GENESIS;
@@ -119,7 +120,7 @@ fn tell(report: &Report) {
 fn compare(folders: &[PathBuf], genesis: &Path, stopped: bool, as_json: bool) -> Result<ExitCode, String> {
     let bytes = secret_file::read_public(genesis, MAX_GENESIS).map_err(|error| error.to_string())?;
     let genesis = Genesis::parse(&bytes).map_err(|error| error.to_string())?;
-    let quorum = genesis.body().members.len() / 2 + 1;
+    let quorum = quorum_of(genesis.body().members.len());
     let mut corroboration = Corroboration::new(quorum, is_signed);
     let mut reports: BTreeMap<u64, Report> = BTreeMap::new();
     for folder in folders {

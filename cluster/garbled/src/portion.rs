@@ -1,4 +1,5 @@
-//! How a holder that was away when its key was born gets its part: from the others, of whom each has all of it but one piece.
+//! How a holder that was away when its key was born gets its part: from the others, of whom each has all of it but one
+//! piece.
 
 use std::collections::BTreeMap;
 

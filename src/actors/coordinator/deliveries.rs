@@ -88,14 +88,8 @@ fn open(parts: &Parts, name: &ShareName, record: &KeyRecord, bytes: &[u8]) -> Re
     let sealed: Sealed = postcard::from_bytes(bytes).map_err(text)?;
     let (commitment, _) = record.material.pair().ok_or("an envelope of a symmetric key")?;
     let commitment: Commitment = postcard::from_bytes(commitment).map_err(text)?;
-    let takes_part = |index: u16| !record.away.contains(&index);
-    let nodes: Vec<u64> = parts
-        .membership
-        .members
-        .iter()
-        .filter(|member| takes_part(member.index))
-        .map(|member| member.node)
-        .collect();
+    let members = parts.membership.members.iter().map(|member| member.node);
+    let nodes: Vec<u64> = members.filter(|node| !parts.was_away(record, *node)).collect();
     let key = (record.key_type, record.epoch, key_name(&name.keystore, &name.key));
     let session = session_of(&parts.membership, key, record.session, &nodes).ok_or("no session")?;
     let me = parts

@@ -1,5 +1,5 @@
-//! A use of a symmetric key of which this node holds no part, or not yet: it hands the client's request to a holder, which serves it as
-//! if the client had come there. The holder computes anyway, so it learns nothing more than it would have.
+//! A use of a symmetric key of which this node holds no part, or not yet: it hands the client's request to a holder, which
+//! serves it as if the client had come there. The holder computes anyway, so it learns nothing more than it would have.
 
 use serde_json::Value;
 
@@ -36,10 +36,7 @@ pub(super) async fn holders_elsewhere(work: &Work, weighed: &Weighed) -> Result<
             _ => Ok(None),
         };
     };
-    let was_there = |node| {
-        let member = parts.membership.member(node).map(|member| member.index);
-        sharing.number(node).is_some() && !member.is_some_and(|index| record.away.contains(&index))
-    };
+    let was_there = |node| sharing.number(node).is_some() && !parts.was_away(record, node);
     let late = sharing.number(parts.node).is_some() && !was_there(parts.node);
     let here = was_there(parts.node) || late && symmetric::has_part(parts, (keystore, key), record).await;
     match work.caller {

@@ -1,8 +1,8 @@
 //! Taking part in the birth of a symmetric key: pieces that nobody chooses, an HMAC key's states, a check value; then the
 //! part and the record on disk, and the signature over the outcome.
 //!
-//! Of four holders one may be left out that is away; who else falls out ends the attempt. What the garblers decode is what counts;
-//! the evaluator has it from both of them, and one is honest.
+//! Of four holders one may be left out that is away; who else falls out ends the attempt. What the garblers decode is what
+//! counts; the evaluator has it from both of them, and one is honest.
 
 pub(crate) mod computing;
 pub(crate) mod outcome;
@@ -240,22 +240,6 @@ async fn try_begin(
 
 /// A later step. A birth is taken out while it works, and put back: whatever fails ends it.
 pub(super) async fn step(parts: &Arc<Parts>, from: u64, id: Id, step: BirthStep) -> Answer {
-    let operation = {
-        let births = parts.symmetric.births.lock();
-        let ours = births
-            .under_way
-            .get(&id)
-            .filter(|birth| birth.coordinator == from);
-        ours.map(|birth| birth.operation)
-    };
-    let stepped = try_step(parts, from, id, step).await;
-    stepped.unwrap_or_else(|answer| match operation {
-        Some(operation) => decline(parts, operation, answer),
-        None => answer,
-    })
-}
-
-async fn try_step(parts: &Arc<Parts>, from: u64, id: Id, step: BirthStep) -> Result<Answer, Answer> {
     let taken = {
         let mut births = parts.symmetric.births.lock();
         let ours = births
@@ -264,7 +248,15 @@ async fn try_step(parts: &Arc<Parts>, from: u64, id: Id, step: BirthStep) -> Res
             .is_some_and(|birth| birth.coordinator == from);
         ours.then(|| births.under_way.remove(&id)).flatten()
     };
-    let mut birth = taken.ok_or_else(|| misfit("a step of a birth that is not under way"))?;
+    let Some(birth) = taken else {
+        return misfit("a step of a birth that is not under way");
+    };
+    let operation = birth.operation;
+    let stepped = try_step(parts, id, birth, step).await;
+    stepped.unwrap_or_else(|answer| decline(parts, operation, answer))
+}
+
+async fn try_step(parts: &Arc<Parts>, id: Id, mut birth: Birth, step: BirthStep) -> Result<Answer, Answer> {
     if birth.begun.elapsed() > LIFE || !birth.weighed.is_fresh() {
         return Err(misfit("a birth that took longer than its decision is good for"));
     }

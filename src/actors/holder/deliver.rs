@@ -81,9 +81,8 @@ fn owed(parts: &Parts, from: u64, name: &ShareName) -> Result<Zeroizing<Vec<u8>>
     let record = query::key(&view, &name.keystore, &name.key).map_err(|_| Abstention::Behind)?;
     let record = record.filter(|record| record.session == name.session);
     let record = record.ok_or(Abstention::Behind)?;
-    let member = parts.membership.member(from).map(|member| member.index);
     let number = record.material.sharing().and_then(|sharing| sharing.number(from));
-    let number = number.filter(|_| member.is_some_and(|index| record.away.contains(&index)));
+    let number = number.filter(|_| parts.was_away(&record, from));
     let number = number.ok_or_else(|| Answer::Misfit("pieces that are not the asker's to get".into()))?;
     let held =
         symmetric::open(parts, (&name.keystore, &name.key), &record).map_err(|_| Abstention::NoShare)?;

@@ -1,5 +1,5 @@
-//! Symmetric keys that are born while one of their four holders is away: it gets its part from the others, and then any other
-//! one may go.
+//! Symmetric keys that are born while one of their four holders is away: it gets its part from the others, and then any
+//! other one may go.
 
 use super::client::{Key, Keystore, furnished};
 use super::cluster::{Cluster, run, until};

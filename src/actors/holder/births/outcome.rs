@@ -6,7 +6,7 @@ use conclave_garbled::held::{Held, inner_digest};
 use conclave_shares::KeptEnvelope;
 use zeroize::Zeroizing;
 
-use super::{Birth, Id, Stage, misfit};
+use super::{Birth, Id, Stage, left_out, misfit};
 use crate::actors::holder::generate::{share_id, signed};
 use crate::actors::parts::Parts;
 use crate::actors::symmetric::tasks::{LIVE, digest, name};
@@ -76,10 +76,9 @@ pub(super) async fn sign(
         inner,
     };
     let participants = beginning.nodes();
-    let left_out = holders.iter().filter(|node| !participants.contains(node));
-    let away: Vec<u16> = left_out
-        .filter_map(|node| Some(parts.membership.member(*node)?.index))
-        .collect();
+    let left_out = left_out(&holders, &participants).flatten();
+    let away = left_out.and_then(|node| parts.membership.member(node));
+    let away: Vec<u16> = away.map(|member| member.index).into_iter().collect();
     let generated = GeneratedKey {
         keystore: terms.keystore,
         key: terms.key,
