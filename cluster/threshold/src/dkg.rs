@@ -4,6 +4,10 @@
 //! [`deal`](Participant::deal) and [`finish`](Participant::finish) with all participants' messages of the round
 //! before, its own included. The caller sends each answer once, and nothing of the ceremony after a [`Fault`].
 //! The share must be on disk before the transcript is signed.
+//!
+//! A [`renewal`] is the same ceremony about a key that is there.
+
+pub mod renewal;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -140,10 +144,7 @@ impl<G: Group> Participant<G> {
         rng: &mut (impl CryptoRng + RngCore),
     ) -> Result<(Self, Vec<u8>), Fault> {
         let session = session.into();
-        let pinned = session
-            .verifying_key(me)
-            .is_some_and(|key| *key == signing_key.verifying_key());
-        if !pinned || !session.terms().participants.contains(&me) {
+        if !takes_part(&session, me, signing_key) || !session.terms().constants.is_empty() {
             return Err(Fault::unnamed(Reason::NotParticipant(me)));
         }
         let polynomial = Polynomial::random(session.terms().threshold, session.digest(), rng);
@@ -420,6 +421,13 @@ impl<G: Group> Participant<G> {
         }
         Err(Fault::unnamed(Reason::NoKey))
     }
+}
+
+/// Whether the session has `me` as a participant with this key.
+fn takes_part(session: &Session, me: u16, signing_key: &SigningKey) -> bool {
+    let pinned = session.verifying_key(me);
+    session.terms().participants.contains(&me)
+        && pinned.is_some_and(|key| *key == signing_key.verifying_key())
 }
 
 fn envelopes_for(member: u16, deals: &BTreeMap<u16, Deal>) -> Vec<SealedShare> {

@@ -27,6 +27,9 @@ pub enum PackageError {
     /// The proof of possession does not verify.
     #[error("the proof of possession does not verify")]
     Proof,
+    /// In a renewal: the constant term is not the dealer's part of the key.
+    #[error("it does not begin with the dealer's part of the key")]
+    Constant,
     /// A member's share of it is zero.
     #[error("the share of member {0} would be zero")]
     ZeroShare(u16),
@@ -75,7 +78,8 @@ pub(crate) fn build<G: Group>(
     (bytes, Package { vector })
 }
 
-/// Reads and verifies a dealer's package: exactly k usable points, the proof, no zero share.
+/// Reads and verifies a dealer's package: exactly k usable points, in a renewal the right first one, the proof, no zero
+/// share.
 pub(crate) fn check<G: Group>(
     session: &Session,
     dealer: u16,
@@ -88,6 +92,10 @@ pub(crate) fn check<G: Group>(
     let mut vector = Vec::with_capacity(wire.vector.len());
     for (place, point) in wire.vector.iter().enumerate() {
         vector.push(G::decode(point).map_err(|error| PackageError::Point(place, error))?);
+    }
+    let expected = session.terms().constants.get(&dealer);
+    if expected.is_some_and(|point| G::encode(&vector[0]).as_ref() != &point[..]) {
+        return Err(PackageError::Constant);
     }
     let claimed = G::decode_scalar(&wire.challenge).ok_or(PackageError::Malformed)?;
     let response = G::decode_scalar(&wire.response).ok_or(PackageError::Malformed)?;

@@ -23,6 +23,19 @@ impl<G: Group> Polynomial<G> {
         Polynomial(coefficients)
     }
 
+    /// The same through `constant` at zero.
+    pub(crate) fn random_through(
+        constant: &G::Scalar,
+        threshold: u16,
+        binding: &[u8],
+        rng: &mut (impl CryptoRng + RngCore),
+    ) -> Self {
+        let mut polynomial = Self::random(threshold, binding, rng);
+        polynomial.0[0].zeroize();
+        polynomial.0[0] = *constant;
+        polynomial
+    }
+
     #[cfg(test)]
     pub(crate) fn from_coefficients(coefficients: Vec<G::Scalar>) -> Self {
         Polynomial(coefficients)

@@ -2,7 +2,7 @@
 //! client's bytes, never from a coordinator's frame; [`Session::digest`] goes under every signature of the ceremony,
 //! so participants with different sessions simply do not understand each other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ed25519_dalek::VerifyingKey;
 use hpke::Deserializable;
@@ -72,6 +72,9 @@ pub struct SessionTerms {
     pub members: Vec<Member>,
     /// Indexes of the members that take part.
     pub participants: BTreeSet<u16>,
+    /// Of a renewal ([`crate::dkg::renewal`]): the first point that each participant has to commit to, encoded. Empty for
+    /// a new key.
+    pub constants: BTreeMap<u16, Vec<u8>>,
 }
 
 /// Why terms do not make a session.
@@ -94,6 +97,9 @@ pub enum SessionError {
     /// A participant that is no member.
     #[error("participant {0} is not a member")]
     UnknownParticipant(u16),
+    /// A renewal that does not say of every participant, and of nobody else, where it begins.
+    #[error("the points that the participants begin with are not one for each of them")]
+    Constants,
     /// A member's signing or envelope key is not a key, weak, or another member's.
     #[error("member {0} has an unusable or repeated public key")]
     MemberKey(u16),
@@ -143,6 +149,9 @@ impl Session {
                 threshold: terms.threshold,
                 participants,
             });
+        }
+        if !terms.constants.is_empty() && !terms.constants.keys().eq(terms.participants.iter()) {
+            return Err(SessionError::Constants);
         }
         let mut seen = BTreeSet::new();
         let mut verifying_keys = Vec::with_capacity(count);
@@ -219,6 +228,9 @@ fn digest(terms: &SessionTerms) -> [u8; 32] {
     hash = hash.number(terms.participants.len() as u64);
     for participant in &terms.participants {
         hash = hash.number((*participant).into());
+    }
+    for (participant, point) in &terms.constants {
+        hash = hash.number((*participant).into()).part(point);
     }
     hash.finish()
 }

@@ -215,6 +215,7 @@ impl World {
             threshold: self.threshold,
             members: members.collect(),
             participants: participants.clone(),
+            constants: BTreeMap::new(),
         };
         let session = Arc::new(Session::new(terms).unwrap());
         let (mut running, mut set) = (BTreeMap::new(), Set::new());

@@ -241,6 +241,7 @@ pub fn session_of(
             .iter()
             .map(index)
             .collect::<Option<BTreeSet<u16>>>()?,
+        constants: BTreeMap::new(),
     };
     Session::new(terms).ok()
 }

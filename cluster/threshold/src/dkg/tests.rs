@@ -12,6 +12,7 @@ use crate::session::{Member, Purpose, SessionTerms};
 
 mod lies;
 mod properties;
+mod renewal;
 
 type Set = BTreeMap<u16, Vec<u8>>;
 type Outcomes<G> = BTreeMap<u16, Result<Outcome<G>, Fault>>;
@@ -50,6 +51,7 @@ impl World {
                 })
                 .collect(),
             participants: (1..=members).filter(|index| !absent.contains(index)).collect(),
+            constants: BTreeMap::new(),
         };
         World {
             session: Arc::new(Session::new(terms).unwrap()),
@@ -77,9 +79,8 @@ impl World {
     fn run_with<G: Group>(
         &mut self,
         mut polynomials: BTreeMap<u16, Vec<G::Scalar>>,
-        mut tamper: impl FnMut(&mut World, u8, u16, &mut Set),
+        tamper: impl FnMut(&mut World, u8, u16, &mut Set),
     ) -> Outcomes<G> {
-        let mut outcomes = BTreeMap::new();
         let (mut running, mut set) = (BTreeMap::new(), Set::new());
         for me in self.participants() {
             let (participant, sent) = match polynomials.remove(&me) {
@@ -97,6 +98,17 @@ impl World {
             running.insert(me, participant);
             set.insert(me, sent);
         }
+        self.rounds(running, set, tamper)
+    }
+
+    /// The rounds after the first, whose messages are `set`.
+    fn rounds<G: Group>(
+        &mut self,
+        mut running: BTreeMap<u16, Participant<G>>,
+        mut set: Set,
+        mut tamper: impl FnMut(&mut World, u8, u16, &mut Set),
+    ) -> Outcomes<G> {
+        let mut outcomes = BTreeMap::new();
         for round in 0..2 {
             let mut next = set.clone();
             for me in self.participants() {

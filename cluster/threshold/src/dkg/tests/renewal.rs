@@ -1,0 +1,216 @@
+//! Renewals: the same key under new shares, and every way to make it another key.
+
+use super::*;
+use crate::dkg::renewal::constants;
+use crate::package::PackageError;
+
+impl World {
+    /// The same committee about to renew the key of `commitment`, without `absent`.
+    fn renewing<G: Group>(&self, commitment: &Commitment<G>, absent: &[u16], threshold: u16) -> World {
+        let mut terms = self.session.terms().clone();
+        terms.ceremony[0] ^= 0xff;
+        terms.epoch += 1;
+        terms.threshold = threshold;
+        let indexes = self.session.indexes();
+        terms.participants = indexes.filter(|index| !absent.contains(index)).collect();
+        terms.constants = constants(commitment, terms.participants.iter().copied()).unwrap();
+        World {
+            session: Arc::new(Session::new(terms).unwrap()),
+            signing: self.signing.clone(),
+            opening: (self.opening.iter())
+                .map(|(index, key)| (*index, EnvelopeKey::from_bytes(&key.to_sealed_bytes())))
+                .collect(),
+            rng: ChaCha20Rng::seed_from_u64(43),
+        }
+    }
+
+    fn renew<G: Group>(
+        &mut self,
+        shares: &BTreeMap<u16, KeyShare<G>>,
+        tamper: impl FnMut(&mut World, u8, u16, &mut Set),
+    ) -> Outcomes<G> {
+        let (mut running, mut set) = (BTreeMap::new(), Set::new());
+        for me in self.participants() {
+            let session = self.session.clone();
+            let begun = Participant::<G>::renew(session, me, &self.signing[&me], &shares[&me], &mut self.rng);
+            let (participant, sent) = begun.unwrap();
+            running.insert(me, participant);
+            set.insert(me, sent);
+        }
+        self.rounds(running, set, tamper)
+    }
+}
+
+/// Shares of a fresh key with a world for the next epoch's.
+fn born<G: Group>(members: u16, threshold: u16) -> (World, BTreeMap<u16, KeyShare<G>>, Commitment<G>) {
+    let mut world = World::new(members, threshold, &[], 1);
+    let outcomes = world.run::<G>();
+    let mut commitment = None;
+    let mut shares = BTreeMap::new();
+    for (index, outcome) in outcomes {
+        let outcome = outcome.unwrap_or_else(|fault| panic!("{}", fault.reason));
+        shares.insert(index, outcome.share);
+        commitment = Some(outcome.commitment);
+    }
+    (world, shares, commitment.unwrap())
+}
+
+/// The secret that these shares give, if they are of one polynomial of their number.
+fn secret<G: Group>(shares: &[&KeyShare<G>]) -> G::Scalar {
+    let indexes: Vec<u16> = shares.iter().map(|share| share.index()).collect();
+    shares.iter().fold(G::Scalar::from(0), |sum, share| {
+        sum + lagrange::<G>(share.index(), &indexes).unwrap() * *share.scalar()
+    })
+}
+
+fn every_quorum_has_the_same_key<G: Group>(members: u16, threshold: u16, absent: &[u16], next: u16) {
+    let (world, old, commitment) = born::<G>(members, threshold);
+    let key = secret::<G>(&old.values().take(threshold.into()).collect::<Vec<_>>());
+    let mut world = world.renewing(&commitment, absent, next);
+    let outcomes = world.renew(&old, |_, _, _, _| {});
+    let mut shares = BTreeMap::new();
+    let mut renewed = None;
+    for (index, outcome) in outcomes {
+        let outcome = outcome.unwrap_or_else(|fault| panic!("{}", fault.reason));
+        assert_eq!(
+            outcome.commitment.public_key().as_ref(),
+            commitment.public_key().as_ref()
+        );
+        for absent in absent {
+            let (packages, envelopes) = (&outcome.packages, &outcome.envelopes[absent]);
+            let opening = &world.opening[absent];
+            let opened = envelope::open(
+                &world.session,
+                *absent,
+                opening,
+                &outcome.commitment,
+                packages,
+                envelopes,
+            );
+            shares.insert(*absent, opened.unwrap_or_else(|fault| panic!("{}", fault.reason)));
+        }
+        assert!(outcome.commitment.holds(&outcome.share));
+        shares.insert(index, outcome.share);
+        renewed = Some(outcome.commitment);
+    }
+    let renewed = renewed.unwrap();
+    assert_eq!((renewed.epoch(), renewed.threshold()), (2, usize::from(next)));
+    let indexes: Vec<u16> = shares.keys().copied().collect();
+    for quorum in subsets(&indexes, next.into()) {
+        let of_quorum: Vec<_> = quorum.iter().map(|index| &shares[index]).collect();
+        assert!(
+            secret::<G>(&of_quorum) == key,
+            "quorum {quorum:?} has another key"
+        );
+        // One share of the epoch before among them, and it is no share of this key.
+        let mixed: Vec<_> = (of_quorum.iter().skip(1).copied())
+            .chain([&old[&quorum[0]]])
+            .collect();
+        assert!(secret::<G>(&mixed) != key, "epochs mix");
+        assert!(!renewed.holds(&old[&quorum[0]]));
+    }
+}
+
+#[test]
+fn every_quorum_of_the_new_shares_has_the_same_key_and_epochs_do_not_mix() {
+    for (members, threshold) in [(2, 2), (3, 2), (4, 3), (5, 3)] {
+        every_quorum_has_the_same_key::<Edwards25519>(members, threshold, &[], threshold);
+        every_quorum_has_the_same_key::<Ristretto255>(members, threshold, &[], threshold);
+    }
+    every_quorum_has_the_same_key::<Edwards25519>(3, 2, &[2], 2);
+    every_quorum_has_the_same_key::<Edwards25519>(5, 3, &[1, 5], 3);
+    every_quorum_has_the_same_key::<Edwards25519>(5, 3, &[], 2);
+    every_quorum_has_the_same_key::<Edwards25519>(5, 2, &[4], 4);
+}
+
+/// A dealer that shares anything but its part, its own old share without the coefficient among it, would make another
+/// key: everybody names it, with proof.
+#[test]
+fn a_dealer_that_begins_elsewhere_is_named_and_proven() {
+    let (world, old, commitment) = born::<Edwards25519>(3, 2);
+    let mut world = world.renewing(&commitment, &[], 2);
+    let bare = *old[&2].scalar();
+    let other = Edwards25519::random_scalar(&mut world.rng);
+    let (mut running, mut set) = (BTreeMap::new(), Set::new());
+    for constant in [bare, other] {
+        for me in [1, 2, 3] {
+            let session = world.session.clone();
+            let (participant, sent) = match me {
+                2 => Participant::with_polynomial(
+                    session,
+                    2,
+                    &world.signing[&2],
+                    Polynomial::from_coefficients(vec![constant, other]),
+                    &mut world.rng,
+                ),
+                me => {
+                    Participant::renew(session, me, &world.signing[&me], &old[&me], &mut world.rng).unwrap()
+                }
+            };
+            running.insert(me, participant);
+            set.insert(me, sent);
+        }
+        let outcomes = world.rounds(std::mem::take(&mut running), set.clone(), |_, _, _, _| {});
+        for me in [1, 3] {
+            let Err(fault) = &outcomes[&me] else {
+                panic!("participant {me} did not see that the key changes")
+            };
+            assert_eq!(fault.reason, Reason::Package(2, PackageError::Constant));
+            assert!(fault.culprits == [2]);
+            let evidence = fault.evidence.as_ref().unwrap();
+            assert_eq!(
+                evidence.convicts::<Edwards25519>(&world.session),
+                Some(2),
+                "no proof"
+            );
+        }
+    }
+}
+
+#[test]
+fn only_the_right_share_of_the_epoch_before_renews() {
+    let (world, old, commitment) = born::<Edwards25519>(3, 2);
+    let mut next = world.renewing(&commitment, &[], 2);
+    let session = next.session.clone();
+    let stolen = Participant::renew(session.clone(), 1, &next.signing[&1], &old[&2], &mut next.rng);
+    assert!(stolen.is_err(), "another member's share");
+    let fresh = Participant::<Edwards25519>::begin(session, 1, &next.signing[&1], &mut next.rng);
+    assert!(fresh.is_err(), "a new secret in a renewal");
+    let first = world.session.clone();
+    let unasked = Participant::renew(first, 1, &next.signing[&1], &old[&1], &mut next.rng);
+    assert!(unasked.is_err(), "an old share in a generation");
+
+    let outcomes = next.renew(&old, |_, _, _, _| {});
+    let renewed: BTreeMap<u16, _> = (outcomes.into_iter())
+        .map(|(index, outcome)| (index, outcome.unwrap_or_else(|fault| panic!("{}", fault.reason))))
+        .collect();
+    let mut after = next.renewing(&renewed[&1].commitment, &[], 2);
+    let session = after.session.clone();
+    let late = Participant::renew(session, 1, &after.signing[&1], &old[&1], &mut after.rng);
+    assert!(late.is_err(), "a share of two epochs before");
+}
+
+#[test]
+fn constants_are_for_a_quorum_of_the_members() {
+    let (_, _, commitment) = born::<Edwards25519>(5, 3);
+    assert!(constants(&commitment, [1, 2]).is_none(), "too few");
+    assert!(constants(&commitment, [1, 2, 6]).is_none(), "a stranger");
+    assert!(constants(&commitment, [1, 2, 2]).is_none(), "one of them twice");
+    assert_eq!(constants(&commitment, [1, 3, 5]).unwrap().len(), 3);
+}
+
+#[test]
+fn a_session_that_does_not_say_where_everybody_begins_is_none() {
+    let (world, _, commitment) = born::<Edwards25519>(3, 2);
+    let mut terms = world.renewing(&commitment, &[], 2).session.terms().clone();
+    let digest = *Session::new(terms.clone()).unwrap().digest();
+    assert_ne!(digest, *world.session.digest());
+    terms.constants.get_mut(&3).unwrap()[0] ^= 1;
+    assert_ne!(
+        digest,
+        *Session::new(terms.clone()).unwrap().digest(),
+        "constants are not bound"
+    );
+    terms.constants.remove(&3);
+    assert_eq!(Session::new(terms).unwrap_err(), crate::SessionError::Constants);
+}
