@@ -22,13 +22,14 @@ use rand::RngCore;
 use rand::rngs::OsRng;
 
 use crate::actors::application::KeystoreApplication;
-use crate::actors::coordinator::{deliveries, upkeep};
+use crate::actors::coordinator::{deliveries, renewal, upkeep};
 use crate::actors::crypto_pool::CryptoPool;
 use crate::actors::doors::{Doors, Lanes};
 use crate::actors::metrics::Metrics as RequestMetrics;
 use crate::actors::parts::Parts;
 use crate::actors::recheck;
 use crate::actors::registry::Registry;
+use crate::actors::renewals::{Policy as RenewalPolicy, Renewals};
 use crate::actors::symmetric::Symmetric;
 use crate::api::{self, Api};
 use crate::audit::{Audit, RefusalRate, Settings as AuditSettings};
@@ -325,6 +326,7 @@ impl Node {
             pool: CryptoPool::start(threads, POOL_QUEUE)?,
             denials: Mutex::default(),
             ceremonies: Mutex::default(),
+            renewals: Mutex::new(Renewals::new(renewal_policy(config))),
             nonces: Mutex::default(),
             answers: Mutex::default(),
             open_keys: Mutex::new(HashMap::new()),
@@ -348,6 +350,7 @@ impl Node {
         doors.open(registry.clone());
         tokio::spawn(deliveries::run(parts.clone()));
         tokio::spawn(upkeep::chores(parts.clone()));
+        tokio::spawn(renewal::run(parts.clone()));
         counted::register(metrics, &parts, &registry);
         Ok(Self { parts, registry })
     }
@@ -386,6 +389,13 @@ fn rules(config: &Config) -> Rules {
         },
         chains: ChainCache::new(CHAINS),
         wrap_bytes: config.limits.wrap_bytes,
+    }
+}
+
+fn renewal_policy(config: &Config) -> RenewalPolicy {
+    RenewalPolicy {
+        period: u64::from(config.renewal.days) * 86_400_000,
+        keys_per_second: config.renewal.keys_per_second,
     }
 }
 

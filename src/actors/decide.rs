@@ -50,6 +50,8 @@ pub struct Asked {
     pub needs: Vec<(u32, u64)>,
     /// The nodes that take part, as far as they are known, for the record.
     pub participants: Vec<u64>,
+    /// The epoch of the key that it is to be used in, if the coordinator has said one.
+    pub epoch: Option<u64>,
 }
 
 /// A judgement that allows, not yet on record.
@@ -138,6 +140,10 @@ pub async fn weigh(parts: &Arc<Parts>, request: &Arc<Examined>, asked: Asked) ->
     }
     let judged = judge(parts, request, views, asked.operation, now);
     match stages.time(Stage::authorize, judged).await? {
+        Ok(Judgement {
+            intent: Intent::Use { record, .. },
+            ..
+        }) if asked.epoch.is_some_and(|epoch| epoch != record.epoch) => Err(Abstention::Epoch.into()),
         Ok(judgement) => {
             let (parts, request) = (parts.clone(), request.clone());
             Ok(Weighed {

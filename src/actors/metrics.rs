@@ -3,6 +3,7 @@
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use super::stages::Stages;
@@ -46,6 +47,12 @@ pub struct Metrics {
     pub generated: Counter,
     /// Shares that arrived by envelope.
     pub delivered: Counter,
+    /// Keys whose shares this node renewed as a leader.
+    pub renewed: Counter,
+    /// Renewals that came to nothing.
+    pub failed_renewals: Counter,
+    /// Keys whose shares are older than they are to be, in the groups that this node leads.
+    pub due: Gauge,
     /// Seconds from a client's request to the answer.
     pub seconds: Histogram,
     /// The same, by stage.
@@ -70,6 +77,9 @@ impl Metrics {
             unendorsed: Counter::default(),
             generated: Counter::default(),
             delivered: Counter::default(),
+            renewed: Counter::default(),
+            failed_renewals: Counter::default(),
+            due: Gauge::default(),
             seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 16)),
             stages: Stages::register(registry),
         };
@@ -132,6 +142,21 @@ impl Metrics {
                 "shares_delivered",
                 "Shares that arrived by envelope",
                 all.delivered,
+            );
+            registry.register(
+                "keys_renewed",
+                "Keys whose shares this node has renewed, as a leader",
+                all.renewed,
+            );
+            registry.register(
+                "renewals_failed",
+                "Renewals of shares that came to nothing and will be tried again",
+                all.failed_renewals,
+            );
+            registry.register(
+                "keys_due_for_renewal",
+                "Keys with shares older than the renewal period, in the groups that this node leads",
+                all.due,
             );
             registry.register(
                 "request_seconds",

@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod parts;
 pub mod recheck;
 pub mod registry;
+pub mod renewals;
 pub mod stages;
 pub mod symmetric;
 pub mod views;

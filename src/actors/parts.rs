@@ -22,6 +22,7 @@ use super::crypto_pool::CryptoPool;
 use super::denials::Denials;
 use super::holder::nonces::DrawnNonces;
 use super::metrics::{Metrics, OfNode};
+use super::renewals::Renewals;
 use super::symmetric::Symmetric;
 use super::wire::{Abstention, Answer, Call};
 use crate::audit::{Audit, RefusalRate};
@@ -72,6 +73,8 @@ pub struct Parts {
     pub denials: Mutex<Denials>,
     /// Generations under way, as a participant.
     pub ceremonies: Mutex<Ceremonies>,
+    /// Renewals of shares.
+    pub renewals: Mutex<Renewals>,
     /// Nonce pairs between two rounds.
     pub nonces: Mutex<DrawnNonces>,
     /// Bytes answered to an attempt, for a repeated frame.

@@ -38,6 +38,8 @@ pub struct Forwarded {
     pub needs: Vec<(u32, u64)>,
     /// The nodes that take part, ascending: goes on every participant's record.
     pub participants: Vec<u64>,
+    /// Of a use: the epoch of the key in the sender's state. Whoever has another one abstains.
+    pub epoch: Option<u64>,
 }
 
 /// A question.
@@ -95,6 +97,25 @@ pub enum Call {
     Serve(Forwarded),
     /// The asking member was away when this symmetric key was born: what both hold of it. The answer is a sealed message.
     Portion(ShareName),
+    /// Renewal of shares, first round. The answer to each round but the last is [`Answer::Renewing`].
+    Renew(Renewal),
+    /// Renewal of shares, a later round: for each key everybody's messages of the round before, by share index.
+    RenewStep([u8; 32], Round, Vec<BTreeMap<u16, Vec<u8>>>),
+}
+
+/// What the coordinator of a renewal proposes; participants look for themselves whether the shares are due.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renewal {
+    /// Drawn by the coordinator.
+    pub operation: OperationId,
+    /// The keystore.
+    pub keystore: LocalId,
+    /// The keys, ascending, each with the ceremony whose shares are to be replaced.
+    pub keys: Vec<(LocalId, [u8; 32])>,
+    /// Who takes part, and when it began.
+    pub beginning: Beginning,
+    /// What the coordinator had applied of the keystore's group.
+    pub applied: u64,
 }
 
 /// A node's half of what it shares with another one.
@@ -161,6 +182,8 @@ pub struct Item {
     pub attempt: u8,
     /// The nodes that take part in it, ascending.
     pub participants: Vec<u64>,
+    /// As in [`Forwarded`].
+    pub epoch: Option<u64>,
     /// What is asked.
     pub ask: ItemAsk,
 }
@@ -266,8 +289,8 @@ pub enum Answer {
     Batch(Vec<Vec<u8>>),
     /// To a round of a generation or a birth: this participant's message. To [`Call::Portion`]: the sealed pieces.
     Message(Vec<u8>),
-    /// To the last round: the outcome and this participant's signature over it. The coordinator believes only its
-    /// own outcome, and every other participant's signature over that.
+    /// To the last round of a generation, a birth or a renewal: the outcome and this participant's signature over it. The
+    /// coordinator believes only its own outcome, and every other participant's signature over that.
     Generated(Box<Statement>, Endorsement),
     /// To a round of a generation: it ended for this participant.
     Aborted(Box<Abort>),
@@ -297,6 +320,8 @@ pub enum Answer {
     Abstained(Abstention),
     /// The question does not fit what the asked node knows of the ceremony; the reason is for the log.
     Misfit(String),
+    /// To a round of a renewal: this participant's message about each key.
+    Renewing(Vec<Vec<u8>>),
 }
 
 /// Why a holder abstains.
@@ -326,6 +351,9 @@ pub enum Abstention {
     /// It shares no secret with another node that takes part: a link is down, or one has just started.
     #[error("not paired with another holder yet")]
     Unpaired,
+    /// The key's shares were renewed, and the asker does not know it yet.
+    #[error("the key is in another epoch here")]
+    Epoch,
 }
 
 impl Answer {

@@ -39,17 +39,20 @@ pub enum Kind {
     Outcome,
     /// The node signed the chain up to the record before. Made by the writer alone.
     Head,
+    /// This member is about to sign new shares of keys of a keystore: no client asked for it.
+    Renewed,
 }
 
 impl Kind {
     /// Every kind, in the order of [`super::Report`]'s counts.
-    pub const ALL: [Kind; 6] = [
+    pub const ALL: [Kind; 7] = [
         Kind::Contributed,
         Kind::Endorsed,
         Kind::Refused,
         Kind::Claimed,
         Kind::Outcome,
         Kind::Head,
+        Kind::Renewed,
     ];
 
     /// The lower-case word for reports.
@@ -61,6 +64,7 @@ impl Kind {
             Kind::Claimed => "claimed",
             Kind::Outcome => "outcome",
             Kind::Head => "head",
+            Kind::Renewed => "renewed",
         }
     }
 }

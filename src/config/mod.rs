@@ -66,6 +66,9 @@ pub struct Config {
     /// The audit record's segments and retention.
     #[serde(default)]
     pub audit: Audit,
+    /// When key shares are made anew.
+    #[serde(default)]
+    pub renewal: Renewal,
     /// Bounds at the edge and in the crypto pool.
     #[serde(default)]
     pub limits: Limits,
@@ -201,6 +204,25 @@ impl Default for Audit {
             retention_days: 90,
             retention_bytes: 0,
             minimum_free_percent: 5,
+        }
+    }
+}
+
+/// Renewal of key shares: what was stolen of an epoch before is worth nothing after it.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Renewal {
+    /// Shares are renewed at this age; 0: never. The same on every node.
+    pub days: u32,
+    /// Keys that a node renews in a second for the groups that it leads.
+    pub keys_per_second: u32,
+}
+
+impl Default for Renewal {
+    fn default() -> Self {
+        Self {
+            days: 30,
+            keys_per_second: 20,
         }
     }
 }
@@ -373,6 +395,11 @@ impl Config {
             https != peer && https != admin && peer != admin,
             "listen",
             "the three addresses must differ",
+        )?;
+        check(
+            self.renewal.keys_per_second > 0,
+            "renewal.keys_per_second",
+            "at least 1; to renew nothing set renewal.days to 0",
         )?;
         let operators = &self.operators;
         check(

@@ -10,6 +10,7 @@ use super::layout;
 use super::outcome::{Outcome, Rejection, Reply};
 use super::query;
 use super::record::{KeyRecord, KeystoreRecord, Material, Meter, Repeat, RevocationRecord, Sharing};
+use super::renewal;
 use super::state::{StateError, WriteState};
 use crate::identifier::LocalId;
 use crate::membership::Membership;
@@ -58,7 +59,7 @@ pub fn apply(
         return Ok(outcome);
     }
     let life = match statement.command {
-        Command::GenerateKey(_) => CEREMONY_LIFE,
+        Command::GenerateKey(_) | Command::RenewShares(_) => CEREMONY_LIFE,
         _ => ENDORSEMENT_LIFE,
     };
     if endorsed_at + life < last_time {
@@ -118,13 +119,18 @@ fn endorsed(entry: &Entry, group: u32, members: &Membership) -> Result<u64, &'st
     if seen.len() < members.quorum() {
         return Err("fewer endorsements than a quorum");
     }
-    if let Command::GenerateKey(generated) = &statement.command {
-        if !generated.participants.iter().all(|node| seen.contains(node)) {
+    if let Some(participants) = statement.command.participants() {
+        if !participants.iter().all(|node| seen.contains(node)) {
             return Err("a participant of the ceremony has not signed");
         }
-        if generated.participants.len() < members.quorum() {
+        if participants.len() < members.quorum() {
             return Err("fewer participants than a quorum");
         }
+    }
+    if let Command::RenewShares(renewed) = &statement.command {
+        renewal::is_everybodys(renewed, members)?;
+    }
+    if let Command::GenerateKey(generated) = &statement.command {
         if let Material::Pieces(sharing) = &generated.material {
             let participates = |holder: &&u64| generated.participants.contains(holder);
             if sharing.holders.iter().filter(participates).count() < Sharing::TRIO {
@@ -156,7 +162,7 @@ pub fn request_hash(request: &[u8]) -> [u8; 32] {
     sha2::Sha256::digest(request).into()
 }
 
-type Changed = Result<Reply, Rejection>;
+pub(super) type Changed = Result<Reply, Rejection>;
 
 fn change(
     statement: &Statement,
@@ -238,6 +244,7 @@ fn carry_out(
         }
         Command::UpdateKeystore { id, config } => update(id, config, stored, state),
         Command::GenerateKey(generated) => generate(generated, stored.is_some(), time, members, state),
+        Command::RenewShares(renewed) => renewal::renew(renewed, time, members, state),
         Command::Revoke {
             keystore,
             capability,

@@ -490,10 +490,10 @@ fn twins_come_within_two_seconds_and_are_sixteen_at_most() {
 fn an_entry_of_another_version_is_told_from_garbage() {
     let bytes = endorsed(create(1), &[(1, NOW), (2, NOW)]).encode();
     assert_eq!(Entry::decode(&bytes).unwrap().encode(), bytes);
-    let other = [&[2], &bytes[1..]].concat();
+    let other = [&[3], &bytes[1..]].concat();
     assert!(matches!(
         Entry::decode(&other),
-        Err(EntryError::UnknownVersion(2))
+        Err(EntryError::UnknownVersion(3))
     ));
     assert!(matches!(
         Entry::decode(&bytes[..bytes.len() - 1]),

@@ -49,6 +49,43 @@ pub enum Command {
     },
     /// Only time passes: an idle group gets one a minute, so that old endorsements die.
     Time,
+    /// New shares of keys of one keystore, on every member's disk: the keys' next epoch.
+    RenewShares(Box<RenewedShares>),
+}
+
+/// Most keys whose shares are renewed in one ceremony.
+pub const MAX_RENEWED: usize = 16;
+
+/// The outcome of a renewal, as every member signs it. No client asked for it: it changes no public key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewedShares {
+    /// The keystore.
+    pub keystore: LocalId,
+    /// When the coordinator began, ms of its clock.
+    pub start: u64,
+    /// Index of the configuration that the committee was taken from.
+    pub configuration: u64,
+    /// All members, ascending: each of them must sign.
+    pub participants: Vec<u64>,
+    /// The keys, [`MAX_RENEWED`] at most.
+    pub keys: Vec<RenewedKey>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewedKey {
+    /// The key.
+    pub key: LocalId,
+    /// The ceremony whose shares these replace.
+    pub replaces: [u8; 32],
+    /// The epoch of the new shares: the next one.
+    pub epoch: u64,
+    /// The ceremony that made them.
+    pub session: [u8; 32],
+    /// Its digest.
+    pub transcript: [u8; 32],
+    /// The same key, shared anew.
+    pub material: Material,
 }
 
 /// The outcome of a generation ceremony, as every participant signs it.
@@ -88,13 +125,35 @@ impl Command {
         match self {
             Self::CreateKeystore { id, .. } | Self::UpdateKeystore { id, .. } => Some(*id),
             Self::GenerateKey(generated) => Some(generated.keystore),
+            Self::RenewShares(renewed) => Some(renewed.keystore),
             Self::Revoke { keystore, .. } => Some(*keystore),
             Self::CreateMeter { .. } | Self::Time => None,
         }
     }
 
-    /// Whether it can turn an allowed use into a refused one: a holder waits for such entries before it decides.
+    /// Whether it can turn an allowed use into a refused one, or into one of another epoch: a holder waits for such entries
+    /// before it decides.
     pub fn restricts(&self) -> bool {
-        matches!(self, Self::UpdateKeystore { .. } | Self::Revoke { .. })
+        matches!(
+            self,
+            Self::UpdateKeystore { .. } | Self::Revoke { .. } | Self::RenewShares(_)
+        )
+    }
+
+    /// The nodes that took part in its ceremony, if it is the outcome of one.
+    pub fn participants(&self) -> Option<&[u64]> {
+        match self {
+            Self::GenerateKey(generated) => Some(&generated.participants),
+            Self::RenewShares(renewed) => Some(&renewed.participants),
+            _ => None,
+        }
+    }
+
+    /// The first version of entries that has it.
+    pub fn since(&self) -> u8 {
+        match self {
+            Self::RenewShares(_) => 2,
+            _ => 1,
+        }
     }
 }

@@ -7,8 +7,9 @@ use sha2::{Digest, Sha256};
 use super::command::Command;
 use crate::identifier::OperationId;
 
-/// First byte of an encoded entry. A replica that meets another halts the group rather than skip it.
-pub const VERSION: u8 = 1;
+/// The first byte of an encoded entry is the first version that has its command, so that a build of the version before
+/// reads all that it knows. A replica that meets a later one than this halts the group rather than skip it.
+pub const VERSION: u8 = 2;
 
 /// Largest encoded entry: a request of 100 kB, its headers, and the endorsements.
 pub const MAX_ENTRY: usize = 256 * 1024;
@@ -24,7 +25,7 @@ pub struct Statement {
     pub group: u32,
     /// Drawn by the node that the client reached.
     pub operation: OperationId,
-    /// SHA-256 of the client's raw request; zeros where there is none ([`Command::Time`]).
+    /// SHA-256 of the client's raw request; zeros with [`Command::Time`], and of nothing with [`Command::RenewShares`].
     pub request: [u8; 32],
     /// What replays are judged by: SHA-256(keyId, 0, signing string).
     pub name: [u8; 32],
@@ -54,7 +55,7 @@ pub struct Endorsement {
 pub struct Entry {
     /// What the endorsers signed.
     pub statement: Statement,
-    /// The client's raw request, encoded; empty for [`Command::Time`].
+    /// The client's raw request, encoded; empty where no client asked.
     pub request: Vec<u8>,
     /// Their signatures.
     pub endorsements: Vec<Endorsement>,
@@ -103,21 +104,25 @@ impl Statement {
 impl Entry {
     /// Version byte, then the encoding.
     pub fn encode(&self) -> Vec<u8> {
-        postcard::to_extend(self, vec![VERSION]).unwrap_or_default()
+        postcard::to_extend(self, vec![self.statement.command.since()]).unwrap_or_default()
     }
 
     /// Decodes; [`EntryError::UnknownVersion`] must halt the group, [`EntryError::Malformed`] changes nothing.
     pub fn decode(bytes: &[u8]) -> Result<Self, EntryError> {
         match bytes.split_first() {
-            Some((&VERSION, rest)) if bytes.len() <= MAX_ENTRY => {
-                let (entry, rest) = postcard::take_from_bytes(rest).map_err(|_| EntryError::Malformed)?;
-                if rest.is_empty() {
+            Some((&version @ 1..=VERSION, rest)) if bytes.len() <= MAX_ENTRY => {
+                let (entry, rest) =
+                    postcard::take_from_bytes::<Self>(rest).map_err(|_| EntryError::Malformed)?;
+                // Under an earlier version a build of that version would read something else, or nothing.
+                if rest.is_empty() && entry.statement.command.since() == version {
                     Ok(entry)
                 } else {
                     Err(EntryError::Malformed)
                 }
             }
-            Some((&version, _)) if version != VERSION => Err(EntryError::UnknownVersion(version)),
+            Some((&version, _)) if !(1..=VERSION).contains(&version) => {
+                Err(EntryError::UnknownVersion(version))
+            }
             _ => Err(EntryError::Malformed),
         }
     }

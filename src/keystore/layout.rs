@@ -4,6 +4,7 @@
 //! t                                  last entry time, ms
 //! k keystore                         KeystoreRecord
 //! y keystore key                     KeyRecord
+//! e keystore key                     u64: when a key's shares were last renewed, ms; absent for those of its birth
 //! c SHA-256(controller) keystore     (empty): keystores by controller
 //! r keystore link                    RevocationRecord; link = SHA-256(capability id, 0, delegator)
 //! v keystore SHA-256(revoker)        u32: live revocations by one revoker
@@ -43,6 +44,18 @@ pub const KEYS: &[u8] = b"y";
 pub fn keystore_of(key: &[u8]) -> Option<LocalId> {
     let (id, _) = key.strip_prefix(KEYS)?.split_first_chunk()?;
     Some(LocalId(*id))
+}
+
+/// The keystore and the key of a key's record.
+pub fn named_by(key: &[u8]) -> Option<(LocalId, LocalId)> {
+    let rest = key.strip_prefix(KEYS)?;
+    let (keystore, id) = rest.split_first_chunk()?;
+    Some((LocalId(*keystore), LocalId(id.try_into().ok()?)))
+}
+
+/// When a key's shares were last renewed.
+pub fn renewal(keystore: &LocalId, id: &LocalId) -> Vec<u8> {
+    key(&[b"e", &keystore.0, &id.0])
 }
 
 /// Prefix of all keystores of one controller.

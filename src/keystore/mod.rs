@@ -19,6 +19,9 @@ mod memory_tests;
 pub mod outcome;
 pub mod query;
 pub mod record;
+mod renewal;
+#[cfg(test)]
+mod renewal_tests;
 pub mod state;
 
 pub use command::Command;

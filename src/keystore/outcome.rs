@@ -26,6 +26,8 @@ pub enum Reply {
     Revoked,
     /// Time passed.
     Time,
+    /// Keys of this keystore have new shares.
+    Renewed(LocalId),
 }
 
 /// Why an entry changed nothing.
@@ -64,6 +66,9 @@ pub enum Rejection {
     /// The committee that generated the key is no longer the group's.
     #[error("the configuration changed since the ceremony began")]
     ConfigurationChanged,
+    /// A key's shares are not, or no longer, those that were to be replaced.
+    #[error("the shares that these replace are not the key's")]
+    EpochPassed,
 }
 
 impl Rejection {

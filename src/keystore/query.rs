@@ -19,6 +19,17 @@ pub fn key(
     state.record(&layout::of_key(keystore, id))
 }
 
+/// When the shares of a key were made, ms of entry time: at its birth, or when they were last renewed.
+pub fn shared_at(
+    state: &impl ReadState,
+    keystore: &LocalId,
+    id: &LocalId,
+    record: &KeyRecord,
+) -> Result<u64, StateError> {
+    let renewed = state.record(&layout::renewal(keystore, id))?;
+    Ok(renewed.unwrap_or(record.created))
+}
+
 /// A meter's record (group 0).
 pub fn meter(state: &impl ReadState, id: &LocalId) -> Result<Option<Meter>, StateError> {
     state.record(&layout::meter(id))

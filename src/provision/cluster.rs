@@ -333,6 +333,7 @@ impl NodeFiles<'_> {
             addresses: Default::default(),
             raft: Raft::default(),
             audit: Audit::default(),
+            renewal: Default::default(),
             limits: Limits::default(),
             log: self.plan.log.clone(),
         }

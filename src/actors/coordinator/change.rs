@@ -147,7 +147,7 @@ pub(super) fn rejected(work: &Work, statement: &Statement, rejection: &Rejection
             "QuotaExceededError",
             "This revoker has too many live revocations here.",
         ),
-        Rejection::Stale | Rejection::ConfigurationChanged => busy(),
+        Rejection::Stale | Rejection::ConfigurationChanged | Rejection::EpochPassed => busy(),
         Rejection::NotEndorsed(reason) => {
             tracing::error!(reason, "our own entry was not accepted as endorsed");
             busy()
@@ -179,7 +179,7 @@ fn reply(work: &Work, applied: &Applied) -> Result<Reply, Problem> {
             Ok(Reply::ok(json!({ "config": config })))
         }
         Applied::Revoked => Ok(Reply::no_content()),
-        Applied::Key(..) | Applied::Time => Err(busy()),
+        Applied::Key(..) | Applied::Time | Applied::Renewed(_) => Err(busy()),
     }
 }
 

@@ -30,14 +30,13 @@ pub(super) async fn derive(using: &mut Use<'_>, u: [u8; 32]) -> Result<Reply, Pr
     })?;
     let (work, target) = (using.work, using.target);
     let parts = &work.parts;
-    let group = parts.group_of(&target.keystore);
     for _ in 0..TRIES {
         let ask = |_,
                    Wave {
                        attempt,
                        participants,
                    }| {
-            let forwarded = work.forwarded(attempt, group, participants);
+            let forwarded = target.forwarded(work, attempt, participants);
             async move { Ok(((), Call::Derive(forwarded))) }
         };
         let fits = |answer: &Answer| matches!(answer, Answer::Derived(_));

@@ -144,6 +144,7 @@ fn item(index: u8, call: &Call) -> Option<Item> {
         operation: forwarded.operation,
         attempt: forwarded.attempt,
         participants: forwarded.participants.clone(),
+        epoch: forwarded.epoch,
         ask,
     };
     match call {
@@ -157,6 +158,7 @@ fn item(index: u8, call: &Call) -> Option<Item> {
             operation: *operation,
             attempt: *attempt,
             participants: Vec::new(),
+            epoch: None,
             ask: ItemAsk::SignShare(list.clone()),
         }),
         _ => None,

@@ -11,7 +11,7 @@ use futures::stream::FuturesUnordered;
 
 use super::Work;
 use super::change::no_quorum;
-use crate::actors::wire::{Answer, Call};
+use crate::actors::wire::{Abstention, Answer, Call};
 use crate::problem::Problem;
 
 /// Silence after which another holder is asked as well.
@@ -58,6 +58,8 @@ pub(super) struct Holders {
     own: Option<u64>,
     /// Pauses taken so far.
     paused: usize,
+    /// A holder that knows another epoch of the key: this node's state is behind, or it lies.
+    ahead: Option<u64>,
 }
 
 impl Holders {
@@ -84,7 +86,19 @@ impl Holders {
             count: quorum - usize::from(contributes),
             own: contributes.then_some(parts.node),
             paused: 0,
+            ahead: None,
         }
+    }
+
+    /// The holder that knows another epoch of the key, if that ended the last round; asked once.
+    pub(super) fn take_ahead(&mut self) -> Option<u64> {
+        self.ahead.take()
+    }
+
+    /// Goes on with the same holders in another epoch, in which this node has a share or has none.
+    pub(super) fn contribute(&mut self, work: &Work, contributes: bool) {
+        self.count = work.parts.membership.quorum() - usize::from(contributes);
+        self.own = contributes.then_some(work.parts.node);
     }
 
     /// Never asks this node again for this request.
@@ -213,7 +227,7 @@ impl Holders {
                 }
                 None => {}
             }
-            if work.left().is_zero() || self.refusals.len() > self.tolerated {
+            if work.left().is_zero() || self.refusals.len() > self.tolerated || self.ahead.is_some() {
                 return Err(self.failure());
             }
         }
@@ -240,6 +254,7 @@ impl Holders {
                 self.exclude(node);
                 self.refusals.push(*problem);
             }
+            Ok((_, Answer::Abstained(Abstention::Epoch))) => self.ahead = Some(node),
             Ok((_, Answer::Abstained(reason))) => tracing::debug!(node, %reason, "a holder abstained"),
             Ok((_, Answer::Misfit(reason))) => {
                 self.exclude(node);

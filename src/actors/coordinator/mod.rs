@@ -14,6 +14,7 @@ mod gather;
 mod generate;
 mod read;
 mod relay;
+pub mod renewal;
 mod sign;
 mod symmetric;
 pub mod upkeep;
@@ -45,6 +46,8 @@ pub use read::describe_key;
 
 /// The node that the client reached owns the answer for this long; the client gives up at 10 s.
 const DEADLINE: Duration = Duration::from_secs(8);
+/// Times that a use begins anew because the key was renewed meanwhile; a holder takes four attempts in all.
+const RENEWALS: u8 = 2;
 /// Longest wait for a leader before a refusal that cannot be confirmed is a 503.
 const CONFIRMATION: Duration = Duration::from_secs(3);
 
@@ -181,51 +184,65 @@ impl Work {
     }
 
     /// Uses the key; a request whose result is secret has been claimed.
-    async fn use_weighed(&self, weighed: Weighed) -> Result<Reply, Problem> {
-        let Intent::Use {
-            keystore,
-            key,
-            record,
-            using,
-        } = weighed.judgement.intent.clone()
-        else {
-            return Err(Problem::malformed("This request uses no key."));
-        };
-        let target = Target {
-            keystore,
-            key,
-            record,
-        };
+    async fn use_weighed(&self, mut weighed: Weighed) -> Result<Reply, Problem> {
+        let (mut target, using) = target_of(&weighed)?;
         if target.record.material.sharing().is_some() {
             return symmetric::use_key(self, weighed, &target, &using).await;
         }
-        let mut under_way = Use::new(self, weighed, &target).await;
-        let answer = match using {
-            Using::Sign(message) => sign::sign(&mut under_way, message).await,
-            Using::DeriveSecret(u) => derive::derive(&mut under_way, u).await,
-            _ => Err(busy()),
-        };
-        under_way.conclude(answer)
+        let mut holders = None;
+        for renewal in 0..=RENEWALS {
+            let mut under_way = Use::new(self, weighed, &target, holders.take()).await;
+            let answer = match &using {
+                Using::Sign(message) => sign::sign(&mut under_way, message.clone()).await,
+                Using::DeriveSecret(u) => derive::derive(&mut under_way, *u).await,
+                _ => Err(busy()),
+            };
+            let ahead = under_way.holders.take_ahead().filter(|_| answer.is_err());
+            let Some(node) = ahead.filter(|_| renewal < RENEWALS) else {
+                return under_way.conclude(answer);
+            };
+            // A holder knows another epoch: this node applies what was acknowledged, and looks again.
+            let mut left = under_way.holders;
+            self.confirm().await?;
+            weighed = weigh(
+                &self.parts,
+                &self.request,
+                self.asked(Purpose::Contribute, 3 + renewal),
+            )
+            .await
+            .map_err(problem_of)?;
+            let (renewed, _) = target_of(&weighed)?;
+            if renewed.record.epoch == target.record.epoch {
+                tracing::warn!(node, "a holder says that a key was renewed, and it was not");
+                left.exclude(node);
+            }
+            target = renewed;
+            holders = Some(left);
+        }
+        Err(busy())
+    }
+
+    fn asked(&self, purpose: Purpose, attempt: u8) -> Asked {
+        Asked {
+            purpose,
+            operation: self.operation,
+            attempt,
+            coordinator: self.parts.node,
+            needs: Vec::new(),
+            participants: vec![self.parts.node],
+            epoch: None,
+        }
     }
 
     /// This node's own judgement. A refusal is confirmed before it is believed: a ReadIndex for the groups that it
     /// rests on, then another look.
     async fn weigh(&self, purpose: Purpose) -> Result<Weighed, Problem> {
-        let asked = || Asked {
-            purpose,
-            operation: self.operation,
-            attempt: 1,
-            coordinator: self.parts.node,
-            needs: Vec::new(),
-            participants: vec![self.parts.node],
-        };
-        match weigh(&self.parts, &self.request, asked()).await {
+        match weigh(&self.parts, &self.request, self.asked(purpose, 1)).await {
             Ok(weighed) => Ok(weighed),
             Err(Declined::Refused(problem)) if rests_on_state(&problem) => {
                 self.confirm().await?;
                 // The same attempt is judged again: for the replay rule it is the one that was just seen.
-                let mut again = asked();
-                again.attempt = 2;
+                let again = self.asked(purpose, 2);
                 weigh(&self.parts, &self.request, again).await.map_err(problem_of)
             }
             Err(declined) => Err(problem_of(declined)),
@@ -258,6 +275,7 @@ impl Work {
             request,
             needs,
             participants,
+            epoch: None,
         }
     }
 
@@ -287,6 +305,26 @@ impl Work {
         } else {
             Err(address_denied())
         }
+    }
+}
+
+/// The key that a judged request uses, and for what.
+fn target_of(weighed: &Weighed) -> Result<(Target, Using), Problem> {
+    match weighed.judgement.intent.clone() {
+        Intent::Use {
+            keystore,
+            key,
+            record,
+            using,
+        } => {
+            let target = Target {
+                keystore,
+                key,
+                record,
+            };
+            Ok((target, using))
+        }
+        _ => Err(Problem::malformed("This request uses no key.")),
     }
 }
 

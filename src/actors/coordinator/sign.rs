@@ -52,16 +52,14 @@ fn encode(commitments: &NonceCommitments) -> Vec<u8> {
 }
 
 async fn one_round(using: &mut Use<'_>, own: Arc<OpenKey>, message: &Arc<[u8]>) -> Result<Signed, Problem> {
-    let work = using.work;
-    let parts = &work.parts;
-    let group = parts.group_of(&using.target.keystore);
+    let (work, target) = (using.work, using.target);
     let ask = |node: u64,
                Wave {
                    attempt,
                    participants,
                }| {
         let own = own.clone();
-        let forwarded = work.forwarded(attempt, group, participants);
+        let forwarded = target.forwarded(work, attempt, participants);
         async move {
             // A pair for each holder and attempt: never one commitment to two holders. Some 30 us: a way to the pool and
             // back would cost as much.
@@ -115,15 +113,14 @@ async fn two_rounds(
     own: Option<Arc<OpenKey>>,
     message: &Arc<[u8]>,
 ) -> Result<Signed, Problem> {
-    let work = using.work;
+    let (work, target) = (using.work, using.target);
     let parts = &work.parts;
-    let group = parts.group_of(&using.target.keystore);
     let ask = |_,
                Wave {
                    attempt,
                    participants,
                }| {
-        let forwarded = work.forwarded(attempt, group, participants);
+        let forwarded = target.forwarded(work, attempt, participants);
         async move { Ok(((), Call::Commit(forwarded))) }
     };
     let fits = |answer: &Answer| matches!(answer, Answer::Committed(_));

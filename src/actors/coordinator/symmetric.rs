@@ -206,9 +206,7 @@ impl Use<'_> {
             task: task.clone(),
             secret: held.share.as_evaluator(trio).map_err(|_| busy())?,
         };
-        let forwarded = self
-            .work
-            .forwarded(attempt, self.weighed.group, participants.clone());
+        let forwarded = target.forwarded(self.work, attempt, participants.clone());
         let call = self.work.question(Call::Garble(forwarded, roles));
         let (evaluated, recorded) = futures::join!(
             evaluate(parts, computation, &call, self.work.left()),

@@ -2,7 +2,7 @@
 //! finish what a dead coordinator left, forget what has expired.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use conclave_consensus::GroupId;
 use conclave_shares::ShareId;
@@ -34,10 +34,13 @@ pub async fn chores(parts: Arc<Parts>) {
         }
         let settled = tokio::task::spawn_blocking({
             let parts = parts.clone();
-            move || settle(&parts)
+            move || settle(&parts, CEREMONY_LIFE)
         });
         if let Ok(Err(error)) = settled.await {
             tracing::warn!(error, "shares could not be looked through");
+        }
+        if parts.renewals.lock().take_erasure(Instant::now()) {
+            erase(&parts).await;
         }
     }
 }
@@ -83,13 +86,14 @@ pub(crate) async fn orphans(parts: &Arc<Parts>, now: u64) {
 }
 
 /// A share is live when the replicated state names its ceremony. One that no key names is an orphan once the
-/// group's applied time is past the ceremony's life: then no entry can name it any more.
-fn settle(parts: &Parts) -> Result<(), String> {
+/// group's applied time is past the ceremony's life: then no entry can name it any more. Looks at shares older than `age`,
+/// ms; blocks on the disk.
+pub(crate) fn settle(parts: &Parts, age: u64) -> Result<(), String> {
     let latest = (1..parts.rules.groups)
         .filter_map(|group| applied_time(parts, GroupId(group)))
         .max()
         .unwrap_or(0);
-    let before = latest.saturating_sub(CEREMONY_LIFE);
+    let before = latest.saturating_sub(age);
     for session in parts
         .shares
         .unsettled(before, 256)
@@ -101,6 +105,7 @@ fn settle(parts: &Parts) -> Result<(), String> {
         let view = parts.consensus.view(group).map_err(|error| error.to_string())?;
         let record = query::key(&view, &keystore, &key).map_err(|error| error.to_string())?;
         if record.is_some_and(|record| record.session == session.id.session) {
+            remove_replaced(parts, &session.id)?;
             parts.shares.settle(&session).map_err(|error| error.to_string())?;
         } else if applied_time(parts, group).is_some_and(|time| time > session.started_ms + CEREMONY_LIFE) {
             parts
@@ -110,6 +115,38 @@ fn settle(parts: &Parts) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// The shares of a key's earlier epochs, once those of this one are live.
+fn remove_replaced(parts: &Parts, live: &ShareId) -> Result<(), String> {
+    let text = |error: conclave_shares::Error| error.to_string();
+    let sessions = parts.shares.sessions(&live.keystore, &live.key).map_err(text)?;
+    for old in sessions
+        .into_iter()
+        .filter(|session| session.id.epoch < live.epoch)
+    {
+        parts.shares.remove_session(&old.id).map_err(text)?;
+        parts.open_keys.lock().remove(&old.id);
+        parts.renewals.lock().removed(Instant::now());
+    }
+    Ok(())
+}
+
+/// Makes unreadable what was removed: until then its sealed bytes are in the database's files, with the key that opens
+/// them beside them.
+async fn erase(parts: &Arc<Parts>) {
+    let rotated = tokio::task::spawn_blocking({
+        let parts = parts.clone();
+        move || parts.shares.rotate()
+    });
+    match rotated.await {
+        Ok(Ok(())) => tracing::info!("shares of earlier epochs are gone: the epoch key is a new one"),
+        Ok(Err(error)) => {
+            parts.renewals.lock().removed(Instant::now());
+            tracing::warn!(%error, "the epoch key could not be replaced; it will be tried again");
+        }
+        Err(_) => {}
+    }
 }
 
 fn applied_time(parts: &Parts, group: GroupId) -> Option<u64> {

@@ -13,7 +13,7 @@ use super::{Work, busy};
 use crate::actors::decide::Weighed;
 use crate::actors::parts::OpenKey;
 use crate::actors::stages::Stage;
-use crate::actors::wire::{Abstention, Answer, Call};
+use crate::actors::wire::{Abstention, Answer, Call, Forwarded};
 use crate::identifier::LocalId;
 use crate::keystore::KeyRecord;
 use crate::problem::Problem;
@@ -24,6 +24,17 @@ pub(super) struct Target {
     pub(super) keystore: LocalId,
     pub(super) key: LocalId,
     pub(super) record: Box<KeyRecord>,
+}
+
+impl Target {
+    /// The client's request on its way to the holders of one attempt.
+    pub(super) fn forwarded(&self, work: &Work, attempt: u8, participants: Vec<u64>) -> Forwarded {
+        let group = work.parts.group_of(&self.keystore);
+        Forwarded {
+            epoch: Some(self.record.epoch),
+            ..work.forwarded(attempt, group, participants)
+        }
+    }
 }
 
 /// One use.
@@ -40,12 +51,20 @@ pub(super) struct Use<'a> {
 }
 
 impl<'a> Use<'a> {
-    pub(super) async fn new(work: &'a Work, weighed: Weighed, target: &'a Target) -> Self {
+    /// With the holders of the attempts before, if there were any.
+    pub(super) async fn new(
+        work: &'a Work,
+        weighed: Weighed,
+        target: &'a Target,
+        holders: Option<Holders>,
+    ) -> Self {
         let own = open(work, target).await;
+        let mut holders = holders.unwrap_or_else(|| Holders::new(work, own.is_some()));
+        holders.contribute(work, own.is_some());
         Self {
             work,
             target,
-            holders: Holders::new(work, own.is_some()),
+            holders,
             own,
             weighed,
             recorded: None,

@@ -54,6 +54,7 @@ async fn one(
         operation,
         attempt,
         participants,
+        epoch,
         ask,
     } = item;
     let alone = Forwarded {
@@ -62,6 +63,7 @@ async fn one(
         request: examined.encoded.clone(),
         needs: batch.needs.clone(),
         participants,
+        epoch,
     };
     let call = match ask {
         ItemAsk::SignShare(list) => {

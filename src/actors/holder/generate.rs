@@ -214,17 +214,27 @@ pub(crate) fn ceremony_id(
 /// The threshold crate's session of a ceremony: derived, never received.
 pub fn session_of(
     membership: &Membership,
-    (key_type, epoch, name): (KeyType, u64, Vec<u8>),
+    key: (KeyType, u64, Vec<u8>),
     ceremony: [u8; 32],
     participants: &[u64],
 ) -> Option<Session> {
+    Session::new(terms_of(membership, key, ceremony, participants)?).ok()
+}
+
+/// Its terms; those of a renewal lack the constants.
+pub(super) fn terms_of(
+    membership: &Membership,
+    (key_type, epoch, name): (KeyType, u64, Vec<u8>),
+    ceremony: [u8; 32],
+    participants: &[u64],
+) -> Option<SessionTerms> {
     let members = membership.members.iter().map(|member| Member {
         index: member.index,
         verifying_key: member.verifying_key.to_bytes(),
         envelope_key: member.envelope_key,
     });
     let index = |node: &u64| membership.member(*node).map(|member| member.index);
-    let terms = SessionTerms {
+    Some(SessionTerms {
         cluster: membership.cluster,
         ceremony,
         key: name,
@@ -242,8 +252,7 @@ pub fn session_of(
             .map(index)
             .collect::<Option<BTreeSet<u16>>>()?,
         constants: BTreeMap::new(),
-    };
-    Session::new(terms).ok()
+    })
 }
 
 /// A later round.

@@ -10,6 +10,7 @@ mod endorse;
 mod garble;
 mod generate;
 pub mod nonces;
+mod renew;
 mod serve;
 mod witness;
 
@@ -35,6 +36,7 @@ pub(crate) use contribute::key_name;
 pub(crate) use endorse::{close, near, sign as sign_statement, statement as statement_of, time_statement};
 pub(crate) use generate::ceremony_id;
 pub use generate::{Sealed, session_of};
+pub(crate) use renew::id_of as renewal_id;
 #[cfg(test)]
 pub(crate) use witness::digest;
 pub(crate) use witness::{convicted, says};
@@ -86,6 +88,8 @@ async fn within(parts: &Arc<Parts>, from: u64, call: Call) -> Answer {
         Call::Garble(forwarded, roles) => garble::answer(parts, from, forwarded, &roles).await,
         Call::Birth(forwarded, beginning) => births::begin(parts, from, forwarded, beginning).await,
         Call::BirthStep(id, step) => births::step(parts, from, id, step).await,
+        Call::Renew(proposal) => renew::begin(parts, from, proposal).await,
+        Call::RenewStep(id, round, messages) => renew::step(parts, from, id, round, messages).await,
         Call::Portion(name) => deliver::portion(parts, from, name).await,
         Call::Serve(forwarded) => serve::answer(parts, from, forwarded).await,
     };
@@ -126,6 +130,7 @@ fn asked(purpose: Purpose, from: u64, forwarded: &Forwarded) -> Asked {
         coordinator: from,
         needs: forwarded.needs.clone(),
         participants: forwarded.participants.clone(),
+        epoch: forwarded.epoch,
     }
 }
 

@@ -46,6 +46,7 @@ impl<'a> Birth<'a> {
             request: request.clone(),
             needs: Vec::new(),
             participants: vec![1, 2, 3],
+            epoch: None,
         };
         let terms = NewKeyTerms {
             keystore,

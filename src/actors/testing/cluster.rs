@@ -30,6 +30,7 @@ use crate::actors::metrics::{Metrics, OfNode};
 use crate::actors::parts::Parts;
 use crate::actors::recheck;
 use crate::actors::registry::Registry;
+use crate::actors::renewals::{Policy as RenewalPolicy, Renewals};
 use crate::actors::symmetric::Symmetric;
 use crate::actors::wire::{Answer, Call};
 use crate::audit::{self, Audit, Entry as AuditEntry, Kind, RefusalRate, Settings as AuditSettings};
@@ -420,6 +421,10 @@ fn node(
         pool: CryptoPool::start(1, 4_096).unwrap(),
         denials: Mutex::default(),
         ceremonies: Mutex::default(),
+        renewals: Mutex::new(Renewals::new(RenewalPolicy {
+            period: 0,
+            keys_per_second: 1_000,
+        })),
         nonces: Mutex::default(),
         answers: Mutex::default(),
         open_keys: Mutex::new(HashMap::new()),

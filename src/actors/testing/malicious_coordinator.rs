@@ -21,6 +21,7 @@ pub(super) fn forwarded(operation: OperationId, request: &[u8]) -> Forwarded {
         request: request.to_vec(),
         needs: Vec::new(),
         participants: vec![3],
+        epoch: None,
     }
 }
 

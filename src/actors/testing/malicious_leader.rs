@@ -126,6 +126,7 @@ fn a_leader_cannot_change_what_a_quorum_has_not_endorsed() {
             request: examined.encoded.clone(),
             needs: Vec::new(),
             participants: Vec::new(),
+            epoch: None,
         });
         let Answer::Endorsed(honest) = cluster.node(3).ask(1, &question).await else {
             panic!("no endorsement of what the client asked for");

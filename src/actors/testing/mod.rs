@@ -20,6 +20,7 @@ mod malicious_coordinator;
 mod malicious_leader;
 mod races;
 mod record;
+mod renewal;
 mod replays;
 mod sabotage;
 mod symmetric;

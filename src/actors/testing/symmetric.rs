@@ -84,6 +84,7 @@ impl<'a> Desk<'a> {
             request: encoded(&request),
             needs: Vec::new(),
             participants: Vec::new(),
+            epoch: None,
         };
         let answer = asking.ask(node, &Call::Serve(forwarded)).await;
         let Answer::Refused(problem) = answer else {

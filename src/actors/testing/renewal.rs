@@ -1,0 +1,265 @@
+//! Shares are made anew while keys are used: the keys stay the same, shares of two epochs never meet, and nobody can have
+//! it done out of turn.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::client::{ED25519, Key, Keystore, derive_well, furnished, sign_well};
+use super::cluster::{Cluster, Node, run, until};
+use crate::actors::coordinator::renewal::Renewer;
+use crate::actors::coordinator::upkeep;
+use crate::actors::wire::{Abstention, Answer, Beginning, Call, Renewal};
+use crate::audit::Kind;
+use crate::keystore::KeyRecord;
+
+/// Shares are due at once on these nodes.
+fn due_at_once(cluster: &Cluster) {
+    for node in cluster.nodes() {
+        node.parts.renewals.lock().policy.period = 1;
+    }
+}
+
+/// Whoever leads renews what is due.
+async fn renew(cluster: &Cluster) {
+    for node in cluster.nodes() {
+        Renewer::new(node.parts.clone()).pass().await;
+    }
+}
+
+fn record(node: &Node, keystore: &Keystore, key: &Key) -> KeyRecord {
+    node.key_record(&keystore.id, &key.id).unwrap()
+}
+
+/// Renews until this key has `epoch` on every node: leaders may change under a pass.
+async fn renew_to(cluster: &Cluster, keystore: &Keystore, key: &Key, epoch: u64) {
+    for _ in 0..10 {
+        if record(cluster.node(1), keystore, key).epoch >= epoch {
+            break;
+        }
+        renew(cluster).await;
+        cluster.catch_up(&keystore.id).await;
+    }
+    for node in cluster.nodes() {
+        assert!(record(node, keystore, key).epoch >= epoch);
+    }
+}
+
+#[test]
+fn keys_get_new_shares_and_stay_the_same_keys() {
+    run(async {
+        let (cluster, client, keystore, signing, agreement) = furnished(3).await;
+        renew(&cluster).await;
+        assert_eq!(record(cluster.node(1), &keystore, &signing).epoch, 0, "not due");
+        due_at_once(&cluster);
+        let before = record(cluster.node(1), &keystore, &signing);
+        renew_to(&cluster, &keystore, &agreement, 1).await;
+        let after = record(cluster.node(1), &keystore, &signing);
+        let (old, new) = (before.material.pair().unwrap(), after.material.pair().unwrap());
+        assert_eq!((after.epoch, new.1), (1, old.1));
+        assert!(old.0 != new.0 && before.session != after.session);
+        // Time passes in the group.
+        client.key(cluster.node(3), &keystore, ED25519).await;
+        cluster.catch_up(&keystore.id).await;
+        for node in cluster.nodes() {
+            sign_well(node, &client, &keystore, &signing, b"with new shares").await;
+            derive_well(node, &client, &keystore, &agreement).await;
+            assert!(node.recorded(Kind::Renewed).await >= 1);
+
+            // Both epochs are on the disk until the new one is settled; then the old one cannot be opened any more.
+            let shares = &node.parts.shares;
+            let sessions = || shares.sessions(&keystore.id.0, &signing.id.0).unwrap();
+            assert_eq!(sessions().len(), 2);
+            upkeep::settle(&node.parts, 0).unwrap();
+            let left = sessions();
+            assert_eq!(left.len(), 1);
+            assert_eq!((left[0].id.epoch, left[0].id.session), (1, after.session));
+            sign_well(node, &client, &keystore, &signing, b"without old ones").await;
+        }
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn uses_go_on_while_shares_are_renewed_again_and_again() {
+    run(async {
+        let (cluster, client, keystore, signing, _) = furnished(3).await;
+        due_at_once(&cluster);
+        let over = AtomicBool::new(false);
+        let renewing = async {
+            for epoch in 1..=8 {
+                renew_to(&cluster, &keystore, &signing, epoch).await;
+            }
+            over.store(true, Ordering::Relaxed);
+        };
+        let signing_on = |node: u64| {
+            let (cluster, client, keystore, signing, over) = (&cluster, &client, &keystore, &signing, &over);
+            async move {
+                let mut count = 0_u32;
+                while !over.load(Ordering::Relaxed) {
+                    let message = format!("{node} {count}");
+                    sign_well(cluster.node(node), client, keystore, signing, message.as_bytes()).await;
+                    count += 1;
+                }
+                count
+            }
+        };
+        let (_, first, second, third) = futures::join!(renewing, signing_on(1), signing_on(2), signing_on(3));
+        assert!(first.min(second).min(third) > 8, "{first} {second} {third}");
+        for node in cluster.nodes() {
+            for other in 1..=3 {
+                assert_eq!(node.named(other), 0, "an honest node was named");
+            }
+        }
+        cluster.stop().await;
+    });
+}
+
+/// The coordinator has not applied the new epoch yet: no holder is blamed, it looks again.
+#[test]
+fn a_coordinator_that_is_behind_catches_up_and_serves() {
+    run(async {
+        let (cluster, client, keystore, signing, _) = furnished(3).await;
+        let group = cluster.node(1).parts.group_of(&keystore.id);
+        let leader = cluster.leader(group, 1).unwrap();
+        let behind = cluster.node(leader % 3 + 1);
+        due_at_once(&cluster);
+        behind.deafen(true);
+        Renewer::new(cluster.node(leader).parts.clone()).pass().await;
+        assert_eq!(record(cluster.node(leader), &keystore, &signing).epoch, 1);
+        assert_eq!(record(behind, &keystore, &signing).epoch, 0);
+        let served = sign_well(behind, &client, &keystore, &signing, b"from behind");
+        let heard = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            behind.deafen(false);
+        };
+        futures::join!(served, heard);
+        assert_eq!(record(behind, &keystore, &signing).epoch, 1);
+        for other in 1..=3 {
+            assert_eq!(behind.named(other), 0);
+        }
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn a_holder_that_makes_up_an_epoch_is_left_out() {
+    run(async {
+        let (cluster, client, keystore, signing, _) = furnished(3).await;
+        cluster.node(2).tamper(|call, answer| match call {
+            Call::Cosign(..) => Answer::Abstained(Abstention::Epoch).encode(),
+            _ => answer.encode(),
+        });
+        for _ in 0..4 {
+            sign_well(cluster.node(1), &client, &keystore, &signing, b"all the same").await;
+        }
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn nobody_renews_out_of_turn_or_without_a_member() {
+    run(async {
+        let (cluster, _, keystore, signing, _) = furnished(3).await;
+        cluster.catch_up(&keystore.id).await;
+        let thief = cluster.node(3);
+        let proposal = || Renewal {
+            operation: thief.parts.next_operation(),
+            keystore: keystore.id,
+            keys: vec![(signing.id, record(thief, &keystore, &signing).session)],
+            beginning: Beginning {
+                start: thief.parts.now().unwrap(),
+                participants: cluster
+                    .nodes()
+                    .iter()
+                    .map(|node| (node.parts.node, node.parts.boot))
+                    .collect(),
+                configuration: 1,
+            },
+            applied: 0,
+        };
+        let refused = |change: fn(&mut Renewal), reason: &'static str| {
+            let mut proposal = proposal();
+            change(&mut proposal);
+            async move {
+                match thief.ask(1, &Call::Renew(proposal)).await {
+                    Answer::Misfit(told) => assert_eq!(told, reason),
+                    _ => panic!("node 1 took part: {reason}"),
+                }
+            }
+        };
+        refused(|_| (), "a renewal of shares that are not due").await;
+        due_at_once(&cluster);
+        refused(
+            |one| one.operation.node = 2,
+            "a renewal under another node's operation",
+        )
+        .await;
+        refused(
+            |one| one.keys[0].1[0] ^= 1,
+            "a renewal of shares that are not the key's",
+        )
+        .await;
+        refused(
+            |one| one.keys[0].0.0[0] ^= 1,
+            "a renewal of shares that are not the key's",
+        )
+        .await;
+        refused(
+            |one| one.keystore.0[0] ^= 1,
+            "a renewal in a keystore that is not there",
+        )
+        .await;
+        let counted = "a renewal of no keys, of too many, or of one twice";
+        refused(|one| one.keys.clear(), counted).await;
+        refused(|one| one.keys.push(one.keys[0]), counted).await;
+        refused(
+            |one| {
+                one.beginning.participants.remove(1);
+            },
+            "a renewal without some member",
+        )
+        .await;
+        refused(
+            |one| one.beginning.start -= 6_000,
+            "a ceremony that began at another time",
+        )
+        .await;
+        let honest = proposal();
+        let first = thief.ask(1, &Call::Renew(honest.clone())).await;
+        assert!(
+            matches!(first, Answer::Renewing(_)),
+            "the honest proposal is refused"
+        );
+        let again = thief.ask(1, &Call::Renew(honest)).await;
+        assert!(matches!(again, Answer::Abstained(_)), "a renewal began twice");
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn renewal_waits_for_a_member_that_is_away() {
+    run(async {
+        let (cluster, client, keystore, signing, _) = furnished(3).await;
+        due_at_once(&cluster);
+        cluster.isolate(3);
+        cluster.settle(&[cluster.node(1), cluster.node(2)]).await;
+        let mut due = 0;
+        for node in [1, 2] {
+            due += Renewer::new(cluster.node(node).parts.clone()).pass().await;
+        }
+        assert_eq!(due, 2, "what is due is counted");
+        assert_eq!(record(cluster.node(1), &keystore, &signing).epoch, 0);
+        sign_well(cluster.node(1), &client, &keystore, &signing, b"meanwhile").await;
+        cluster.rejoin(3);
+        let all: Vec<&Node> = cluster.nodes().iter().collect();
+        cluster.settle(&all).await;
+        until("links are back", || {
+            all.iter().all(|node| {
+                (1..=3).all(|other| other == node.parts.node || node.parts.network.connected(other))
+            })
+        })
+        .await;
+        renew_to(&cluster, &keystore, &signing, 1).await;
+        cluster.stop().await;
+    });
+}
