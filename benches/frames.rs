@@ -32,6 +32,7 @@ fn question() -> Call {
         request: request.signed_part().expect("a signed request").encode(),
         needs: vec![(3, 1 << 20)],
         participants: vec![1, 2],
+        epoch: Some(0),
     };
     Call::Cosign(forwarded, vec![7; 64])
 }

@@ -13,6 +13,7 @@ pub mod keystore;
 pub mod membership;
 pub mod node;
 pub mod operation;
+pub mod operator;
 pub mod problem;
 pub mod provision;
 pub mod replay;

@@ -26,6 +26,10 @@ pub struct Membership {
     pub index: u64,
     /// Members by ascending node id.
     pub members: Vec<Member>,
+    /// Who may order changes of the cluster.
+    pub operators: Vec<VerifyingKey>,
+    /// How many of them must sign an order.
+    pub operator_threshold: usize,
 }
 
 /// What who makes a cluster or a keystore should know of symmetric keys in a committee of so many: each has up to four holders,

@@ -161,6 +161,7 @@ async fn serve(config: Config, ended: impl Future<Output = ()>) -> Result<ExitCo
         ready: status.readiness(),
         status: status.report(),
         symmetric: status.symmetric(),
+        orders: status.orders(),
         metrics: registry.clone(),
         door,
     };
@@ -370,10 +371,17 @@ fn membership(config: &Config, material: &Started) -> Result<Membership, NodeErr
             envelope_key,
         })
     });
+    let body = material.genesis.body();
+    let operators = body
+        .operators
+        .iter()
+        .map(|operator| VerifyingKey::from_bytes(&operator.0).map_err(start("the genesis statement")));
     Ok(Membership {
         cluster: config.cluster.0,
         index: 1,
         members: members.collect::<Result<_, NodeError>>()?,
+        operators: operators.collect::<Result<_, NodeError>>()?,
+        operator_threshold: body.threshold as usize,
     })
 }
 

@@ -5,14 +5,18 @@ use std::sync::Arc;
 use conclave_consensus::GroupId;
 use parking_lot::RwLock;
 
+use crate::actors::coordinator::order;
 use crate::actors::parts::Parts;
+use crate::actors::views::GROUP_ZERO;
 use crate::audit::Health;
 use crate::config::Config;
 use crate::identifier::LocalId;
 use crate::keystore::state::decode;
-use crate::keystore::{KeyRecord, layout};
+use crate::keystore::{KeyRecord, layout, query};
 use crate::membership::SYMMETRIC_NEEDED;
+use crate::problem::Problem;
 use crate::telemetry::NotReady;
+use crate::telemetry::admin::Orders;
 use crate::telemetry::status::{
     GroupStatus, LinkStatus, MAX_OPEN_LISTED, NodeState, NodeStatus, OpenEnvelope, ShareStatus,
     SymmetricStatus,
@@ -62,6 +66,18 @@ impl StatusSource {
             let parts = this.parts.read().clone();
             let status = parts.map(|parts| symmetric(&parts)).unwrap_or_default();
             serde_json::to_value(status).unwrap_or_default()
+        })
+    }
+
+    /// For `/orders`.
+    pub fn orders(self: &Arc<Self>) -> Orders {
+        let this = self.clone();
+        Arc::new(move |order| {
+            let parts = this.parts.read().clone();
+            Box::pin(async move {
+                let parts = parts.ok_or_else(|| Problem::unavailable("The node is sealed."))?;
+                order::submit(&parts, order).await
+            })
         })
     }
 
@@ -266,4 +282,8 @@ fn describe(status: &mut NodeStatus, parts: &Parts) {
         open_envelopes: parts.shares.open_envelopes(),
         open,
     };
+    let orders = parts.consensus.view(GROUP_ZERO).ok();
+    let orders = orders.and_then(|view| query::orders(&view).ok());
+    status.last_order = orders.unwrap_or_default().sequence;
+    status.due_for_renewal = u64::try_from(parts.metrics.due.get()).unwrap_or(0);
 }

@@ -13,6 +13,8 @@ mod deaths;
 mod known_keys;
 #[path = "cluster/logs.rs"]
 mod logs;
+#[path = "cluster/orders.rs"]
+mod orders;
 #[path = "cluster/repeats.rs"]
 mod repeats;
 #[path = "cluster/sealed.rs"]

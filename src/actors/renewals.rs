@@ -33,15 +33,19 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// When shares of this time are due, ms.
-    pub fn due(&self, shared_at: u64) -> Option<u64> {
+    /// When shares of this time are due, ms: those from before the operators' order at once.
+    pub fn due(&self, shared_at: u64, ordered: u64) -> Option<u64> {
+        if shared_at < ordered {
+            return Some(ordered);
+        }
         (self.period > 0).then(|| shared_at.saturating_add(self.period))
     }
 
     /// Whether this node takes part for a leader whose clock or period differs a little; never so often that a corrupt one
     /// could keep everybody busy.
-    pub fn allows(&self, shared_at: u64, now: u64) -> bool {
-        self.period > 0 && now >= shared_at.saturating_add(self.period / 2)
+    pub fn allows(&self, shared_at: u64, ordered: u64, now: u64) -> bool {
+        let old = self.period > 0 && now >= shared_at.saturating_add(self.period / 2);
+        shared_at < ordered || old
     }
 }
 
@@ -160,12 +164,14 @@ mod tests {
             period: 1_000,
             keys_per_second: 1,
         };
-        assert_eq!(policy.due(5_000), Some(6_000));
-        assert!(!policy.allows(5_000, 5_499));
-        assert!(policy.allows(5_000, 5_500));
+        assert_eq!(policy.due(5_000, 5_000), Some(6_000));
+        assert!(!policy.allows(5_000, 0, 5_499));
+        assert!(policy.allows(5_000, 0, 5_500));
         let never = Policy { period: 0, ..policy };
-        assert_eq!(never.due(5_000), None);
-        assert!(!never.allows(0, u64::MAX));
+        assert_eq!(never.due(5_000, 0), None);
+        assert!(!never.allows(0, 0, u64::MAX));
+        assert_eq!(never.due(5_000, 5_001), Some(5_001), "ordered");
+        assert!(never.allows(5_000, 5_001, 0) && !never.allows(5_000, 5_000, u64::MAX));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::conduct::Abort;
 use crate::identifier::{LocalId, OperationId};
 use crate::keystore::record::Sharing;
 use crate::keystore::{Endorsement, Statement};
+use crate::operator::SignedOrder;
 use crate::problem::Problem;
 
 pub use crate::operation::batch::MAX_ITEMS;
@@ -101,6 +102,8 @@ pub enum Call {
     Renew(Renewal),
     /// Renewal of shares, a later round: for each key everybody's messages of the round before, by share index.
     RenewStep([u8; 32], Round, Vec<BTreeMap<u16, Vec<u8>>>),
+    /// Endorse an order of the operators.
+    EndorseOrder(Box<SignedOrder>, OperationId),
 }
 
 /// What the coordinator of a renewal proposes; participants look for themselves whether the shares are due.
@@ -389,6 +392,7 @@ impl Call {
     pub fn operation(&self) -> Option<OperationId> {
         match self {
             Self::EndorseTime { operation, .. }
+            | Self::EndorseOrder(_, operation)
             | Self::SignShare(operation, ..)
             | Self::Claim(operation, _)
             | Self::Standing(operation, _) => Some(*operation),

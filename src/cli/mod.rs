@@ -12,6 +12,7 @@ pub mod init;
 pub mod key;
 pub mod keystore;
 pub mod meter;
+pub mod operator;
 pub mod output;
 pub mod server;
 pub mod status;
@@ -43,6 +44,7 @@ enum Command {
     Unseal(unseal::UnsealArguments),
     Status(status::StatusArguments),
     Audit(audit::AuditCommand),
+    Operator(operator::OperatorCommand),
     Id(id::IdCommand),
     Meter(meter::MeterCommand),
     Keystore(keystore::KeystoreCommand),
@@ -71,6 +73,7 @@ impl Command {
     async fn run_async(self) -> ExitCode {
         match self {
             Command::Dev(arguments) => report(dev::run(arguments, bootstrap).await),
+            Command::Operator(command) => report(command.run().await),
             Command::Unseal(arguments) => report(unseal::run(arguments).await),
             Command::Status(arguments) => report(status::run(arguments).await),
             Command::Id(command) => command.run().await,

@@ -207,6 +207,7 @@ fn render(answers: &[Answered]) -> String {
                 .unwrap_or("\n".to_owned()),
         );
     }
+    text.push_str(&render_renewal(&statuses));
     if statuses.iter().any(|status| !status.groups.is_empty()) {
         text.push('\n');
         text.push_str(&table(&group_rows(&statuses)));
@@ -225,6 +226,22 @@ fn render(answers: &[Answered]) -> String {
         if unlisted > 0 && !status.shares.open.is_empty() {
             text.push_str(&format!("node {} keeps {unlisted} more\n", status.node));
         }
+    }
+    text
+}
+
+/// Shares that are older than they are to be, and the number that the operators' next order follows.
+fn render_renewal(statuses: &[&NodeStatus]) -> String {
+    let mut text = String::new();
+    let due: u64 = statuses.iter().map(|status| status.due_for_renewal).sum();
+    if due > 0 {
+        text.push_str(&format!(
+            "the shares of {due} keys are due to be made anew; every member has to be up for it\n"
+        ));
+    }
+    let last = statuses.iter().map(|status| status.last_order).max();
+    if let Some(last) = last.filter(|last| *last > 0) {
+        text.push_str(&format!("last order of the operators: number {last}\n"));
     }
     text
 }

@@ -14,6 +14,7 @@ use super::renewal;
 use super::state::{StateError, WriteState};
 use crate::identifier::LocalId;
 use crate::membership::Membership;
+use crate::operator::{Change, Order};
 
 /// Endorsements of one entry lie within this of each other, ms.
 const TIME_SPREAD: u64 = 5_000;
@@ -77,7 +78,12 @@ pub fn apply(
     let is_final = !matches!(&outcome, Outcome::Refused(rejection) if rejection.is_stale());
     if is_final && !matches!(statement.command, Command::Time) {
         state.put_record(&by_operation, &outcome)?;
-        let forget = (statement.expires + NAME_MEMORY).min(time + 2 * 600_000);
+        let expires = match statement.command {
+            // No request that expires.
+            Command::Order(_) => time,
+            _ => statement.expires,
+        };
+        let forget = (expires + NAME_MEMORY).min(time + 2 * 600_000);
         state.put(&layout::expiry(forget, &by_operation), &[])?;
     }
     Ok(outcome)
@@ -130,12 +136,19 @@ fn endorsed(entry: &Entry, group: u32, members: &Membership) -> Result<u64, &'st
     if let Command::RenewShares(renewed) = &statement.command {
         renewal::is_everybodys(renewed, members)?;
     }
-    if let Command::GenerateKey(generated) = &statement.command {
-        if let Material::Pieces(sharing) = &generated.material {
-            let participates = |holder: &&u64| generated.participants.contains(holder);
-            if sharing.holders.iter().filter(participates).count() < Sharing::TRIO {
-                return Err("fewer than three holders of a symmetric key took part");
-            }
+    if let Command::Order(order) = &statement.command {
+        let verified = order.verify(members);
+        verified.map_err(|_| "an order that the operators have not signed")?;
+        if group != 0 {
+            return Err("an order outside of group 0");
+        }
+    }
+    if let Command::GenerateKey(generated) = &statement.command
+        && let Material::Pieces(sharing) = &generated.material
+    {
+        let participates = |holder: &&u64| generated.participants.contains(holder);
+        if sharing.holders.iter().filter(participates).count() < Sharing::TRIO {
+            return Err("fewer than three holders of a symmetric key took part");
         }
     }
     let smallest = entry
@@ -245,6 +258,7 @@ fn carry_out(
         Command::UpdateKeystore { id, config } => update(id, config, stored, state),
         Command::GenerateKey(generated) => generate(generated, stored.is_some(), time, members, state),
         Command::RenewShares(renewed) => renewal::renew(renewed, time, members, state),
+        Command::Order(order) => obey(&order.order, time, state),
         Command::Revoke {
             keystore,
             capability,
@@ -346,6 +360,19 @@ fn generate(
     };
     state.put_record(&key, &record)?;
     Ok(Ok(Reply::Key(generated.keystore, generated.key)))
+}
+
+fn obey(order: &Order, time: u64, state: &mut impl WriteState) -> Result<Changed, StateError> {
+    let mut orders = query::orders(state)?;
+    if orders.sequence.checked_add(1) != Some(order.sequence) {
+        return Ok(Err(Rejection::Sequence));
+    }
+    orders.sequence = order.sequence;
+    match order.change {
+        Change::RenewShares => orders.renew_before = time,
+    }
+    state.put_record(layout::ORDERS, &orders)?;
+    Ok(Ok(Reply::Ordered(order.sequence)))
 }
 
 fn revoke(

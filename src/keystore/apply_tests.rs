@@ -25,6 +25,10 @@ pub(super) fn key(node: u64) -> SigningKey {
     SigningKey::from_bytes(&[node as u8; 32])
 }
 
+pub(super) fn operator() -> SigningKey {
+    SigningKey::from_bytes(&[77; 32])
+}
+
 pub(super) fn members() -> Membership {
     let member = |node: u64| Member {
         node,
@@ -37,6 +41,8 @@ pub(super) fn members() -> Membership {
         cluster: [9; 32],
         index: 1,
         members: (1..=3).map(member).collect(),
+        operators: vec![operator().verifying_key()],
+        operator_threshold: 1,
     }
 }
 

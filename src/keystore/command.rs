@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::config::KeystoreConfig;
 use super::record::{Alias, KeyType, Material};
 use crate::identifier::LocalId;
+use crate::operator::SignedOrder;
 
 /// A change of one group's state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +52,8 @@ pub enum Command {
     Time,
     /// New shares of keys of one keystore, on every member's disk: the keys' next epoch.
     RenewShares(Box<RenewedShares>),
+    /// What operators order (group 0): verified again when it is applied.
+    Order(Box<SignedOrder>),
 }
 
 /// Most keys whose shares are renewed in one ceremony.
@@ -127,7 +130,7 @@ impl Command {
             Self::GenerateKey(generated) => Some(generated.keystore),
             Self::RenewShares(renewed) => Some(renewed.keystore),
             Self::Revoke { keystore, .. } => Some(*keystore),
-            Self::CreateMeter { .. } | Self::Time => None,
+            Self::CreateMeter { .. } | Self::Time | Self::Order(_) => None,
         }
     }
 
@@ -152,7 +155,7 @@ impl Command {
     /// The first version of entries that has it.
     pub fn since(&self) -> u8 {
         match self {
-            Self::RenewShares(_) => 2,
+            Self::RenewShares(_) | Self::Order(_) => 2,
             _ => 1,
         }
     }

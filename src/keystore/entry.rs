@@ -25,7 +25,7 @@ pub struct Statement {
     pub group: u32,
     /// Drawn by the node that the client reached.
     pub operation: OperationId,
-    /// SHA-256 of the client's raw request; zeros with [`Command::Time`], and of nothing with [`Command::RenewShares`].
+    /// SHA-256 of the client's raw request; zeros with [`Command::Time`], and of nothing where no client asked.
     pub request: [u8; 32],
     /// What replays are judged by: SHA-256(keyId, 0, signing string).
     pub name: [u8; 32],

@@ -5,6 +5,7 @@
 //! k keystore                         KeystoreRecord
 //! y keystore key                     KeyRecord
 //! e keystore key                     u64: when a key's shares were last renewed, ms; absent for those of its birth
+//! a                                  Orders: what operators have ordered (group 0)
 //! c SHA-256(controller) keystore     (empty): keystores by controller
 //! r keystore link                    RevocationRecord; link = SHA-256(capability id, 0, delegator)
 //! v keystore SHA-256(revoker)        u32: live revocations by one revoker
@@ -20,6 +21,8 @@ use crate::identifier::{LocalId, OperationId};
 
 /// The group's last entry time.
 pub const LAST_TIME: &[u8] = b"t";
+/// What operators have ordered (group 0).
+pub const ORDERS: &[u8] = b"a";
 /// Prefix of the expiry index.
 pub const EXPIRY: &[u8] = b"x";
 

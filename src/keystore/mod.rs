@@ -16,6 +16,8 @@ pub mod entry;
 pub mod layout;
 #[cfg(test)]
 mod memory_tests;
+#[cfg(test)]
+mod order_tests;
 pub mod outcome;
 pub mod query;
 pub mod record;

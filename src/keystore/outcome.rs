@@ -28,6 +28,8 @@ pub enum Reply {
     Time,
     /// Keys of this keystore have new shares.
     Renewed(LocalId),
+    /// The operators' order with this number is in force.
+    Ordered(u64),
 }
 
 /// Why an entry changed nothing.

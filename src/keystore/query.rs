@@ -1,7 +1,7 @@
 //! Reads of the replicated state.
 
 use super::layout;
-use super::record::{KeyRecord, KeystoreRecord, Meter, RevocationRecord};
+use super::record::{KeyRecord, KeystoreRecord, Meter, Orders, RevocationRecord};
 use super::state::{ReadState, StateError};
 use crate::identifier::LocalId;
 
@@ -28,6 +28,11 @@ pub fn shared_at(
 ) -> Result<u64, StateError> {
     let renewed = state.record(&layout::renewal(keystore, id))?;
     Ok(renewed.unwrap_or(record.created))
+}
+
+/// What operators have ordered (group 0).
+pub fn orders(state: &impl ReadState) -> Result<Orders, StateError> {
+    Ok(state.record(layout::ORDERS)?.unwrap_or_default())
 }
 
 /// A meter's record (group 0).

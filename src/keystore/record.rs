@@ -233,6 +233,15 @@ pub struct Meter {
     pub sequence: u64,
 }
 
+/// What operators have ordered. In group 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Orders {
+    /// The number of the last order; 0: none yet.
+    pub sequence: u64,
+    /// Shares that were made before this are to be made anew, ms of entry time.
+    pub renew_before: u64,
+}
+
 /// A revocation of one link: a capability id together with the DID that signed its delegation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RevocationRecord {

@@ -9,10 +9,13 @@ use actix_web::{
     App, HttpRequest, HttpResponse, HttpServer, dev::Server, error::PayloadError, http::StatusCode, web,
 };
 use futures::StreamExt as _;
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::metrics::{CONTENT_TYPE, Metrics};
+use crate::operator::{MAX_ORDER, SignedOrder};
+use crate::problem::Problem;
 use crate::seal::{
     passphrase::{MAX_PASSPHRASE, without_line_end},
     unseal::{Door, UnsealReply},
@@ -45,6 +48,9 @@ impl NotReady {
     }
 }
 
+/// Brings an operators' order into the replicated state, or says why not.
+pub type Orders = Arc<dyn Fn(SignedOrder) -> BoxFuture<'static, Result<(), Problem>> + Send + Sync>;
+
 /// What the listener asks; every closure but one answers at once, from what is in memory.
 #[derive(Clone)]
 pub struct Admin {
@@ -56,6 +62,8 @@ pub struct Admin {
     pub status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// A [`super::status::SymmetricStatus`] as JSON, of an open node: reads the state, so it is called off the listener's thread.
     pub symmetric: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// Where operators' orders go.
+    pub orders: Orders,
     /// The node's metrics.
     pub metrics: Metrics,
     /// Where passphrases go.
@@ -105,6 +113,8 @@ pub fn serve(address: SocketAddr, admin: Admin) -> io::Result<(Server, SocketAdd
             .route("/metrics", web::get().to(metrics))
             .route("/status", web::get().to(status))
             .route("/status/symmetric", web::get().to(symmetric))
+            .app_data(web::PayloadConfig::new(MAX_ORDER))
+            .route("/orders", web::post().to(order))
             .route("/unseal", web::post().to(unseal))
     };
     let server = HttpServer::new(application)
@@ -159,6 +169,26 @@ async fn symmetric(admin: web::Data<Admin>) -> HttpResponse {
     match web::block(move || (admin.symmetric)()).await {
         Ok(status) => HttpResponse::Ok().json(status),
         Err(_) => HttpResponse::ServiceUnavailable().finish(),
+    }
+}
+
+/// An order is believed for its signatures, whoever brings it.
+async fn order(body: web::Bytes, admin: web::Data<Admin>) -> HttpResponse {
+    let Ok(order) = serde_json::from_slice::<SignedOrder>(&body) else {
+        return refuse(
+            StatusCode::BAD_REQUEST,
+            "the body is no operators' order of this version",
+        );
+    };
+    match (admin.orders)(order).await {
+        Ok(()) => HttpResponse::NoContent().finish(),
+        Err(problem) => {
+            let status = StatusCode::from_u16(problem.status);
+            refuse(
+                status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+                &problem.message,
+            )
+        }
     }
 }
 

@@ -30,6 +30,10 @@ pub struct NodeStatus {
     pub links: Vec<LinkStatus>,
     /// What it holds.
     pub shares: ShareStatus,
+    /// The number of the operators' last order; 0: none yet.
+    pub last_order: u64,
+    /// Keys with shares older than they are to be, in the groups that this node leads.
+    pub due_for_renewal: u64,
 }
 
 /// How far a node is.

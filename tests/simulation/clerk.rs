@@ -671,7 +671,7 @@ impl Clerk {
                 }
                 history.sequence = history.sequence.max(sequence);
             }
-            Applied::Time => {}
+            Applied::Time | Applied::Renewed(_) | Applied::Ordered(_) => {}
         }
         drop(history);
         // At once, while some holders do not know yet that it is committed.

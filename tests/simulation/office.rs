@@ -55,6 +55,8 @@ impl Office {
             cluster: [0; 32],
             index: 1,
             members: (1..=nodes).map(member).collect(),
+            operators: Vec::new(),
+            operator_threshold: 1,
         };
         let rules = Rules {
             public_url: URL.into(),

@@ -134,6 +134,7 @@ impl Corrupt {
             request,
             needs: Vec::new(),
             participants: vec![1, 3],
+            epoch: None,
         }
     }
 

@@ -179,7 +179,7 @@ fn reply(work: &Work, applied: &Applied) -> Result<Reply, Problem> {
             Ok(Reply::ok(json!({ "config": config })))
         }
         Applied::Revoked => Ok(Reply::no_content()),
-        Applied::Key(..) | Applied::Time | Applied::Renewed(_) => Err(busy()),
+        Applied::Key(..) | Applied::Time | Applied::Renewed(_) | Applied::Ordered(_) => Err(busy()),
     }
 }
 

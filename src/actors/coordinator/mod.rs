@@ -12,6 +12,7 @@ mod endorsements;
 mod exchange;
 mod gather;
 mod generate;
+pub mod order;
 mod read;
 mod relay;
 pub mod renewal;

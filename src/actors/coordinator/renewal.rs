@@ -12,6 +12,7 @@ use super::generate::lives;
 use crate::actors::holder::renewal_id;
 use crate::actors::parts::Parts;
 use crate::actors::renewals::Policy;
+use crate::actors::views::GROUP_ZERO;
 use crate::actors::wire::{Answer, Beginning, Call, Renewal, Round};
 use crate::identifier::LocalId;
 use crate::keystore::command::MAX_RENEWED;
@@ -65,6 +66,8 @@ pub(crate) struct Renewer {
     looks: HashMap<GroupId, (Instant, u64)>,
     /// Keystores whose renewal failed, until when.
     postponed: HashMap<LocalId, Instant>,
+    /// Shares from before this are due by the operators' order, ms.
+    ordered: u64,
 }
 
 impl Renewer {
@@ -74,11 +77,18 @@ impl Renewer {
             parts,
             looks: HashMap::new(),
             postponed: HashMap::new(),
+            ordered: 0,
         }
     }
 
     /// Looks at each group that this node leads, if it is time to; the keys that are left due.
     pub(crate) async fn pass(&mut self) -> u64 {
+        let orders = self.parts.consensus.view(GROUP_ZERO);
+        let ordered = orders.ok().and_then(|view| query::orders(&view).ok());
+        if let Some(orders) = ordered.filter(|orders| orders.renew_before != self.ordered) {
+            self.ordered = orders.renew_before;
+            self.looks.clear();
+        }
         let led: Vec<GroupId> = (self.parts.consensus.status().into_iter())
             .filter(|status| status.leader == Some(self.parts.node) && status.group.0 > 0)
             .map(|status| status.group)
@@ -112,7 +122,8 @@ impl Renewer {
             return Found::default();
         };
         let skipped: Vec<LocalId> = self.postponed.keys().copied().collect();
-        let looked = tokio::task::spawn_blocking(move || look(&view, policy, now, &skipped));
+        let due = (policy, self.ordered);
+        let looked = tokio::task::spawn_blocking(move || look(&view, due, now, &skipped));
         let mut found = match looked.await {
             Ok(Ok(found)) => found,
             Ok(Err(error)) => {
@@ -143,7 +154,12 @@ impl Renewer {
 }
 
 /// The keys that are due, keystore by keystore; blocks on the disk.
-fn look(view: &View, policy: Policy, now: u64, skipped: &[LocalId]) -> Result<Found, StateError> {
+fn look(
+    view: &View,
+    (policy, ordered): (Policy, u64),
+    now: u64,
+    skipped: &[LocalId],
+) -> Result<Found, StateError> {
     let mut found = Found::default();
     let mut after: Option<Vec<u8>> = None;
     loop {
@@ -161,7 +177,7 @@ fn look(view: &View, policy: Policy, now: u64, skipped: &[LocalId]) -> Result<Fo
             if record.material.pair().is_none() {
                 continue;
             }
-            let Some(due) = policy.due(query::shared_at(view, &keystore, &key, &record)?) else {
+            let Some(due) = policy.due(query::shared_at(view, &keystore, &key, &record)?, ordered) else {
                 continue;
             };
             if due > now {

@@ -8,10 +8,13 @@ use crate::actors::decide::{Decided, Purpose, decide};
 use crate::actors::denials::Life;
 use crate::actors::examined::Examined;
 use crate::actors::parts::Parts;
+use crate::actors::views::GROUP_ZERO;
 use crate::actors::wire::{Abstention, Answer, Forwarded};
 use crate::identifier::OperationId;
+use crate::keystore::apply::request_hash;
 use crate::keystore::{Command, Statement};
 use crate::operation::judge::Intent;
+use crate::operator::SignedOrder;
 
 /// The group's time must lie within this of our clock for an endorsement of time, ms.
 const CLOCK_SPREAD: u64 = 5_000;
@@ -91,16 +94,47 @@ pub(super) async fn time(parts: &Arc<Parts>, from: u64, group: u32, operation: O
     }
 }
 
+/// Endorses an order of the operators: their signatures stand behind it, and this member's clock.
+pub(super) fn order(parts: &Parts, from: u64, order: &SignedOrder, operation: OperationId) -> Answer {
+    if operation.node != from {
+        return Answer::Misfit("an order under another node's operation".into());
+    }
+    if let Err(error) = order.verify(&parts.membership) {
+        return Answer::Misfit(error.to_string());
+    }
+    match parts.now() {
+        Ok(now) => {
+            let statement = order_statement(parts, order, operation);
+            Answer::Endorsed(statement.endorse(parts.node, &parts.signing_key, now))
+        }
+        Err(_) => Answer::Abstained(Abstention::Clock),
+    }
+}
+
 /// The statement of a time entry.
 pub(crate) fn time_statement(parts: &Parts, group: u32, operation: OperationId) -> Statement {
+    Statement {
+        request: [0; 32],
+        ..unasked(parts, group, operation, Command::Time)
+    }
+}
+
+/// The statement of an order's entry.
+pub(crate) fn order_statement(parts: &Parts, order: &SignedOrder, operation: OperationId) -> Statement {
+    let command = Command::Order(Box::new(order.clone()));
+    unasked(parts, GROUP_ZERO.0, operation, command)
+}
+
+/// The statement of what no client asks for, and that rests on no keystore's state.
+fn unasked(parts: &Parts, group: u32, operation: OperationId, command: Command) -> Statement {
     Statement {
         cluster: parts.membership.cluster,
         group,
         operation,
-        request: [0; 32],
+        request: request_hash(&[]),
         name: [0; 32],
         expires: 0,
-        command: Command::Time,
+        command,
         state_version: 0,
         chain: Vec::new(),
     }

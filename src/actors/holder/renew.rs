@@ -17,6 +17,7 @@ use super::generate::{check, terms_of};
 use super::key_name;
 use crate::actors::parts::{OpenError, Parts};
 use crate::actors::renewals::{Id, OfKey, Renewing};
+use crate::actors::views::GROUP_ZERO;
 use crate::actors::wire::{Abstention, Answer, Beginning, Renewal, Round};
 use crate::audit::{AppendError, Entry, Health, Kind};
 use crate::identifier::{LocalId, OperationId};
@@ -66,13 +67,14 @@ async fn try_begin(parts: &Arc<Parts>, from: u64, proposal: Renewal) -> Result<A
     let stored = query::keystore(&view, keystore).map_err(|_| Abstention::Behind)?;
     let stored = stored.ok_or_else(|| misfit("a renewal in a keystore that is not there"))?;
     let policy = parts.renewals.lock().policy;
+    let ordered = ordered(parts)?;
     let mut records = Vec::with_capacity(keys.len());
     for (key, replaces) in keys {
         let record = query::key(&view, keystore, key).map_err(|_| Abstention::Behind)?;
         let record = record.filter(|record| record.session == *replaces);
         let record = record.ok_or_else(|| misfit("a renewal of shares that are not the key's"))?;
         let shared_at = query::shared_at(&view, keystore, key, &record).map_err(|_| Abstention::Behind)?;
-        if !policy.allows(shared_at, now) {
+        if !policy.allows(shared_at, ordered, now) {
             return Err(misfit("a renewal of shares that are not due"));
         }
         records.push((*key, record));
@@ -112,6 +114,13 @@ async fn try_begin(parts: &Arc<Parts>, from: u64, proposal: Renewal) -> Result<A
         true => Ok(Answer::Renewing(messages)),
         false => Err(Abstention::Busy.into()),
     }
+}
+
+/// Shares from before this are to be made anew by the operators' order, as far as this node has applied it.
+fn ordered(parts: &Parts) -> Result<u64, Abstention> {
+    let view = parts.consensus.view(GROUP_ZERO).map_err(|_| Abstention::Behind)?;
+    let orders = query::orders(&view).map_err(|_| Abstention::Behind)?;
+    Ok(orders.renew_before)
 }
 
 /// This node's state of a keystore, as fresh as a use of a key needs it.

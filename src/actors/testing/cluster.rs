@@ -48,7 +48,7 @@ use crate::telemetry;
 pub(super) const URL: &str = "https://kms.example";
 /// What they send as Host.
 pub(super) const AUTHORITY: &str = "kms.example";
-const CLUSTER: [u8; 32] = [7; 32];
+pub(super) const CLUSTER: [u8; 32] = [7; 32];
 const GROUPS: u32 = 3;
 
 /// Runs a test about a cluster.
@@ -205,6 +205,11 @@ impl Node {
     }
 }
 
+/// The cluster's operator.
+pub(super) fn operator() -> SigningKey {
+    SigningKey::from_bytes(&[77; 32])
+}
+
 /// All nodes, numbered from 1.
 pub(super) struct Cluster {
     nodes: Vec<Node>,
@@ -249,6 +254,8 @@ impl Cluster {
             cluster: CLUSTER,
             index: 1,
             members: members.collect(),
+            operators: vec![operator().verifying_key()],
+            operator_threshold: 1,
         });
         let mut nodes = Vec::new();
         for (number, keys) in numbers.iter().zip(keys) {

@@ -2,15 +2,21 @@
 //! it done out of turn.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use ed25519_dalek::{Signer, SigningKey};
 
 use super::client::{ED25519, Key, Keystore, derive_well, furnished, sign_well};
-use super::cluster::{Cluster, Node, run, until};
+use super::cluster::{CLUSTER, Cluster, Node, SOON, operator, run, until};
+use crate::actors::coordinator::order::submit;
 use crate::actors::coordinator::renewal::Renewer;
 use crate::actors::coordinator::upkeep;
+use crate::actors::views::GROUP_ZERO;
 use crate::actors::wire::{Abstention, Answer, Beginning, Call, Renewal};
 use crate::audit::Kind;
+use crate::config::Hex32;
 use crate::keystore::KeyRecord;
+use crate::operator::{Change, Order, SignedOrder};
 
 /// Shares are due at once on these nodes.
 fn due_at_once(cluster: &Cluster) {
@@ -110,6 +116,66 @@ fn uses_go_on_while_shares_are_renewed_again_and_again() {
                 assert_eq!(node.named(other), 0, "an honest node was named");
             }
         }
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn operators_have_shares_renewed_whatever_their_age_and_nobody_else_has() {
+    run(async {
+        let (cluster, client, keystore, signing, _) = furnished(3).await;
+        let order = |sequence: u64, key: &SigningKey| {
+            let order = Order {
+                cluster: Hex32(CLUSTER),
+                sequence,
+                change: Change::RenewShares,
+            };
+            let signature = key.sign(&order.signed_bytes()).to_bytes();
+            let mut signed = SignedOrder::new(order);
+            signed.add(key.verifying_key().to_bytes(), &signature);
+            signed
+        };
+        let first = cluster.node(1);
+        let made_up = order(1, &SigningKey::from_bytes(&[78; 32]));
+        assert_eq!(
+            submit(&first.parts, made_up.clone()).await.unwrap_err().status,
+            403
+        );
+        let thief = cluster.node(3);
+        let shown = Call::EndorseOrder(Box::new(made_up), thief.parts.next_operation());
+        let endorsed = thief.ask(1, &shown).await;
+        assert!(
+            matches!(endorsed, Answer::Misfit(_)),
+            "an order of nobody was endorsed"
+        );
+        let early = submit(&first.parts, order(2, &operator())).await.unwrap_err();
+        assert_eq!(
+            (early.status, early.message.contains("--sequence 1")),
+            (409, true)
+        );
+        renew(&cluster).await;
+        assert_eq!(record(first, &keystore, &signing).epoch, 0);
+
+        submit(&first.parts, order(1, &operator())).await.unwrap();
+        assert_eq!(
+            submit(&first.parts, order(1, &operator()))
+                .await
+                .unwrap_err()
+                .status,
+            409
+        );
+        for node in cluster.nodes() {
+            let deadline = Instant::now() + SOON;
+            node.parts
+                .consensus
+                .read_index(GROUP_ZERO, deadline)
+                .await
+                .unwrap();
+        }
+        renew_to(&cluster, &keystore, &signing, 1).await;
+        renew(&cluster).await;
+        assert_eq!(record(first, &keystore, &signing).epoch, 1, "once for each order");
+        sign_well(first, &client, &keystore, &signing, b"as ordered").await;
         cluster.stop().await;
     });
 }

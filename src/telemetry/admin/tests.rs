@@ -5,6 +5,8 @@ use std::sync::Mutex;
 use bytes::Bytes;
 
 use super::{super::client, *};
+use crate::config::Hex32;
+use crate::operator::{Change, Order};
 use crate::seal::unseal::{Attempts, door};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -25,6 +27,11 @@ fn start() -> Running {
         ready: Arc::new(move || asked.lock().unwrap().clone()),
         status: Arc::new(|| serde_json::json!({ "node": 7 })),
         symmetric: Arc::new(|| serde_json::json!({ "keys": 5 })),
+        orders: Arc::new(|order| {
+            let fits = order.order.sequence == 1;
+            let problem = || Problem::new(409, "InvalidStateError", "the next one is 1");
+            Box::pin(async move { fits.then_some(()).ok_or_else(problem) })
+        }),
         metrics: Metrics::new(),
         door,
     };
@@ -86,6 +93,29 @@ async fn metrics_and_status_are_answered_and_nothing_else_is() {
             "{path}: {}",
             answer.status
         );
+    }
+}
+
+#[actix_web::test]
+async fn an_order_reaches_the_node_and_its_answer_the_caller() {
+    let running = start();
+    let order = |sequence| {
+        let order = Order {
+            cluster: Hex32([1; 32]),
+            sequence,
+            change: Change::RenewShares,
+        };
+        SignedOrder::new(order).to_json()
+    };
+    let too_long = vec![b' '; MAX_ORDER + 1];
+    for (body, status) in [
+        (order(1), 204),
+        (order(2), 409),
+        (b"{}".to_vec(), 400),
+        (too_long, 413),
+    ] {
+        let answer = client::post(&running.admin, "/orders", body.into(), TIMEOUT).await;
+        assert_eq!(answer.unwrap().status.as_u16(), status);
     }
 }
 

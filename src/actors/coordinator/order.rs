@@ -1,0 +1,67 @@
+//! Bringing an operators' order into the replicated state: verified here, by every member that endorses it and by every
+//! replica that applies it. Whoever brings it needs no rights: the signatures on it are what counts.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::change::no_quorum;
+use super::endorsements::{Gathered, Gathering, Question};
+use super::{busy, confirm_group, propose_problem};
+use crate::actors::holder::order_statement;
+use crate::actors::parts::Parts;
+use crate::actors::views::GROUP_ZERO;
+use crate::actors::wire::Call;
+use crate::keystore::{Entry, Outcome, Rejection, query};
+use crate::operator::SignedOrder;
+use crate::problem::Problem;
+
+const DEADLINE: Duration = Duration::from_secs(8);
+
+/// Brings it in; answers once this node has applied it. The same order again is answered as done.
+///
+/// # Errors
+/// What is wrong with it, or 503.
+pub async fn submit(parts: &Arc<Parts>, order: SignedOrder) -> Result<(), Problem> {
+    order
+        .verify(&parts.membership)
+        .map_err(|error| Problem::new(403, "NotAllowedError", error.to_string()))?;
+    confirm_group(parts, GROUP_ZERO).await?;
+    let view = parts.consensus.view(GROUP_ZERO).map_err(|_| busy())?;
+    let last = query::orders(&view).map_err(|_| busy())?.sequence;
+    if order.order.sequence != last + 1 {
+        return Err(out_of_sequence(last));
+    }
+    let operation = parts.next_operation();
+    let statement = order_statement(parts, &order, operation);
+    let now = parts.now().map_err(|_| busy())?;
+    let own = statement.endorse(parts.node, &parts.signing_key, now);
+    let question = Arc::new(Question {
+        call: Call::EndorseOrder(Box::new(order), operation),
+        statement,
+        deadline: Instant::now() + DEADLINE,
+    });
+    let gathered = Gathering::start(parts, &question).quorum(own).await;
+    let Gathered::Quorum(endorsements) = gathered else {
+        return Err(no_quorum("endorse the order"));
+    };
+    let entry = Entry {
+        statement: question.statement.clone(),
+        request: Vec::new(),
+        endorsements,
+    };
+    let proposed = parts
+        .consensus
+        .propose(GROUP_ZERO, entry.encode(), question.deadline);
+    let applied = proposed.await.map_err(propose_problem)?;
+    match postcard::from_bytes(&applied.result) {
+        Ok(Outcome::Applied(_)) => Ok(()),
+        Ok(Outcome::Refused(Rejection::Sequence)) => Err(out_of_sequence(last + 1)),
+        _ => Err(busy()),
+    }
+}
+
+fn out_of_sequence(last: u64) -> Problem {
+    let next = last + 1;
+    let message = format!("The last order was number {last}: the next one is signed with --sequence {next}.");
+    Problem::new(409, "InvalidStateError", message)
+}

@@ -1,0 +1,240 @@
+//! What operators order: statements that as many of them sign as the genesis statement says, on machines that need no
+//! network. Every replica verifies an order when it is applied, and every holder before it acts on one.
+
+use std::collections::BTreeSet;
+
+use ed25519_dalek::{Signature, VerifyingKey};
+use serde::{Deserialize, Serialize};
+
+use crate::config::Hex32;
+use crate::config::fields::{decode_hex, encode_hex};
+use crate::membership::Membership;
+
+/// The largest order, in bytes of JSON.
+pub const MAX_ORDER: usize = 64 * 1024;
+const PREFIX: &[u8] = b"conclave operator order v1\0";
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// Make all shares anew that are older than the order, whatever their age.
+    RenewShares,
+}
+
+impl Change {
+    fn code(self) -> u8 {
+        match self {
+            Self::RenewShares => 1,
+        }
+    }
+
+    /// What it does, for whoever is about to sign it.
+    pub fn explain(self) -> &'static str {
+        match self {
+            Self::RenewShares => {
+                "make all key shares anew that are older than this order; keys stay the same keys"
+            }
+        }
+    }
+}
+
+/// An order: the next one after `sequence - 1` in this cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Order {
+    /// The cluster's id.
+    pub cluster: Hex32,
+    /// Counts orders from 1; each is carried out once.
+    pub sequence: u64,
+    /// What is to be done.
+    pub change: Change,
+}
+
+/// One operator's signature.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct OperatorSignature {
+    operator: Hex32,
+    signature: String,
+}
+
+/// An order with the signatures that it has so far.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignedOrder {
+    /// What is ordered.
+    pub order: Order,
+    signatures: Vec<OperatorSignature>,
+}
+
+/// Why an order does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OrderError {
+    /// Another cluster's.
+    #[error("the order is for another cluster")]
+    OtherCluster,
+    /// A signature is wrong, not an operator's, or there twice.
+    #[error("a signature on the order is wrong, of no operator, or there twice")]
+    Signature,
+    /// More operators must sign.
+    #[error("the order is signed by {signed} operators, {needed} must sign it")]
+    TooFew {
+        /// Who has.
+        signed: usize,
+        /// How many must.
+        needed: usize,
+    },
+}
+
+impl Order {
+    /// What operators sign: a prefix and the fields in order, numbers big endian.
+    pub fn signed_bytes(&self) -> Vec<u8> {
+        let mut bytes = PREFIX.to_vec();
+        bytes.extend_from_slice(&self.cluster.0);
+        bytes.extend_from_slice(&self.sequence.to_be_bytes());
+        bytes.push(self.change.code());
+        bytes
+    }
+}
+
+impl SignedOrder {
+    /// An order that nobody has signed yet.
+    pub fn new(order: Order) -> Self {
+        Self {
+            order,
+            signatures: Vec::new(),
+        }
+    }
+
+    /// Adds an operator's signature over [`Order::signed_bytes`], in the place of one that it gave before.
+    pub fn add(&mut self, operator: [u8; 32], signature: &[u8; 64]) {
+        let operator = Hex32(operator);
+        self.signatures.retain(|given| given.operator != operator);
+        self.signatures.push(OperatorSignature {
+            operator,
+            signature: encode_hex(signature),
+        });
+    }
+
+    /// Operators that have signed, whether they count or not.
+    pub fn signed(&self) -> usize {
+        self.signatures.len()
+    }
+
+    /// Whether it is an order of this cluster's operators: every signature right, as many as must be.
+    ///
+    /// # Errors
+    /// [`OrderError`].
+    pub fn verify(&self, members: &Membership) -> Result<(), OrderError> {
+        if self.order.cluster.0 != members.cluster {
+            return Err(OrderError::OtherCluster);
+        }
+        let message = self.order.signed_bytes();
+        let mut signers = BTreeSet::new();
+        for OperatorSignature { operator, signature } in &self.signatures {
+            let key = members.operators.iter().find(|key| key.to_bytes() == operator.0);
+            let signature = decode_hex(signature).and_then(|bytes| Signature::from_slice(&bytes).ok());
+            let right = |key: &VerifyingKey| {
+                signature.is_some_and(|signature| key.verify_strict(&message, &signature).is_ok())
+            };
+            if !key.is_some_and(right) || !signers.insert(operator) {
+                return Err(OrderError::Signature);
+            }
+        }
+        match signers.len() < members.operator_threshold {
+            true => Err(OrderError::TooFew {
+                signed: signers.len(),
+                needed: members.operator_threshold,
+            }),
+            false => Ok(()),
+        }
+    }
+
+    /// As it stands in a file.
+    pub fn to_json(&self) -> Vec<u8> {
+        // Strings and integers only: cannot fail.
+        let mut json = serde_json::to_vec_pretty(self).unwrap_or_default();
+        json.push(b'\n');
+        json
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ed25519_dalek::{Signer, SigningKey};
+
+    use super::*;
+
+    fn operator(number: u8) -> SigningKey {
+        SigningKey::from_bytes(&[number; 32])
+    }
+
+    fn members() -> Membership {
+        Membership {
+            cluster: [9; 32],
+            index: 1,
+            members: Vec::new(),
+            operators: (1..=3).map(|number| operator(number).verifying_key()).collect(),
+            operator_threshold: 2,
+        }
+    }
+
+    fn signed(by: &[u8]) -> SignedOrder {
+        let mut order = SignedOrder::new(Order {
+            cluster: Hex32([9; 32]),
+            sequence: 7,
+            change: Change::RenewShares,
+        });
+        for number in by {
+            let key = operator(*number);
+            let signature = key.sign(&order.order.signed_bytes()).to_bytes();
+            order.add(key.verifying_key().to_bytes(), &signature);
+        }
+        order
+    }
+
+    #[test]
+    fn as_many_operators_sign_as_must() {
+        assert_eq!(signed(&[1, 3]).verify(&members()), Ok(()));
+        assert_eq!(signed(&[1, 2, 3]).verify(&members()), Ok(()));
+        let few = OrderError::TooFew { signed: 1, needed: 2 };
+        assert_eq!(signed(&[2]).verify(&members()), Err(few));
+        assert_eq!(signed(&[2, 2]).verify(&members()), Err(few), "one operator twice");
+        assert_eq!(signed(&[1, 2, 4]).verify(&members()), Err(OrderError::Signature));
+        let mut twice = signed(&[1, 2]);
+        twice.signatures[1] = twice.signatures[0].clone();
+        assert_eq!(twice.verify(&members()), Err(OrderError::Signature));
+    }
+
+    #[test]
+    fn every_field_is_signed() {
+        let mut order = signed(&[1, 2]);
+        order.order.sequence += 1;
+        assert_eq!(order.verify(&members()), Err(OrderError::Signature));
+        let mut order = signed(&[1, 2]);
+        order.order.cluster = Hex32([8; 32]);
+        assert_eq!(order.verify(&members()), Err(OrderError::OtherCluster));
+        let mut elsewhere = members();
+        elsewhere.cluster = [8; 32];
+        assert_eq!(
+            order.verify(&elsewhere),
+            Err(OrderError::Signature),
+            "signed for one cluster"
+        );
+    }
+
+    #[test]
+    fn a_file_is_read_back_and_nothing_else_is() {
+        let order = signed(&[1, 2]);
+        assert_eq!(
+            serde_json::from_slice::<SignedOrder>(&order.to_json()).unwrap(),
+            order
+        );
+        let text = String::from_utf8(order.to_json()).unwrap();
+        assert!(text.contains("\"renew-shares\""));
+        let unknown = text.replace("\"sequence\"", "\"force\": true, \"sequence\"");
+        assert!(serde_json::from_str::<SignedOrder>(&unknown).is_err());
+        assert!(serde_json::from_str::<SignedOrder>(&text.replace("renew-shares", "resign")).is_err());
+    }
+}
