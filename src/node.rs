@@ -159,6 +159,7 @@ async fn serve(config: Config, ended: impl Future<Output = ()>) -> Result<ExitCo
     let admin = telemetry::Admin {
         node: config.node,
         ready: status.readiness(),
+        health: status.health(),
         status: status.report(),
         symmetric: status.symmetric(),
         orders: status.orders(),

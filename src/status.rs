@@ -8,7 +8,7 @@ use parking_lot::RwLock;
 use crate::actors::coordinator::order;
 use crate::actors::parts::Parts;
 use crate::actors::views::GROUP_ZERO;
-use crate::audit::Health;
+use crate::audit::Health as AuditHealth;
 use crate::config::Config;
 use crate::identifier::LocalId;
 use crate::keystore::state::decode;
@@ -17,6 +17,7 @@ use crate::membership::SYMMETRIC_NEEDED;
 use crate::problem::Problem;
 use crate::telemetry::NotReady;
 use crate::telemetry::admin::Orders;
+use crate::telemetry::health::{Facts, Health};
 use crate::telemetry::status::{
     GroupStatus, LinkStatus, MAX_OPEN_LISTED, NodeState, NodeStatus, OpenEnvelope, ShareStatus,
     SymmetricStatus,
@@ -59,6 +60,15 @@ impl StatusSource {
         })
     }
 
+    /// For `/health`.
+    pub fn health(self: &Arc<Self>) -> Arc<dyn Fn() -> Health + Send + Sync> {
+        let this = self.clone();
+        Arc::new(move || match this.parts.read().as_ref() {
+            None => Health::sealed(),
+            Some(parts) => health(parts),
+        })
+    }
+
     /// For `/status/symmetric`.
     pub fn symmetric(self: &Arc<Self>) -> Arc<dyn Fn() -> serde_json::Value + Send + Sync> {
         let this = self.clone();
@@ -88,8 +98,12 @@ impl StatusSource {
             let parts = this.parts.read().clone();
             let mut status = this.base.clone();
             let verdict = match &parts {
-                None => Err(NotReady::sealed()),
+                None => {
+                    status.health = Health::sealed();
+                    Err(NotReady::sealed())
+                }
                 Some(parts) => {
+                    status.health = health(parts);
                     describe(&mut status, parts);
                     ready(parts)
                 }
@@ -167,8 +181,8 @@ impl SymmetricStatus {
 /// Whether this node can serve now.
 fn ready(parts: &Parts) -> Result<(), NotReady> {
     match parts.audit.health() {
-        Health::Ok => {}
-        Health::DiskLow { free_percent } => {
+        AuditHealth::Ok => {}
+        AuditHealth::DiskLow { free_percent } => {
             let reason =
                 format!("{free_percent} % of the disk are free: uses of keys are refused, reads go on");
             return Err(NotReady::new(
@@ -176,7 +190,7 @@ fn ready(parts: &Parts) -> Result<(), NotReady> {
                 "free disk space; nothing has to be repaired",
             ));
         }
-        Health::Failed => {
+        AuditHealth::Failed => {
             return Err(NotReady::new(
                 "the audit record could not be written",
                 "look at the disk, then restart the node",
@@ -220,6 +234,24 @@ fn ready(parts: &Parts) -> Result<(), NotReady> {
         }
     }
     Ok(())
+}
+
+fn health(parts: &Parts) -> Health {
+    let members = parts.membership.members.iter().map(|member| member.node);
+    let away = |node: &u64| *node != parts.node && !parts.network.connected(*node);
+    Health::of(&Facts {
+        ready: ready(parts),
+        members: parts.membership.members.len(),
+        away: members.filter(away).collect(),
+        quorum: parts.membership.quorum(),
+        open_envelopes: parts.shares.open_envelopes(),
+        due_for_renewal: due_for_renewal(parts),
+    })
+}
+
+/// Keys that are due, in the groups that this node leads.
+fn due_for_renewal(parts: &Parts) -> u64 {
+    u64::try_from(parts.metrics.due.get()).unwrap_or(0)
 }
 
 fn describe(status: &mut NodeStatus, parts: &Parts) {
@@ -285,5 +317,5 @@ fn describe(status: &mut NodeStatus, parts: &Parts) {
     let orders = parts.consensus.view(GROUP_ZERO).ok();
     let orders = orders.and_then(|view| query::orders(&view).ok());
     status.last_order = orders.unwrap_or_default().sequence;
-    status.due_for_renewal = u64::try_from(parts.metrics.due.get()).unwrap_or(0);
+    status.due_for_renewal = due_for_renewal(parts);
 }

@@ -170,9 +170,17 @@ fn render(answers: &[Answered]) -> String {
         text.push_str(&format!("cluster {cluster}  {url}\n"));
     }
     let mut nodes = vec![
-        ["node", "state", "ready", "links up", "open envelopes", "admin"]
-            .map(str::to_owned)
-            .to_vec(),
+        [
+            "node",
+            "state",
+            "ready",
+            "health",
+            "links up",
+            "open envelopes",
+            "admin",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
     ];
     for answer in answers {
         nodes.push(match &answer.status {
@@ -182,12 +190,13 @@ fn render(answers: &[Answered]) -> String {
                     status.node.to_string(),
                     state_name(status.state).to_owned(),
                     if status.ready { "yes" } else { "no" }.to_owned(),
+                    status.health.health.as_str().to_owned(),
                     format!("{up} of {}", status.links.len()),
                     status.shares.open_envelopes.to_string(),
                     answer.admin.clone(),
                 ]
             }
-            None => ["?", "no answer", "-", "-", "-", &answer.admin]
+            None => ["?", "no answer", "-", "-", "-", "-", &answer.admin]
                 .map(str::to_owned)
                 .to_vec(),
         });
@@ -207,7 +216,12 @@ fn render(answers: &[Answered]) -> String {
                 .unwrap_or("\n".to_owned()),
         );
     }
-    text.push_str(&render_renewal(&statuses));
+    for status in statuses.iter().filter(|status| status.ready) {
+        for concern in &status.health.concerns {
+            text.push_str(&format!("node {}: {concern}\n", status.node));
+        }
+    }
+    text.push_str(&render_orders(&statuses));
     if statuses.iter().any(|status| !status.groups.is_empty()) {
         text.push('\n');
         text.push_str(&table(&group_rows(&statuses)));
@@ -230,15 +244,9 @@ fn render(answers: &[Answered]) -> String {
     text
 }
 
-/// Shares that are older than they are to be, and the number that the operators' next order follows.
-fn render_renewal(statuses: &[&NodeStatus]) -> String {
+/// The number that the operators' next order follows.
+fn render_orders(statuses: &[&NodeStatus]) -> String {
     let mut text = String::new();
-    let due: u64 = statuses.iter().map(|status| status.due_for_renewal).sum();
-    if due > 0 {
-        text.push_str(&format!(
-            "the shares of {due} keys are due to be made anew; every member has to be up for it\n"
-        ));
-    }
     let last = statuses.iter().map(|status| status.last_order).max();
     if let Some(last) = last.filter(|last| *last > 0) {
         text.push_str(&format!("last order of the operators: number {last}\n"));

@@ -13,6 +13,7 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::health::{Health, Word};
 use super::metrics::{CONTENT_TYPE, Metrics};
 use crate::operator::{MAX_ORDER, SignedOrder};
 use crate::problem::Problem;
@@ -58,6 +59,8 @@ pub struct Admin {
     pub node: u64,
     /// Whether the node can serve now.
     pub ready: Arc<dyn Fn() -> Result<(), NotReady> + Send + Sync>,
+    /// How well the cluster is, as this node sees it.
+    pub health: Arc<dyn Fn() -> Health + Send + Sync>,
     /// A [`super::NodeStatus`] as JSON.
     pub status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// A [`super::status::SymmetricStatus`] as JSON, of an open node: reads the state, so it is called off the listener's thread.
@@ -108,6 +111,7 @@ pub fn serve(address: SocketAddr, admin: Admin) -> io::Result<(Server, SocketAdd
     let application = move || {
         App::new()
             .app_data(admin.clone())
+            .route("/health", web::get().to(health))
             .route("/health/live", web::get().to(live))
             .route("/health/ready", web::get().to(ready))
             .route("/metrics", web::get().to(metrics))
@@ -151,6 +155,14 @@ async fn ready(admin: web::Data<Admin>) -> HttpResponse {
             reason: Some(reason),
             hint: Some(hint),
         }),
+    }
+}
+
+async fn health(admin: web::Data<Admin>) -> HttpResponse {
+    let health = (admin.health)();
+    match health.health {
+        Word::Unhealthy => HttpResponse::ServiceUnavailable().json(health),
+        _ => HttpResponse::Ok().json(health),
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod client;
 pub mod hardening;
+pub mod health;
 pub mod logs;
 pub mod metrics;
 pub mod status;

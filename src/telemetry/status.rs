@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::health::Health;
+
 /// One node's view.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]
@@ -24,6 +26,9 @@ pub struct NodeStatus {
     pub reason: Option<String>,
     /// If not: what to do.
     pub hint: Option<String>,
+    /// How well the cluster is, as this node sees it.
+    #[serde(flatten)]
+    pub health: Health,
     /// Its Raft groups; none while sealed.
     pub groups: Vec<GroupStatus>,
     /// Its links to the other nodes.

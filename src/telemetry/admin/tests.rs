@@ -21,10 +21,17 @@ struct Running {
 fn start() -> Running {
     let (door, attempts) = door();
     let verdict = Arc::new(Mutex::new(Err(NotReady::sealed())));
-    let asked = verdict.clone();
+    let (asked, judged) = (verdict.clone(), verdict.clone());
     let admin = Admin {
         node: 7,
         ready: Arc::new(move || asked.lock().unwrap().clone()),
+        health: Arc::new(move || Health {
+            health: match judged.lock().unwrap().is_ok() {
+                true => Word::Degraded,
+                false => Word::Unhealthy,
+            },
+            concerns: vec!["a concern".into()],
+        }),
         status: Arc::new(|| serde_json::json!({ "node": 7 })),
         symmetric: Arc::new(|| serde_json::json!({ "keys": 5 })),
         orders: Arc::new(|order| {
@@ -77,6 +84,17 @@ async fn health_tells_life_from_readiness() {
         (ready.status.as_u16(), ready.body.as_ref()),
         (200, br#"{"ready":true}"#.as_slice())
     );
+}
+
+#[actix_web::test]
+async fn health_is_a_word_with_its_concerns() {
+    let running = start();
+    let health = client::get(&running.admin, "/health", TIMEOUT).await.unwrap();
+    assert_eq!(health.status.as_u16(), 503);
+    *running.verdict.lock().unwrap() = Ok(());
+    let health = client::get(&running.admin, "/health", TIMEOUT).await.unwrap();
+    let told = br#"{"health":"degraded","concerns":["a concern"]}"#.as_slice();
+    assert_eq!((health.status.as_u16(), health.body.as_ref()), (200, told));
 }
 
 #[actix_web::test]
