@@ -16,7 +16,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::sharing::{self, HOLDERS, Name, Piece, Share, SharingError};
+use crate::agreement::{At, Committee};
+use crate::sharing::{Name, Piece, SharingError};
+
+pub use crate::agreement::{Combined, Fault, Pieces, Sharing};
 
 /// What a generation is about. Contributions are committed to under its id, pieces under the rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,9 +40,6 @@ pub struct Session {
     pub sharings: u8,
 }
 
-/// One sharing's piece by its numbers: of which sharing, which piece.
-type At = (u8, u8);
-
 /// First message: a commitment for each piece that the sender holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commitments(BTreeMap<At, [u8; 32]>);
@@ -47,40 +47,6 @@ pub struct Commitments(BTreeMap<At, [u8; 32]>);
 /// Second message, to one other holder: what the sender drew for each piece that both hold. Secret.
 #[derive(Serialize, Deserialize)]
 pub struct Opening(BTreeMap<At, Piece>);
-
-/// Third message: commitments to the pieces that the sender holds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pieces {
-    /// SHA-256 of all first messages as the sender got them.
-    echo: [u8; 32],
-    of: BTreeMap<At, [u8; 32]>,
-}
-
-/// Why a generation ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
-    /// What this holder sent does not have the shape of its round, does not fit what it committed to, or is missing.
-    #[error("holder {0} broke the generation")]
-    Holder(u8),
-    /// Holders got different first messages: somebody said two things, or the messenger did.
-    #[error("not all holders got the same commitments")]
-    Split,
-    /// Two holders say different things of a piece that both hold, of contributions that they saw alike: one of them lies.
-    #[error("holders {0} and {1} do not agree about a piece")]
-    Between(u8, u8),
-    /// The session itself cannot be.
-    #[error(transparent)]
-    Session(#[from] SharingError),
-}
-
-/// A sharing that all agree on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sharing {
-    /// Commitments to its pieces, in their order.
-    pub commitments: Vec<[u8; 32]>,
-    /// The digest that stands for it.
-    pub digest: [u8; 32],
-}
 
 /// A holder that has sent its commitments.
 pub struct Committed {
@@ -96,14 +62,6 @@ pub struct Opened {
     committed: BTreeMap<u8, Commitments>,
 }
 
-/// A holder that has its pieces.
-pub struct Combined {
-    session: Session,
-    me: u8,
-    pieces: BTreeMap<At, Piece>,
-    sent: Pieces,
-}
-
 impl Session {
     fn name(&self, sharing: u8) -> Name<'_> {
         Name {
@@ -114,36 +72,12 @@ impl Session {
         }
     }
 
-    fn numbers(&self) -> std::ops::RangeInclusive<u8> {
-        1..=self.holders
-    }
-
-    /// The holders that take part, by their numbers.
-    fn present(&self) -> impl Iterator<Item = u8> + use<> {
-        let away = self.away;
-        self.numbers().filter(move |number| Some(*number) != away)
-    }
-
-    /// Whether holder `me` can take part in it.
-    fn is_possible_for(&self, me: u8) -> bool {
-        let away = self
-            .away
-            .is_none_or(|away| self.holders == 4 && self.numbers().contains(&away));
-        HOLDERS.contains(&self.holders) && away && self.present().any(|number| number == me)
-    }
-
-    /// The pieces that a holder has.
-    fn held_by(&self, holder: u8) -> impl Iterator<Item = At> {
-        let numbers = self.numbers();
-        (0..self.sharings).flat_map(move |sharing| {
-            let others = numbers.clone().filter(move |number| *number != holder);
-            others.map(move |number| (sharing, number))
-        })
-    }
-
-    /// The pieces that both have.
-    fn held_by_both(&self, one: u8, two: u8) -> impl Iterator<Item = At> {
-        self.held_by(one).filter(move |(_, number)| *number != two)
+    fn committee(&self) -> Committee {
+        Committee {
+            holders: self.holders,
+            away: self.away,
+            sharings: self.sharings,
+        }
     }
 
     fn commitment(&self, from: u8, (sharing, number): At, drawn: &Piece) -> [u8; 32] {
@@ -168,10 +102,14 @@ impl Committed {
         me: u8,
         rng: &mut (impl CryptoRng + RngCore),
     ) -> Result<(Self, Commitments), Fault> {
-        if !session.is_possible_for(me) {
+        if !session.committee().is_possible_for(me) {
             return Err(SharingError::Holders.into());
         }
-        let drawn: BTreeMap<At, Piece> = session.held_by(me).map(|at| (at, Piece::generate(rng))).collect();
+        let drawn: BTreeMap<At, Piece> = session
+            .committee()
+            .held_by(me)
+            .map(|at| (at, Piece::generate(rng)))
+            .collect();
         let commitments = drawn
             .iter()
             .map(|(at, piece)| (*at, session.commitment(me, *at, piece)));
@@ -193,19 +131,20 @@ impl Committed {
         self,
         committed: BTreeMap<u8, Commitments>,
     ) -> Result<(Opened, BTreeMap<u8, Opening>), Fault> {
-        for number in self.session.present() {
+        let committee = self.session.committee();
+        for number in committee.present() {
             let of = committed.get(&number).ok_or(Fault::Holder(number))?;
-            let whole = of.0.keys().copied().eq(self.session.held_by(number));
+            let whole = of.0.keys().copied().eq(committee.held_by(number));
             if !whole || number == self.me && *of != self.sent {
                 return Err(Fault::Holder(number));
             }
         }
-        if committed.len() != self.session.present().count() {
+        if committed.len() != committee.present().count() {
             return Err(Fault::Split);
         }
-        let others = self.session.present().filter(|number| *number != self.me);
+        let others = committee.present().filter(|number| *number != self.me);
         let opening = |to: u8| {
-            let both = self.session.held_by_both(self.me, to);
+            let both = committee.held_by_both(self.me, to);
             let opened = both.filter_map(|at| Some((at, self.drawn.get(&at)?.clone())));
             Opening(opened.collect())
         };
@@ -226,9 +165,10 @@ impl Opened {
             drawn: mut pieces,
             ..
         } = self.of;
-        for from in session.present().filter(|number| *number != me) {
+        let committee = session.committee();
+        for from in committee.present().filter(|number| *number != me) {
             let Opening(opened) = openings.get(&from).ok_or(Fault::Holder(from))?;
-            if !opened.keys().copied().eq(session.held_by_both(from, me)) {
+            if !opened.keys().copied().eq(committee.held_by_both(from, me)) {
                 return Err(Fault::Holder(from));
             }
             for (at, drawn) in opened {
@@ -236,67 +176,16 @@ impl Opened {
                 let fits = committed
                     .is_some_and(|committed| committed.ct_eq(&session.commitment(from, *at, drawn)).into());
                 let piece = pieces.get_mut(at).filter(|_| fits).ok_or(Fault::Holder(from))?;
-                add(&mut piece.value, &drawn.value);
-                add(&mut piece.salt, &drawn.salt);
+                piece.add(drawn);
             }
         }
-        let commitments = pieces
-            .iter()
-            .map(|(at, piece)| (*at, piece.commitment(&session.name(at.0), at.1)));
-        let sent = Pieces {
-            echo: echo(&self.committed),
-            of: commitments.collect(),
-        };
-        let this = Combined {
-            session,
-            me,
+        let echo = echo(&self.committed);
+        Ok(Combined::new(
+            (committee, me),
+            |sharing| session.name(sharing),
             pieces,
-            sent: sent.clone(),
-        };
-        Ok((this, sent))
-    }
-}
-
-impl Combined {
-    /// Takes everybody's commitments to pieces, its own among them: the sharings in their order, and this holder's shares.
-    ///
-    /// # Errors
-    /// [`Fault`].
-    pub fn agree(self, said: &BTreeMap<u8, Pieces>) -> Result<Vec<(Sharing, Share)>, Fault> {
-        for number in self.session.present() {
-            let from = said.get(&number).ok_or(Fault::Holder(number))?;
-            let whole = from.of.keys().copied().eq(self.session.held_by(number));
-            if !whole || number == self.me && *from != self.sent {
-                return Err(Fault::Holder(number));
-            }
-        }
-        let alike = said.values().all(|from| from.echo == self.sent.echo);
-        if !alike || said.len() != self.session.present().count() {
-            return Err(Fault::Split);
-        }
-        let sharings = 0..self.session.sharings;
-        sharings.map(|sharing| self.agree_on(sharing, said)).collect()
-    }
-
-    fn agree_on(&self, sharing: u8, said: &BTreeMap<u8, Pieces>) -> Result<(Sharing, Share), Fault> {
-        let mut commitments = Vec::new();
-        for number in self.session.numbers() {
-            let at = (sharing, number);
-            let mut of = said
-                .iter()
-                .filter_map(|(holder, from)| Some((*holder, from.of.get(&at)?)));
-            let (first, commitment) = of.next().ok_or(SharingError::Pieces)?;
-            if let Some((other, _)) = of.find(|(_, other)| *other != commitment) {
-                return Err(Fault::Between(first, other));
-            }
-            commitments.push(*commitment);
-        }
-        let own = self.pieces.iter().filter(|((of, _), _)| *of == sharing);
-        let own = own.map(|((_, number), piece)| (*number, piece.clone()));
-        let share = Share::new(self.session.holders, self.me, own.collect())?;
-        share.verify(&self.session.name(sharing), &commitments)?;
-        let digest = sharing::digest(&commitments);
-        Ok((Sharing { commitments, digest }, share))
+            echo,
+        ))
     }
 }
 
@@ -311,18 +200,12 @@ fn echo(committed: &BTreeMap<u8, Commitments>) -> [u8; 32] {
     hash.finalize().into()
 }
 
-fn add(sum: &mut [u8; 32], by: &[u8; 32]) {
-    for (sum, by) in sum.iter_mut().zip(by) {
-        *sum ^= by;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::held::Held;
     use crate::portion::{Gathered, Portion, Wanted};
-    use crate::sharing::GarblerParts;
+    use crate::sharing::{GarblerParts, HOLDERS, Share};
     use rand::SeedableRng;
     use rand_chacha::ChaCha20Rng;
 
@@ -358,7 +241,7 @@ mod tests {
         third: impl Fn(u8, &mut BTreeMap<u8, Pieces>),
     ) -> Born {
         let mut rng = ChaCha20Rng::from_seed([session.holders; 32]);
-        let present: Vec<u8> = session.present().collect();
+        let present: Vec<u8> = session.committee().present().collect();
         let numbers = || present.iter().copied();
         let begun: Vec<_> = numbers()
             .map(|me| Committed::begin(session.clone(), me, &mut rng).unwrap())
@@ -434,7 +317,7 @@ mod tests {
                 away: Some(away),
                 ..session(4)
             };
-            let present: Vec<u8> = session.present().collect();
+            let present: Vec<u8> = session.committee().present().collect();
             let born = run_of(&session, |_, _| (), |_, _| (), |_, _| ());
             let born: Vec<_> = born.into_iter().map(Result::unwrap).collect();
             let trio: [u8; 3] = present[..].try_into().unwrap();

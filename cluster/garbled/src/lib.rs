@@ -2,6 +2,7 @@
 //! over replicated shares, in the shape of Mohassel, Rosulek, Zhang, "Fast and Secure Three-party Computation: The Garbled
 //! Circuit Approach" (CCS 2015). Sans-IO: nothing here sends, waits or draws randomness that it is not given.
 
+pub mod agreement;
 pub mod builder;
 pub mod burned;
 pub mod circuit;

@@ -49,6 +49,14 @@ impl Piece {
         piece
     }
 
+    /// Adds another one, value and salt.
+    pub(crate) fn add(&mut self, by: &Self) {
+        let sums = self.value.iter_mut().chain(&mut self.salt);
+        for (sum, by) in sums.zip(by.value.iter().chain(&by.salt)) {
+            *sum ^= by;
+        }
+    }
+
     /// SHA-256("piece", cluster, key, epoch, sharing, number, salt, value), each with its length where it can vary.
     pub fn commitment(&self, name: &Name<'_>, number: u8) -> [u8; 32] {
         Sha256::new()
@@ -91,6 +99,9 @@ pub enum SharingError {
     /// A piece is not what was committed to.
     #[error("a piece is not what was committed to")]
     Commitment,
+    /// Epochs are numbered by 64 bits.
+    #[error("no epoch follows this one")]
+    Epoch,
 }
 
 /// What one holder has: every piece but its own number's.

@@ -1,0 +1,171 @@
+//! The last round of whatever makes pieces ([`crate::generation`], [`crate::refresh`], [`crate::reshare`]): every holder says
+//! commitments to the pieces that it has, and all holders of a piece must say the same. Of these two at least take part, and
+//! one of two is honest: so is what both say.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::sharing::{self, HOLDERS, Name, Piece, Share, SharingError};
+
+/// One sharing's piece by its numbers: of which sharing, which piece.
+pub(crate) type At = (u8, u8);
+
+/// Last message: commitments to the pieces that the sender holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pieces {
+    /// A hash of what the sender got before.
+    pub(crate) echo: [u8; 32],
+    pub(crate) of: BTreeMap<At, [u8; 32]>,
+}
+
+/// Why a ceremony ends. What comes by way of a messenger may be the messenger's: nothing here is proof.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// What this holder sent does not have the shape of its round, does not fit what it committed to, or is missing.
+    #[error("holder {0} broke the ceremony")]
+    Holder(u8),
+    /// This holder is in another ceremony, or starts from another epoch or other pieces: it may only be behind.
+    #[error("holder {0} is in another ceremony or epoch")]
+    Elsewhere(u8),
+    /// Holders got different first messages: somebody said two things, or the messenger did.
+    #[error("not all holders got the same commitments")]
+    Split,
+    /// Two holders say different things of a piece that both hold, of contributions that they saw alike: one of them lies.
+    #[error("holders {0} and {1} do not agree about a piece")]
+    Between(u8, u8),
+    /// What this holder of the epoch that ends has dealt is missing, has another shape, or differs from what two others have.
+    #[error("holder {0} of the epoch that ends dealt something else")]
+    Dealer(u8),
+    /// Two holders of the epoch that ends have dealt different things of a piece that both hold: one of them lies.
+    #[error("holders {0} and {1} of the epoch that ends dealt different things")]
+    Dealers(u8, u8),
+    /// The session itself cannot be.
+    #[error(transparent)]
+    Session(#[from] SharingError),
+}
+
+/// A sharing that all agree on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sharing {
+    /// Commitments to its pieces, in their order.
+    pub commitments: Vec<[u8; 32]>,
+    /// The digest that stands for it.
+    pub digest: [u8; 32],
+}
+
+/// The holders of what is made, numbered from 1.
+#[derive(Clone, Copy)]
+pub(crate) struct Committee {
+    pub(crate) holders: u8,
+    /// Who takes no part: one of four at most.
+    pub(crate) away: Option<u8>,
+    /// Sharings that are made side by side.
+    pub(crate) sharings: u8,
+}
+
+impl Committee {
+    pub(crate) fn numbers(self) -> std::ops::RangeInclusive<u8> {
+        1..=self.holders
+    }
+
+    /// Those that take part.
+    pub(crate) fn present(self) -> impl Iterator<Item = u8> {
+        self.numbers().filter(move |number| Some(*number) != self.away)
+    }
+
+    /// Whether holder `me` can take part. One of three that was away would leave pieces of which one holder alone tells.
+    pub(crate) fn is_possible_for(self, me: u8) -> bool {
+        let away = self
+            .away
+            .is_none_or(|away| self.holders == 4 && self.numbers().contains(&away));
+        HOLDERS.contains(&self.holders) && away && self.present().any(|number| number == me)
+    }
+
+    /// The pieces that a holder has.
+    pub(crate) fn held_by(self, holder: u8) -> impl Iterator<Item = At> {
+        (0..self.sharings).flat_map(move |sharing| {
+            let others = self.numbers().filter(move |number| *number != holder);
+            others.map(move |number| (sharing, number))
+        })
+    }
+
+    /// The pieces that both have.
+    pub(crate) fn held_by_both(self, one: u8, two: u8) -> impl Iterator<Item = At> {
+        self.held_by(one).filter(move |(_, number)| *number != two)
+    }
+}
+
+/// A holder that has its pieces, and has said what they are.
+pub struct Combined {
+    committee: Committee,
+    me: u8,
+    pieces: BTreeMap<At, Piece>,
+    sent: Pieces,
+}
+
+impl Combined {
+    /// Holder `me` of the committee with all of its pieces, by the names of their sharings.
+    pub(crate) fn new<'a>(
+        (committee, me): (Committee, u8),
+        name: impl Fn(u8) -> Name<'a>,
+        pieces: BTreeMap<At, Piece>,
+        echo: [u8; 32],
+    ) -> (Self, Pieces) {
+        let commitments = pieces
+            .iter()
+            .map(|(at, piece)| (*at, piece.commitment(&name(at.0), at.1)));
+        let sent = Pieces {
+            echo,
+            of: commitments.collect(),
+        };
+        let this = Self {
+            committee,
+            me,
+            pieces,
+            sent: sent.clone(),
+        };
+        (this, sent)
+    }
+
+    /// Takes everybody's commitments to pieces, its own among them: the sharings in their order, and this holder's shares.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub fn agree(self, said: &BTreeMap<u8, Pieces>) -> Result<Vec<(Sharing, Share)>, Fault> {
+        for number in self.committee.present() {
+            let from = said.get(&number).ok_or(Fault::Holder(number))?;
+            let whole = from.of.keys().copied().eq(self.committee.held_by(number));
+            if !whole || number == self.me && *from != self.sent {
+                return Err(Fault::Holder(number));
+            }
+        }
+        let alike = said.values().all(|from| from.echo == self.sent.echo);
+        if !alike || said.len() != self.committee.present().count() {
+            return Err(Fault::Split);
+        }
+        let sharings = 0..self.committee.sharings;
+        sharings.map(|sharing| self.agree_on(sharing, said)).collect()
+    }
+
+    fn agree_on(&self, sharing: u8, said: &BTreeMap<u8, Pieces>) -> Result<(Sharing, Share), Fault> {
+        let mut commitments = Vec::new();
+        for number in self.committee.numbers() {
+            let at = (sharing, number);
+            // Of a piece that this holder has, what it says itself is among them.
+            let mut of = said
+                .iter()
+                .filter_map(|(holder, from)| Some((*holder, from.of.get(&at)?)));
+            let (first, commitment) = of.next().ok_or(SharingError::Pieces)?;
+            if let Some((other, _)) = of.find(|(_, other)| *other != commitment) {
+                return Err(Fault::Between(first, other));
+            }
+            commitments.push(*commitment);
+        }
+        let own = self.pieces.iter().filter(|((of, _), _)| *of == sharing);
+        let own = own.map(|((_, number), piece)| (*number, piece.clone()));
+        let share = Share::new(self.committee.holders, self.me, own.collect())?;
+        let digest = sharing::digest(&commitments);
+        Ok((Sharing { commitments, digest }, share))
+    }
+}
