@@ -19,6 +19,7 @@ pub mod pairs;
 pub mod portion;
 pub mod program;
 pub mod refresh;
+pub mod reshare;
 pub mod session;
 pub mod sharing;
 mod source;
