@@ -1,9 +1,14 @@
-//! How a holder that was away when its key was born gets its part: from the others, of whom each has all of it but one
-//! piece.
+//! How a holder gets its part from the others, of whom each has all of it but one piece: one that was away when its key was
+//! born, refreshed or dealt to it; one whose disk is lost (repair); a node that takes the number of one that is gone.
+//!
+//! Every piece is compared with its commitment, of the epoch that is asked for: a piece of another epoch or of another key is
+//! none, and one honest holder of each piece is enough. Any two holders have all pieces of a third between them, of three as
+//! of four. Who may ask is the caller's to know: two portions are a part, and whoever else has a part has the key.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::circuits::sha256::STATE_BYTES;
@@ -60,7 +65,8 @@ impl Gathered {
             let committed = usize::from(*number).checked_sub(1);
             let committed = committed.and_then(|at| wanted.commitments.get(at));
             let committed = committed.filter(|_| *number != wanted.holder);
-            if *committed.ok_or(SharingError::Pieces)? != piece.commitment(&wanted.name, *number) {
+            let made = piece.commitment(&wanted.name, *number);
+            if !bool::from(committed.ok_or(SharingError::Pieces)?.ct_eq(&made)) {
                 return Err(SharingError::Commitment);
             }
         }
@@ -92,55 +98,61 @@ mod tests {
     use rand_chacha::ChaCha20Rng;
 
     use super::*;
-    use crate::sharing::{BYTES, deal, share_of};
+    use crate::sharing::{BYTES, HOLDERS, deal, share_of};
 
-    const NAME: Name<'static> = Name {
-        cluster: &[1; 32],
-        key: b"key",
-        epoch: 0,
-        sharing: 0,
-    };
     const INNER: [u8; STATE_BYTES] = [9; STATE_BYTES];
 
-    /// What four holders have, and the commitments.
-    fn dealt() -> (Vec<Held>, Vec<[u8; 32]>) {
-        let pieces = deal(&[7; BYTES], 4, &mut ChaCha20Rng::from_seed([1; 32]));
-        let held = (1..=4).map(|holder| Held {
+    fn name(epoch: u64) -> Name<'static> {
+        Name {
+            cluster: &[1; 32],
+            key: b"key",
+            epoch,
+            sharing: 0,
+        }
+    }
+
+    /// What so many holders have in an epoch, and the commitments.
+    fn dealt(holders: u8, epoch: u64) -> (Vec<Held>, Vec<[u8; 32]>) {
+        let seed = [holders + epoch as u8; 32];
+        let pieces = deal(&[7; BYTES], holders, &mut ChaCha20Rng::from_seed(seed));
+        let held = (1..=holders).map(|holder| Held {
             share: share_of(&pieces, holder).unwrap(),
             inner: Some(Zeroizing::new(INNER)),
         });
         let committed = (1..).zip(&pieces);
-        let commitments = committed.map(|(number, piece)| piece.commitment(&NAME, number));
+        let commitments = committed.map(|(number, piece)| piece.commitment(&name(epoch), number));
         (held.collect(), commitments.collect())
     }
 
-    fn wanted(commitments: &[[u8; 32]], holder: u8) -> Wanted<'_> {
+    fn wanted(commitments: &[[u8; 32]], epoch: u64, holder: u8) -> Wanted<'_> {
         Wanted {
-            name: NAME,
+            name: name(epoch),
             commitments,
-            inner: Some(inner_digest(&NAME, &INNER)),
+            inner: Some(inner_digest(&name(epoch), &INNER)),
             holder,
         }
     }
 
     #[test]
     fn any_two_others_give_a_holder_its_whole_part() {
-        let (held, commitments) = dealt();
-        for holder in 1..=4 {
-            let wanted = wanted(&commitments, holder);
-            let others: Vec<u8> = (1..=4).filter(|other| *other != holder).collect();
-            for (at, one) in others.iter().enumerate() {
-                for two in &others[at + 1..] {
-                    let mut gathered = Gathered::default();
-                    gathered
-                        .add(&Portion::of(&held[usize::from(one - 1)], holder), &wanted)
-                        .unwrap();
-                    assert!(gathered.held(&wanted).is_none(), "one is not enough");
-                    gathered
-                        .add(&Portion::of(&held[usize::from(two - 1)], holder), &wanted)
-                        .unwrap();
-                    let whole = gathered.held(&wanted).unwrap();
-                    assert_eq!(whole.to_bytes(), held[usize::from(holder - 1)].to_bytes());
+        for (holders, epoch) in HOLDERS.flat_map(|holders| [(holders, 0), (holders, 5)]) {
+            let (held, commitments) = dealt(holders, epoch);
+            for holder in 1..=holders {
+                let wanted = wanted(&commitments, epoch, holder);
+                let others: Vec<u8> = (1..=holders).filter(|other| *other != holder).collect();
+                for (at, one) in others.iter().enumerate() {
+                    for two in &others[at + 1..] {
+                        let mut gathered = Gathered::default();
+                        gathered
+                            .add(&Portion::of(&held[usize::from(one - 1)], holder), &wanted)
+                            .unwrap();
+                        assert!(gathered.held(&wanted).is_none(), "one is not enough");
+                        gathered
+                            .add(&Portion::of(&held[usize::from(two - 1)], holder), &wanted)
+                            .unwrap();
+                        let whole = gathered.held(&wanted).unwrap();
+                        assert_eq!(whole.to_bytes(), held[usize::from(holder - 1)].to_bytes());
+                    }
                 }
             }
         }
@@ -148,18 +160,32 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_not_taken() {
-        let (held, commitments) = dealt();
-        let wanted = wanted(&commitments, 4);
+        let (held, commitments) = dealt(4, 1);
+        let wanted = wanted(&commitments, 1, 4);
         let mut gathered = Gathered::default();
-        let mut spoiled = Portion::of(&held[0], 4);
-        spoiled.pieces.get_mut(&2).unwrap().value[0] ^= 1;
-        assert_eq!(gathered.add(&spoiled, &wanted), Err(SharingError::Commitment));
+        for number in 1..=3 {
+            for spoil in [
+                |piece: &mut Piece| piece.value[0] ^= 1,
+                |piece: &mut Piece| piece.salt[31] ^= 1,
+            ] {
+                let from = &held[usize::from(number % 3)];
+                let mut spoiled = Portion::of(from, 4);
+                spoiled.pieces.get_mut(&number).map(spoil).unwrap();
+                assert_eq!(gathered.add(&spoiled, &wanted), Err(SharingError::Commitment));
+            }
+        }
         let mut spoiled = Portion::of(&held[0], 4);
         spoiled.inner.as_mut().unwrap()[0] ^= 1;
         assert_eq!(gathered.add(&spoiled, &wanted), Err(SharingError::Commitment));
         let mut spoiled = Portion::of(&held[0], 4);
         spoiled.inner = None;
         assert_eq!(gathered.add(&spoiled, &wanted), Err(SharingError::Commitment));
+        // Pieces of an epoch that has passed, and of one that this node does not know of yet.
+        for other in [0, 2] {
+            let (held, _) = dealt(4, other);
+            let strange = Portion::of(&held[0], 4);
+            assert_eq!(gathered.add(&strange, &wanted), Err(SharingError::Commitment));
+        }
         // Its own number's piece is the one that a holder must never see.
         let whole = Portion::of(&held[0], 3);
         assert_eq!(gathered.add(&whole, &wanted), Err(SharingError::Pieces));
