@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use conclave_threshold::dkg::Participant;
 
+use super::symmetric::refreshing::Refreshing;
 use super::wire::Beginning;
 use crate::identifier::{LocalId, OperationId};
 use crate::keystore::KeyRecord;
@@ -80,7 +81,15 @@ pub struct OfKey {
     /// The ceremony that makes its next shares.
     pub session: [u8; 32],
     /// The protocol's state.
-    pub participant: Participant,
+    pub protocol: Protocol,
+}
+
+/// The protocol that makes a key's next shares.
+pub enum Protocol {
+    /// Of a key pair.
+    Pair(Participant),
+    /// Of a symmetric key.
+    Pieces(Box<Refreshing>),
 }
 
 /// All of them.

@@ -90,6 +90,42 @@ impl Committee {
         })
     }
 
+    /// What all who take part say alike: the sharings in their order. A holder has compared what it says itself before; to
+    /// anybody else this is the word of two holders of each piece.
+    pub(crate) fn agreed(self, said: &BTreeMap<u8, Pieces>) -> Result<Vec<Sharing>, Fault> {
+        for number in self.present() {
+            let from = said.get(&number).ok_or(Fault::Holder(number))?;
+            if !from.of.keys().copied().eq(self.held_by(number)) {
+                return Err(Fault::Holder(number));
+            }
+        }
+        let mut echoes = said.values().map(|from| from.echo);
+        let first = echoes.next();
+        if echoes.any(|echo| Some(echo) != first) || said.len() != self.present().count() {
+            return Err(Fault::Split);
+        }
+        (0..self.sharings)
+            .map(|sharing| self.agreed_on(sharing, said))
+            .collect()
+    }
+
+    fn agreed_on(self, sharing: u8, said: &BTreeMap<u8, Pieces>) -> Result<Sharing, Fault> {
+        let mut commitments = Vec::new();
+        for number in self.numbers() {
+            let at = (sharing, number);
+            let mut of = said
+                .iter()
+                .filter_map(|(holder, from)| Some((*holder, from.of.get(&at)?)));
+            let (first, commitment) = of.next().ok_or(SharingError::Pieces)?;
+            if let Some((other, _)) = of.find(|(_, other)| *other != commitment) {
+                return Err(Fault::Between(first, other));
+            }
+            commitments.push(*commitment);
+        }
+        let digest = sharing::digest(&commitments);
+        Ok(Sharing { commitments, digest })
+    }
+
     /// The pieces that both have.
     pub(crate) fn held_by_both(self, one: u8, two: u8) -> impl Iterator<Item = At> {
         self.held_by(one).filter(move |(_, number)| *number != two)
@@ -133,39 +169,17 @@ impl Combined {
     /// # Errors
     /// [`Fault`].
     pub fn agree(self, said: &BTreeMap<u8, Pieces>) -> Result<Vec<(Sharing, Share)>, Fault> {
-        for number in self.committee.present() {
-            let from = said.get(&number).ok_or(Fault::Holder(number))?;
-            let whole = from.of.keys().copied().eq(self.committee.held_by(number));
-            if !whole || number == self.me && *from != self.sent {
-                return Err(Fault::Holder(number));
-            }
+        if said.get(&self.me) != Some(&self.sent) {
+            return Err(Fault::Holder(self.me));
         }
-        let alike = said.values().all(|from| from.echo == self.sent.echo);
-        if !alike || said.len() != self.committee.present().count() {
-            return Err(Fault::Split);
-        }
-        let sharings = 0..self.committee.sharings;
-        sharings.map(|sharing| self.agree_on(sharing, said)).collect()
+        let sharings = self.committee.agreed(said)?.into_iter().zip(0..);
+        let with_share = sharings.map(|(agreed, sharing)| Ok((agreed, self.share(sharing)?)));
+        with_share.collect()
     }
 
-    fn agree_on(&self, sharing: u8, said: &BTreeMap<u8, Pieces>) -> Result<(Sharing, Share), Fault> {
-        let mut commitments = Vec::new();
-        for number in self.committee.numbers() {
-            let at = (sharing, number);
-            // Of a piece that this holder has, what it says itself is among them.
-            let mut of = said
-                .iter()
-                .filter_map(|(holder, from)| Some((*holder, from.of.get(&at)?)));
-            let (first, commitment) = of.next().ok_or(SharingError::Pieces)?;
-            if let Some((other, _)) = of.find(|(_, other)| *other != commitment) {
-                return Err(Fault::Between(first, other));
-            }
-            commitments.push(*commitment);
-        }
+    fn share(&self, sharing: u8) -> Result<Share, Fault> {
         let own = self.pieces.iter().filter(|((of, _), _)| *of == sharing);
         let own = own.map(|((_, number), piece)| (*number, piece.clone()));
-        let share = Share::new(self.committee.holders, self.me, own.collect())?;
-        let digest = sharing::digest(&commitments);
-        Ok((Sharing { commitments, digest }, share))
+        Ok(Share::new(self.committee.holders, self.me, own.collect())?)
     }
 }

@@ -114,6 +114,16 @@ impl Session {
             .into()
     }
 
+    /// What all holders have agreed on, to a member that holds no part: each commitment is the word of two holders, of whom
+    /// one is honest.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub fn witness(&self, said: &BTreeMap<u8, Pieces>) -> Result<Sharing, Fault> {
+        let agreed = self.committee().agreed(said)?.into_iter().next();
+        agreed.ok_or_else(|| SharingError::Pieces.into())
+    }
+
     /// What `from` sends first, having drawn this.
     fn commitment(&self, from: u8, drawn: &Drawn) -> Commitment {
         let session = self.digest();

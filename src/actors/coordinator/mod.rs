@@ -188,7 +188,7 @@ impl Work {
     async fn use_weighed(&self, mut weighed: Weighed) -> Result<Reply, Problem> {
         let (mut target, using) = target_of(&weighed)?;
         if target.record.material.sharing().is_some() {
-            return symmetric::use_key(self, weighed, &target, &using).await;
+            return symmetric::use_key(self, weighed, target, &using).await;
         }
         let mut holders = None;
         for renewal in 0..=RENEWALS {
@@ -202,25 +202,25 @@ impl Work {
             let Some(node) = ahead.filter(|_| renewal < RENEWALS) else {
                 return under_way.conclude(answer);
             };
-            // A holder knows another epoch: this node applies what was acknowledged, and looks again.
             let mut left = under_way.holders;
-            self.confirm().await?;
-            weighed = weigh(
-                &self.parts,
-                &self.request,
-                self.asked(Purpose::Contribute, 3 + renewal),
-            )
-            .await
-            .map_err(problem_of)?;
-            let (renewed, _) = target_of(&weighed)?;
+            let (again, renewed) = self.look_again(renewal).await?;
             if renewed.record.epoch == target.record.epoch {
                 tracing::warn!(node, "a holder says that a key was renewed, and it was not");
                 left.exclude(node);
             }
-            target = renewed;
-            holders = Some(left);
+            (weighed, target, holders) = (again, renewed, Some(left));
         }
         Err(busy())
+    }
+
+    /// A holder knows another epoch of the key: this node applies what was acknowledged, and judges again.
+    async fn look_again(&self, renewal: u8) -> Result<(Weighed, Target), Problem> {
+        self.confirm().await?;
+        let asked = self.asked(Purpose::Contribute, 3 + renewal);
+        let weighed = weigh(&self.parts, &self.request, asked).await;
+        let weighed = weighed.map_err(problem_of)?;
+        let (target, _) = target_of(&weighed)?;
+        Ok((weighed, target))
     }
 
     fn asked(&self, purpose: Purpose, attempt: u8) -> Asked {

@@ -174,9 +174,6 @@ fn look(
                 continue;
             };
             let record: KeyRecord = decode(record)?;
-            if record.material.pair().is_none() {
-                continue;
-            }
             let Some(due) = policy.due(query::shared_at(view, &keystore, &key, &record)?, ordered) else {
                 continue;
             };

@@ -14,7 +14,7 @@ use conclave_garbled::session::{Outputs, Task};
 use serde_json::{Value, json};
 
 use super::using::{Target, cannot_contribute};
-use super::{Work, busy};
+use super::{RENEWALS, Work, busy};
 use crate::actors::decide::Weighed;
 use crate::actors::holder::key_name;
 use crate::actors::symmetric;
@@ -37,22 +37,44 @@ pub(super) const LOOK: Duration = Duration::from_millis(25);
 const PAUSE: Duration = Duration::from_millis(150);
 const LONGEST_PAUSE: Duration = Duration::from_millis(450);
 
+/// How a use ends.
+enum Answered {
+    With(Value),
+    /// A holder knows another epoch of the key; and the attempt that came to this.
+    Ahead(u64, u8),
+}
+
 /// Uses a symmetric key; a request whose result is secret has been claimed.
 pub(super) async fn use_key(
     work: &Work,
-    weighed: Weighed,
-    target: &Target,
+    mut weighed: Weighed,
+    mut target: Target,
     using: &Using,
 ) -> Result<Reply, Problem> {
-    let sharing = target.record.material.sharing().ok_or_else(busy)?;
-    let use_ = Use {
-        work,
-        weighed: &weighed,
-        target,
-        using,
-        sharing,
-    };
-    use_.answer().await.map(Reply::ok)
+    let mut before = 0;
+    for renewal in 0..=RENEWALS {
+        let use_ = Use {
+            work,
+            weighed: &weighed,
+            target: &target,
+            using,
+            sharing: target.record.material.sharing().ok_or_else(busy)?,
+        };
+        match use_.answer(before).await? {
+            Answered::With(answer) => return Ok(Reply::ok(answer)),
+            Answered::Ahead(node, attempt) => {
+                if renewal == RENEWALS {
+                    break;
+                }
+                let (again, renewed) = work.look_again(renewal).await?;
+                if renewed.record.epoch == target.record.epoch {
+                    work.parts.symmetric.failed(node);
+                }
+                (weighed, target, before) = (again, renewed, attempt);
+            }
+        }
+    }
+    Err(busy())
 }
 
 struct Use<'a> {
@@ -64,7 +86,8 @@ struct Use<'a> {
 }
 
 impl Use<'_> {
-    async fn answer(&self) -> Result<Value, Problem> {
+    /// Attempts are counted on from `before`.
+    async fn answer(&self, before: u8) -> Result<Answered, Problem> {
         let parts = &self.work.parts;
         let Target {
             keystore,
@@ -84,13 +107,13 @@ impl Use<'_> {
                 .await
                 .map_err(cannot_contribute)?;
             self.weighed.conclude(1, alone, &known.clone().map(Reply::ok));
-            return known;
+            return known.map(Answered::With);
         }
         let task = task.ok_or_else(busy)?;
         let mut failures: BTreeMap<u64, u32> = BTreeMap::new();
         let mut refusals: BTreeMap<u64, Problem> = BTreeMap::new();
         let mut participants = vec![parts.node];
-        for attempt in 1..=ATTEMPTS {
+        for attempt in before + 1..=ATTEMPTS {
             let garblers = self.garblers(attempt, &failures).await?;
             if !self.weighed.is_fresh() {
                 break;
@@ -102,7 +125,7 @@ impl Use<'_> {
                     let answer = self.read(&outputs);
                     let reply = answer.clone().map(Reply::ok);
                     self.weighed.conclude(attempt, participants, &reply);
-                    return answer;
+                    return answer.map(Answered::With);
                 }
                 (Err(fallen), participants) => (fallen, participants),
             };
@@ -128,10 +151,11 @@ impl Use<'_> {
                     {
                         let answer = Err(problem);
                         self.weighed.conclude(attempt, participants, &answer);
-                        return answer.map(|_| Value::Null);
+                        return answer.map(|_: Reply| Answered::With(Value::Null));
                     }
                 }
                 Fallen::Silent(node) => blame(node),
+                Fallen::Ahead(node) => return Ok(Answered::Ahead(node, attempt)),
                 Fallen::Aborted => {
                     garblers.into_iter().for_each(blame);
                     self.aborted(garblers);

@@ -127,6 +127,7 @@ fn remove_replaced(parts: &Parts, live: &ShareId) -> Result<(), String> {
     {
         parts.shares.remove_session(&old.id).map_err(text)?;
         parts.open_keys.lock().remove(&old.id);
+        parts.symmetric.forget(&old.id);
         parts.renewals.lock().removed(Instant::now());
     }
     Ok(())

@@ -3,28 +3,27 @@
 //!
 //! No client asks for it, and it changes no key: what a corrupt coordinator gains is that shares of some age become new.
 
+mod keys;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use conclave_consensus::View;
-use conclave_threshold::dkg::{Outcome, Participant, renewal};
-use conclave_threshold::{Fault, Session};
-use rand::rngs::OsRng;
+use conclave_shares::ShareId;
 use sha2::{Digest, Sha256};
 
-use super::generate::{check, terms_of};
-use super::key_name;
-use crate::actors::parts::{OpenError, Parts};
-use crate::actors::renewals::{Id, OfKey, Renewing};
+use self::keys::{Finished, go_on, outcome, secrets};
+use super::generate::check;
+use crate::actors::parts::Parts;
+use crate::actors::renewals::{Id, Renewing};
 use crate::actors::views::GROUP_ZERO;
-use crate::actors::wire::{Abstention, Answer, Beginning, Renewal, Round};
+use crate::actors::wire::{Abstention, Answer, Renewal, Round};
 use crate::audit::{AppendError, Entry, Health, Kind};
 use crate::identifier::{LocalId, OperationId};
 use crate::keystore::apply::request_hash;
-use crate::keystore::command::{MAX_RENEWED, RenewedKey, RenewedShares};
-use crate::keystore::record::{Material, Purpose};
-use crate::keystore::{Command, KeyRecord, Statement, query};
+use crate::keystore::command::{MAX_RENEWED, RenewedShares};
+use crate::keystore::{Command, Statement, query};
 use crate::membership::Membership;
 
 /// Longest wait for entries that the decision needs.
@@ -85,14 +84,7 @@ async fn try_begin(parts: &Arc<Parts>, from: u64, proposal: Renewal) -> Result<A
         move || {
             let each = records.into_iter().map(|(key, record)| {
                 let session = session_id(&id, &key);
-                let (participant, message) = renew(&parts, (&keystore, &key), &record, session, &beginning)?;
-                let of_key = OfKey {
-                    key,
-                    record,
-                    session,
-                    participant,
-                };
-                Ok((of_key, message))
+                keys::begin(&parts, (&keystore, key), record, session, &beginning)
             });
             each.collect::<Result<Vec<_>, Answer>>()
         }
@@ -176,48 +168,6 @@ fn session_id(id: &Id, key: &LocalId) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// This node's part of one key; in the pool.
-fn renew(
-    parts: &Parts,
-    (keystore, key): (&LocalId, &LocalId),
-    record: &KeyRecord,
-    session: [u8; 32],
-    beginning: &Beginning,
-) -> Result<(Participant, Vec<u8>), Answer> {
-    let open = parts
-        .open_key(keystore, key, record)
-        .map_err(|error| match error {
-            OpenError::NoShare => Abstention::NoShare.into(),
-            error => misfit(error),
-        })?;
-    let epoch = record
-        .epoch
-        .checked_add(1)
-        .ok_or_else(|| misfit("the last epoch"))?;
-    let of_key = (record.key_type, epoch, key_name(keystore, key));
-    let terms = terms_of(&parts.membership, of_key, session, &beginning.nodes());
-    let mut terms = terms.ok_or_else(|| misfit("a renewal of a key that is no pair"))?;
-    let constants = renewal::constants(&open.commitment, terms.participants.iter().copied());
-    terms.constants = constants.ok_or_else(|| misfit("participants that have not the key"))?;
-    let session = Session::new(terms).map_err(misfit)?;
-    let me = parts
-        .membership
-        .member(parts.node)
-        .map_or(0, |member| member.index);
-    Participant::renew(session, me, &parts.signing_key, &open.share, &mut OsRng)
-        .map_err(|fault| faulty(parts, fault))
-}
-
-/// A fault ends the renewal; the old shares stay.
-fn faulty(parts: &Parts, fault: Fault) -> Answer {
-    for index in &fault.culprits {
-        if let Some(member) = parts.membership.by_index(*index) {
-            parts.name_liar(member.node, &fault.reason.to_string());
-        }
-    }
-    misfit(fault.reason)
-}
-
 /// A later round: for each key everybody's messages of the round before.
 pub(super) async fn step(
     parts: &Arc<Parts>,
@@ -245,17 +195,20 @@ async fn try_step(
     match round {
         Round::Hash => Err(misfit("a first round that is called as a later one")),
         Round::Package | Round::Deal => {
-            let work = move || {
-                let each = renewing.keys.iter_mut().zip(&messages);
-                let said = each.map(|(of_key, messages)| match round {
-                    Round::Package => of_key.participant.packages(messages),
-                    _ => of_key.participant.deal(messages, &mut OsRng),
-                });
-                let said = said.collect::<Result<Vec<_>, _>>();
-                (renewing, said)
+            let secrets = secrets(parts, &renewing).await?;
+            let work = {
+                let parts = parts.clone();
+                move || {
+                    let each = renewing.keys.iter_mut().zip(&messages);
+                    let said = each.map(|(of_key, messages)| {
+                        go_on(&parts, &mut of_key.protocol, round, messages, &secrets)
+                    });
+                    let said = said.collect::<Result<Vec<_>, Answer>>();
+                    (renewing, said)
+                }
             };
             let (renewing, said) = parts.pool.run(work).await.map_err(|_| Abstention::Busy)?;
-            let said = said.map_err(|fault| faulty(parts, fault))?;
+            let said = said?;
             parts.renewals.lock().put_back(id, renewing);
             Ok(Answer::Renewing(said))
         }
@@ -273,18 +226,13 @@ async fn finish(
     let work = {
         let parts = parts.clone();
         move || {
-            let finished = keys.into_iter().zip(&messages).map(|(of_key, messages)| {
-                let outcome = of_key.participant.finish(messages, &parts.envelope_key);
-                let outcome = outcome.map_err(|fault| faulty(&parts, fault))?;
-                let (key, session) = (of_key.key, of_key.session);
-                let new = renewed(key, session, &of_key.record, &outcome)?;
-                Ok((new, of_key.record, outcome))
-            });
+            let finished = keys.into_iter().zip(&messages);
+            let finished = finished.map(|(of_key, messages)| outcome(&parts, of_key, messages));
             finished.collect::<Result<Vec<_>, Answer>>()
         }
     };
     let finished = parts.pool.run(work).await.map_err(|_| Abstention::Busy)??;
-    let keys = finished.iter().map(|(new, ..)| new.clone()).collect();
+    let keys = finished.iter().map(|finished| finished.new.clone()).collect();
     let stored = tokio::task::spawn_blocking({
         let (parts, keystore, started) = (parts.clone(), renewing.keystore, renewing.beginning.start);
         move || store(&parts, &keystore, &finished, started)
@@ -307,52 +255,23 @@ async fn finish(
     Ok(Answer::Generated(Box::new(statement), endorsement))
 }
 
-/// What the state is to say of a key; nothing that is not the same key.
-fn renewed(
-    key: LocalId,
-    session: [u8; 32],
-    record: &KeyRecord,
-    outcome: &Outcome,
-) -> Result<RenewedKey, Answer> {
-    let (_, public_key) = record.material.pair().ok_or_else(|| misfit("no key pair"))?;
-    let same = match record.key_type.purpose() {
-        Purpose::Sign => outcome.commitment.public_key() == *public_key,
-        Purpose::DeriveSecret => outcome.commitment.montgomery() == *public_key,
-        Purpose::Authenticate | Purpose::WrapKey => false,
-    };
-    if !same {
-        return Err(misfit("a renewal that came to another key"));
-    }
-    Ok(RenewedKey {
-        key,
-        replaces: record.session,
-        epoch: outcome.commitment.epoch(),
-        session,
-        transcript: outcome.transcript,
-        material: Material::Pair {
-            commitment: postcard::to_stdvec(&outcome.commitment).map_err(misfit)?,
-            public_key: *public_key,
-        },
-    })
-}
-
 /// Writes the new shares beside the old ones; blocks on the disk.
 fn store(
     parts: &Parts,
     keystore: &LocalId,
-    finished: &[(RenewedKey, KeyRecord, Outcome)],
+    finished: &[Finished],
     started: u64,
 ) -> Result<(), conclave_shares::Error> {
-    for (new, record, outcome) in finished {
-        let next = KeyRecord {
-            epoch: new.epoch,
+    for Finished { new, key_type, share } in finished {
+        let Some(share) = share else { continue };
+        let id = ShareId {
+            keystore: keystore.0,
+            key: new.key.0,
             session: new.session,
-            ..record.clone()
+            key_type: key_type.name().to_owned(),
+            epoch: new.epoch,
         };
-        let id = Parts::share_id(keystore, &new.key, &next);
-        parts
-            .shares
-            .put(&id, &outcome.share.to_sealed_bytes(), &[], started)?;
+        parts.shares.put(&id, share, &[], started)?;
     }
     Ok(())
 }

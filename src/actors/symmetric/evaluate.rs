@@ -35,6 +35,8 @@ pub(crate) enum Fallen {
     Refused(Vec<(u64, Box<Problem>)>),
     /// A garbler cannot now, or says nothing.
     Silent(u64),
+    /// A garbler knows another epoch of the key.
+    Ahead(u64),
     /// What the garblers sent does not fit: one of them is corrupt, or the line was.
     Aborted,
     /// This node itself cannot.
@@ -153,6 +155,7 @@ impl Evaluating<'_> {
                 tracing::warn!(node, reason, "a garbler did not understand");
                 return Err(Fallen::Silent(node));
             }
+            Ok(Answer::Abstained(Abstention::Epoch)) => return Err(Fallen::Ahead(node)),
             answer => {
                 if let Ok(Answer::Abstained(reason)) = answer {
                     tracing::debug!(node, %reason, "a garbler abstained");

@@ -8,6 +8,7 @@ pub(crate) mod aborts;
 pub(crate) mod evaluate;
 pub(crate) mod garble;
 pub(crate) mod pairing;
+pub(crate) mod refreshing;
 pub(crate) mod sealed;
 pub(crate) mod stream;
 pub(crate) mod tasks;
@@ -96,6 +97,11 @@ impl Symmetric {
     /// How long ago a node's link was lost, or this node started.
     pub(crate) fn lost_for(&self, node: u64) -> Duration {
         self.lost.lock().get(&node).unwrap_or(&self.started).elapsed()
+    }
+
+    /// A key's part of an earlier epoch is gone.
+    pub(crate) fn forget(&self, id: &ShareId) {
+        self.open.lock().remove(id);
     }
 
     /// The number of this node's next garbling as an evaluator.

@@ -4,15 +4,19 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::{Signer, SigningKey};
+use serde_json::json;
 
 use super::client::{ED25519, Key, Keystore, derive_well, furnished, sign_well};
 use super::cluster::{CLUSTER, Cluster, Node, SOON, operator, run, until};
+use super::symmetric::{Desk, HMAC, KEK};
 use crate::actors::coordinator::order::submit;
 use crate::actors::coordinator::renewal::Renewer;
 use crate::actors::coordinator::upkeep;
 use crate::actors::views::GROUP_ZERO;
-use crate::actors::wire::{Abstention, Answer, Beginning, Call, Renewal};
+use crate::actors::wire::{Abstention, Answer, Beginning, Call, Renewal, Round};
 use crate::audit::Kind;
 use crate::config::Hex32;
 use crate::keystore::KeyRecord;
@@ -326,6 +330,144 @@ fn renewal_waits_for_a_member_that_is_away() {
         })
         .await;
         renew_to(&cluster, &keystore, &signing, 1).await;
+        cluster.stop().await;
+    });
+}
+
+/// Tags and wraps from before a renewal are good after it, through every node, by every trio; of five nodes one holds nothing.
+async fn symmetric_keys_stay_the_same(n: u64) {
+    let (cluster, client, keystore, ..) = furnished(n).await;
+    let desk = Desk::new(&cluster, &client, &keystore);
+    let (hmac, kek) = (desk.key(1, HMAC).await, desk.key(2, KEK).await);
+    let tag = desk.tag(1, &hmac, b"before").await;
+    // One for each node: the same bytes through two nodes are another's claim.
+    let mut wraps = Vec::new();
+    for node in 1..=n {
+        wraps.push((node, desk.wrapped(2, &kek, &[node as u8; 32]).await));
+    }
+    let holders = record(cluster.node(1), &keystore, &kek);
+    let holders = &holders.material.sharing().unwrap().holders;
+    let key = desk.rebuilt(&kek, [holders[0], holders[1]]);
+    let before = record(cluster.node(1), &keystore, &hmac);
+    due_at_once(&cluster);
+    for epoch in 1..=2 {
+        renew_to(&cluster, &keystore, &hmac, epoch).await;
+        renew_to(&cluster, &keystore, &kek, epoch).await;
+        for (node, wrapped) in &wraps {
+            assert_eq!(
+                desk.tag(*node, &hmac, b"before").await,
+                tag,
+                "through node {node} of {n}"
+            );
+            let payload = json!(URL_SAFE_NO_PAD.encode([*node as u8; 32]));
+            assert_eq!(desk.unwrapped(*node, &kek, wrapped).await, payload);
+        }
+    }
+    assert_eq!(desk.rebuilt(&kek, [holders[1], holders[2]]), key);
+    let after = record(cluster.node(1), &keystore, &hmac);
+    let (old, new) = (
+        before.material.sharing().unwrap(),
+        after.material.sharing().unwrap(),
+    );
+    assert!(
+        old.pieces.iter().zip(&new.pieces).all(|(old, new)| old != new),
+        "a piece was kept"
+    );
+    assert_eq!(
+        (old.check, old.inner, old.correction),
+        (new.check, new.inner, new.correction)
+    );
+    for node in cluster.nodes() {
+        for other in 1..=n {
+            assert_eq!(node.named(other), 0);
+        }
+    }
+    cluster.stop().await;
+}
+
+#[test]
+fn symmetric_keys_of_three_stay_the_same() {
+    run(symmetric_keys_stay_the_same(3));
+}
+
+#[test]
+fn symmetric_keys_of_four_stay_the_same() {
+    run(symmetric_keys_stay_the_same(4));
+}
+
+#[test]
+fn symmetric_keys_of_five_stay_the_same() {
+    run(symmetric_keys_stay_the_same(5));
+}
+
+#[test]
+fn tags_are_made_while_pieces_are_refreshed_again_and_again() {
+    run(async {
+        let (cluster, client, keystore, ..) = furnished(3).await;
+        let desk = Desk::new(&cluster, &client, &keystore);
+        let hmac = desk.key(1, HMAC).await;
+        let tag = desk.tag(1, &hmac, b"message 0").await;
+        due_at_once(&cluster);
+        let over = AtomicBool::new(false);
+        let renewing = async {
+            for epoch in 1..=6 {
+                renew_to(&cluster, &keystore, &hmac, epoch).await;
+            }
+            over.store(true, Ordering::Relaxed);
+        };
+        let tagging = |node: u64| {
+            let (desk, hmac, over) = (&desk, &hmac, &over);
+            async move {
+                let mut count = 0_u32;
+                while !over.load(Ordering::Relaxed) {
+                    desk.tag(node, hmac, format!("{node} {count}").as_bytes()).await;
+                    count += 1;
+                }
+                count
+            }
+        };
+        let (_, first, second, third) = futures::join!(renewing, tagging(1), tagging(2), tagging(3));
+        assert!(first.min(second).min(third) > 2, "{first} {second} {third}");
+        assert_eq!(desk.tag(2, &hmac, b"message 0").await, tag);
+        for node in cluster.nodes() {
+            assert_eq!(node.parts.metrics.aborts.get(), 0, "epochs met in a computation");
+        }
+        cluster.stop().await;
+    });
+}
+
+/// Whoever carries another's letters, or changes what a holder says of its pieces, gets no signatures and names nobody.
+#[test]
+fn a_holder_that_says_something_else_ends_a_renewal_and_the_old_epoch_stays() {
+    run(async {
+        let (cluster, client, keystore, ..) = furnished(3).await;
+        let desk = Desk::new(&cluster, &client, &keystore);
+        let hmac = desk.key(1, HMAC).await;
+        let tag = desk.tag(1, &hmac, b"before").await;
+        due_at_once(&cluster);
+        let group = cluster.node(1).parts.group_of(&keystore.id);
+        for round in [Round::Package, Round::Deal] {
+            let leader = cluster.leader(group, 1).unwrap();
+            let liar = cluster.node(leader % 3 + 1);
+            liar.tamper(move |call, answer| match (call, answer) {
+                (Call::RenewStep(_, at, _), Answer::Renewing(mut said)) if *at == round => {
+                    for message in &mut said {
+                        if let Some(last) = message.last_mut() {
+                            *last ^= 1;
+                        }
+                    }
+                    Answer::Renewing(said).encode()
+                }
+                (_, answer) => answer.encode(),
+            });
+            assert!(Renewer::new(cluster.node(leader).parts.clone()).pass().await > 0);
+            cluster.catch_up(&keystore.id).await;
+            assert_eq!(record(cluster.node(leader), &keystore, &hmac).epoch, 0);
+            assert_eq!(desk.tag(leader, &hmac, b"before").await, tag);
+            liar.tamper(|_, answer| answer.encode());
+        }
+        renew_to(&cluster, &keystore, &hmac, 1).await;
+        assert_eq!(desk.tag(3, &hmac, b"before").await, tag);
         cluster.stop().await;
     });
 }

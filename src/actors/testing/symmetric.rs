@@ -111,7 +111,13 @@ impl<'a> Desk<'a> {
             .clone()
     }
 
-    async fn unwrapped(&self, node: u64, key: &Key, wrapped: &[u8]) -> Value {
+    pub(super) async fn wrapped(&self, node: u64, key: &Key, payload: &[u8]) -> Vec<u8> {
+        let body = json!({ "type": "WrapKeyOperation", "unwrappedKey": encode(payload) });
+        let reply = self.operate(node, key, "wrapKey", body).await.unwrap();
+        decode(&reply.body.unwrap()["wrappedKey"])
+    }
+
+    pub(super) async fn unwrapped(&self, node: u64, key: &Key, wrapped: &[u8]) -> Value {
         let body = json!({ "type": "UnwrapKeyOperation", "wrappedKey": encode(wrapped) });
         self.operate(node, key, "unwrapKey", body)
             .await
@@ -220,9 +226,7 @@ fn tags_and_wraps_are_right_through_every_node() {
         assert!(none.is_none());
         for node in 1..=3 {
             let payload: Vec<u8> = (0..32).map(|byte| byte ^ node as u8).collect();
-            let body = json!({ "type": "WrapKeyOperation", "unwrappedKey": encode(&payload) });
-            let reply = desk.operate(node, &kek, "wrapKey", body).await.unwrap();
-            let wrapped = decode(&reply.body.unwrap()["wrappedKey"]);
+            let wrapped = desk.wrapped(node, &kek, &payload).await;
             let mut expected = [0; 40];
             KwAes256::new(&secret.into())
                 .wrap_key(&payload, &mut expected)

@@ -1,0 +1,242 @@
+//! One key of a renewal, in the protocol of its kind: a key pair's by redistribution, a symmetric key's by refreshed pieces.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use conclave_garbled::held::Held;
+use conclave_garbled::live::Live;
+use conclave_threshold::dkg::{Outcome, Participant, renewal};
+use conclave_threshold::{Fault, Session};
+use rand::rngs::OsRng;
+use zeroize::Zeroizing;
+
+use super::misfit;
+use crate::actors::holder::generate::terms_of;
+use crate::actors::holder::key_name;
+use crate::actors::parts::{OpenError, Parts};
+use crate::actors::renewals::{OfKey, Protocol, Renewing};
+use crate::actors::symmetric::refreshing::{Refreshing, Said, Secrets};
+use crate::actors::symmetric::tasks::{LIVE, digest};
+use crate::actors::symmetric::{self, pairing};
+use crate::actors::wire::{Abstention, Answer, Beginning, Round};
+use crate::identifier::LocalId;
+use crate::keystore::KeyRecord;
+use crate::keystore::command::RenewedKey;
+use crate::keystore::record::{KeyType, Material, Purpose, Sharing};
+
+/// Begins with one key; in the pool.
+pub(super) fn begin(
+    parts: &Parts,
+    (keystore, key): (&LocalId, LocalId),
+    record: KeyRecord,
+    session: [u8; 32],
+    beginning: &Beginning,
+) -> Result<(OfKey, Vec<u8>), Answer> {
+    let (protocol, message) = match record.material.sharing() {
+        None => renew(parts, (keystore, &key), &record, session, beginning)?,
+        Some(sharing) => refresh(parts, (keystore, &key), &record, session, sharing)?,
+    };
+    let of_key = OfKey {
+        key,
+        record,
+        session,
+        protocol,
+    };
+    Ok((of_key, message))
+}
+
+/// This node's part of one key pair; in the pool.
+fn renew(
+    parts: &Parts,
+    (keystore, key): (&LocalId, &LocalId),
+    record: &KeyRecord,
+    session: [u8; 32],
+    beginning: &Beginning,
+) -> Result<(Protocol, Vec<u8>), Answer> {
+    let open = parts.open_key(keystore, key, record).map_err(unopened)?;
+    let epoch = record
+        .epoch
+        .checked_add(1)
+        .ok_or_else(|| misfit("the last epoch"))?;
+    let of_key = (record.key_type, epoch, key_name(keystore, key));
+    let terms = terms_of(&parts.membership, of_key, session, &beginning.nodes());
+    let mut terms = terms.ok_or_else(|| misfit("a renewal of a key that is no pair"))?;
+    let constants = renewal::constants(&open.commitment, terms.participants.iter().copied());
+    terms.constants = constants.ok_or_else(|| misfit("participants that have not the key"))?;
+    let session = Session::new(terms).map_err(misfit)?;
+    let me = parts
+        .membership
+        .member(parts.node)
+        .map_or(0, |member| member.index);
+    let begun = Participant::renew(session, me, &parts.signing_key, &open.share, &mut OsRng);
+    let (participant, message) = begun.map_err(|fault| faulty(parts, fault))?;
+    Ok((Protocol::Pair(participant), message))
+}
+
+/// This node's part of one symmetric key, if it holds one; in the pool.
+fn refresh(
+    parts: &Parts,
+    (keystore, key): (&LocalId, &LocalId),
+    record: &KeyRecord,
+    session: [u8; 32],
+    sharing: &Sharing,
+) -> Result<(Protocol, Vec<u8>), Answer> {
+    let held = match sharing.number(parts.node) {
+        Some(_) => Some(symmetric::open(parts, (keystore, key), record).map_err(unopened)?),
+        None => None,
+    };
+    let live = Live {
+        cluster: parts.membership.cluster,
+        key: key_name(keystore, key),
+        epoch: record.epoch,
+        sharing: LIVE,
+        commitments: sharing.pieces.clone(),
+        inner: sharing.inner,
+    };
+    let held = held.map(|held| Held::from_bytes(&held.to_bytes()).map_err(misfit));
+    let own = (parts.node, held.transpose()?);
+    let begun = Refreshing::begin((session, live), &sharing.holders, own, &mut OsRng);
+    let (refreshing, message) = begun.map_err(misfit)?;
+    Ok((Protocol::Pieces(Box::new(refreshing)), message))
+}
+
+fn unopened(error: OpenError) -> Answer {
+    match error {
+        OpenError::NoShare => Abstention::NoShare.into(),
+        error => misfit(error),
+    }
+}
+
+/// A fault ends the renewal; the old shares stay.
+fn faulty(parts: &Parts, fault: Fault) -> Answer {
+    for index in &fault.culprits {
+        if let Some(member) = parts.membership.by_index(*index) {
+            parts.name_liar(member.node, &fault.reason.to_string());
+        }
+    }
+    misfit(fault.reason)
+}
+
+/// What this node shares with the other holders of symmetric keys; nothing if there is no such key.
+pub(super) async fn secrets(parts: &Arc<Parts>, renewing: &Renewing) -> Result<Secrets, Answer> {
+    let mut secrets = Secrets::new();
+    let sharings = renewing
+        .keys
+        .iter()
+        .filter_map(|of_key| of_key.record.material.sharing());
+    let held = sharings.filter(|sharing| sharing.number(parts.node).is_some());
+    let nodes: BTreeSet<u64> = held.flat_map(|sharing| sharing.holders.iter().copied()).collect();
+    for node in nodes.into_iter().filter(|node| *node != parts.node) {
+        secrets.insert(node, pairing::with(parts, node).await?);
+    }
+    Ok(secrets)
+}
+
+/// A round between the first and the last, of one key; in the pool.
+pub(super) fn go_on(
+    parts: &Parts,
+    protocol: &mut Protocol,
+    round: Round,
+    messages: &BTreeMap<u16, Vec<u8>>,
+    secrets: &Secrets,
+) -> Result<Vec<u8>, Answer> {
+    match (protocol, round) {
+        (Protocol::Pair(participant), Round::Package) => participant
+            .packages(messages)
+            .map_err(|fault| faulty(parts, fault)),
+        (Protocol::Pair(participant), _) => {
+            let dealt = participant.deal(messages, &mut OsRng);
+            dealt.map_err(|fault| faulty(parts, fault))
+        }
+        (Protocol::Pieces(refreshing), Round::Package) => refreshing
+            .open(&by_node(parts, messages), secrets)
+            .map_err(misfit),
+        (Protocol::Pieces(refreshing), _) => refreshing
+            .combine(&by_node(parts, messages), secrets)
+            .map_err(misfit),
+    }
+}
+
+/// Messages by node in place of share index.
+fn by_node<'a>(parts: &Parts, messages: &'a BTreeMap<u16, Vec<u8>>) -> Said<'a> {
+    let members = parts.membership.members.iter();
+    let said = members.filter_map(|member| Some((member.node, &messages.get(&member.index)?[..])));
+    said.collect()
+}
+
+/// One key's new share, for this node's disk, and what the state is to say of it.
+pub(super) struct Finished {
+    pub(super) new: RenewedKey,
+    pub(super) key_type: KeyType,
+    /// None if this node holds no part.
+    pub(super) share: Option<Zeroizing<Vec<u8>>>,
+}
+
+/// What came of one key; in the pool.
+pub(super) fn outcome(
+    parts: &Parts,
+    of_key: OfKey,
+    messages: &BTreeMap<u16, Vec<u8>>,
+) -> Result<Finished, Answer> {
+    let OfKey {
+        key,
+        record,
+        session,
+        protocol,
+    } = of_key;
+    let (material, transcript, share) = match protocol {
+        Protocol::Pair(participant) => {
+            let outcome = participant.finish(messages, &parts.envelope_key);
+            let outcome = outcome.map_err(|fault| faulty(parts, fault))?;
+            let share = outcome.share.to_sealed_bytes();
+            (same_pair(&record, &outcome)?, outcome.transcript, Some(share))
+        }
+        Protocol::Pieces(refreshing) => {
+            let outcome = refreshing.agree(&by_node(parts, messages)).map_err(misfit)?;
+            let sharing = record
+                .material
+                .sharing()
+                .ok_or_else(|| misfit("no symmetric key"))?;
+            let renewed = Sharing {
+                pieces: outcome.agreed.commitments,
+                ..sharing.clone()
+            };
+            let share = outcome.held.map(|held| held.to_bytes());
+            let transcript = digest(&renewed);
+            (Material::Pieces(renewed), transcript, share)
+        }
+    };
+    let epoch = record
+        .epoch
+        .checked_add(1)
+        .ok_or_else(|| misfit("the last epoch"))?;
+    Ok(Finished {
+        new: RenewedKey {
+            key,
+            replaces: record.session,
+            epoch,
+            session,
+            transcript,
+            material,
+        },
+        key_type: record.key_type,
+        share,
+    })
+}
+
+/// The same key pair, shared anew; nothing else.
+fn same_pair(record: &KeyRecord, outcome: &Outcome) -> Result<Material, Answer> {
+    let (_, public_key) = record.material.pair().ok_or_else(|| misfit("no key pair"))?;
+    let same = match record.key_type.purpose() {
+        Purpose::Sign => outcome.commitment.public_key() == *public_key,
+        Purpose::DeriveSecret => outcome.commitment.montgomery() == *public_key,
+        Purpose::Authenticate | Purpose::WrapKey => false,
+    };
+    if !same {
+        return Err(misfit("a renewal that came to another key"));
+    }
+    Ok(Material::Pair {
+        commitment: postcard::to_stdvec(&outcome.commitment).map_err(misfit)?,
+        public_key: *public_key,
+    })
+}
