@@ -8,6 +8,10 @@ use crate::problem::Problem;
 
 /// The pattern of one CIDR block, as the wire contract has it: shown in errors, since clients' tests read it.
 const CIDR_PATTERN: &str = include_str!("cidr_pattern.txt");
+/// Most errors that one answer shows. A body has room for thousands, and who sent it need not be authorized for anything.
+const MAX_ERRORS: usize = 16;
+/// Longest body or value, in bytes of JSON, that an error shows; a longer one is shown as null.
+const MAX_SHOWN: usize = 4 * 1024;
 
 /// Collects what is wrong with one body.
 pub struct Validation<'a> {
@@ -26,7 +30,7 @@ impl<'a> Validation<'a> {
         }
     }
 
-    /// Records an error at `path` (ajv's, "" for the body itself).
+    /// Records an error at `path` (ajv's, "" for the body itself), unless there are as many as an answer shows.
     pub fn error(
         &mut self,
         path: &str,
@@ -35,17 +39,20 @@ impl<'a> Validation<'a> {
         params: Value,
         value: &Value,
     ) {
+        if self.errors.len() == MAX_ERRORS {
+            return;
+        }
         self.errors.push(json!({
             "name": "ValidationError",
             "message": message.into(),
             "details": {
-                "instance": self.instance,
+                "instance": shown(self.instance),
                 "params": params,
                 "path": path,
                 "public": true,
                 "schemaPath": rule,
                 "schema": { "description": "", "title": self.validator },
-                "value": value,
+                "value": shown(value),
             },
             "cause": null,
         }));
@@ -150,6 +157,14 @@ impl<'a> Validation<'a> {
     }
 }
 
+/// What an error shows of a value.
+fn shown(value: &Value) -> Value {
+    match value.to_string().len() <= MAX_SHOWN {
+        true => value.clone(),
+        false => Value::Null,
+    }
+}
+
 /// A CIDR block with its prefix length, which must not be 0 (it would allow everybody), nor hide IPv4 in IPv6.
 /// The address is parsed by the standard library: ipnet takes leading zeros, which others read as octal.
 fn is_cidr(text: &str) -> bool {
@@ -187,6 +202,30 @@ mod tests {
         for good in ["127.0.0.1/32", "10.0.0.0/8", "2001:db8::/32"] {
             assert!(is_cidr(good), "{good}");
         }
+    }
+
+    /// Found by the fuzz target `operation_body`: every unknown member was told with the whole body, so that 100 kB of
+    /// them became gigabytes, before anybody had asked who sent them.
+    #[test]
+    fn an_answer_is_bounded_whatever_is_wrong() {
+        let members = (0..12_000).map(|number| (format!("{number:x}"), Value::Null));
+        let body = Value::Object(members.collect());
+        let mut validation = Validation::new("postKeystoreBody", &body);
+        validation.only(&["controller"]);
+        validation.required("controller");
+        validation.wrong_type(".controller", "string", &body);
+        let answer = validation.finish().unwrap_err().body();
+        assert_eq!(answer["details"]["errors"].as_array().unwrap().len(), MAX_ERRORS);
+        assert!(
+            answer.to_string().len() < 16 * 1024,
+            "{} bytes",
+            answer.to_string().len()
+        );
+        let small = json!({ "a": 1, "b": 2 });
+        let mut validation = Validation::new("postKeystoreBody", &small);
+        validation.only(&[]);
+        let answer = validation.finish().unwrap_err().body();
+        assert_eq!(answer["details"]["errors"][1]["details"]["instance"], small);
     }
 
     #[test]
