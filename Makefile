@@ -6,12 +6,15 @@ SEEDS ?= 2000
 # Worlds with the real state machine and verifier cost twenty times as much.
 REAL_SEEDS ?= $(SEEDS)
 SECONDS_PER_SCENARIO ?= 20
+SECONDS_PER_TARGET ?= 30
+# Names of fuzz targets; none for all.
+TARGETS ?=
 RUNS ?= 1
 
 # cargo-nextest where it is installed, else cargo's own runner.
 TEST_RUNNER := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo "nextest run" || echo "test")
 
-.PHONY: help deps build demo run test test-long search simulate bench soak check clean
+.PHONY: help deps build demo run test test-long search simulate fuzz bench soak check clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -47,6 +50,9 @@ simulate: deps ## SEEDS simulated worlds, invariants after every event
 	SEEDS=$(SEEDS) $(CARGO) test --locked --workspace --test majority -- --nocapture
 	SEEDS=$(SEEDS) $(CARGO) test --locked -p conclave-threshold --test worlds -- --nocapture
 	SEEDS=$(REAL_SEEDS) $(CARGO) test --locked --test simulation -- --nocapture
+
+fuzz: deps ## Every parser of bytes from outside under libFuzzer, SECONDS_PER_TARGET each; TARGETS="json raft" for some
+	SECONDS_PER_TARGET=$(SECONDS_PER_TARGET) scripts/fuzz $(TARGETS)
 
 bench: build ## Load on a fresh cluster of three nodes, a row per scenario; RUNS=3 SECONDS_PER_SCENARIO=60 for the record
 	@scripts/deps bench

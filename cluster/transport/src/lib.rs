@@ -14,6 +14,7 @@
 
 mod backoff;
 mod calls;
+pub mod codec;
 pub mod counters;
 mod frame;
 mod hello;

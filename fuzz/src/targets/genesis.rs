@@ -1,0 +1,61 @@
+//! The genesis statement, as it came and signed anew by its operator.
+
+use conclave::config::Hex32;
+use conclave::provision::genesis::{Body, Member};
+use conclave::provision::{Genesis, OperatorKey};
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha20Rng;
+use serde_json::Value;
+
+use super::{Seed, Target, seed};
+use crate::support::key::PEOPLE;
+
+pub(super) const TARGET: Target = Target {
+    name: "genesis",
+    longest: 4_096,
+    mutations: 1_500,
+    run,
+    seeds,
+};
+
+fn operator() -> OperatorKey {
+    OperatorKey::generate(&mut ChaCha20Rng::from_seed([4; 32]))
+}
+
+fn run(bytes: &[u8]) -> bool {
+    let as_it_came = Genesis::parse(bytes).is_ok_and(|genesis| check(&genesis));
+    let statement = serde_json::from_slice::<Value>(bytes).ok();
+    let body = statement.and_then(|mut value| serde_json::from_value::<Body>(value["statement"].take()).ok());
+    let signed = body.and_then(|body| Genesis::sign(body, &operator()).ok());
+    signed.is_some_and(|genesis| check(&genesis)) || as_it_came
+}
+
+fn check(genesis: &Genesis) -> bool {
+    let again = Genesis::parse(&genesis.to_json()).expect("what is written is read");
+    assert_eq!(again.cluster_id(), genesis.cluster_id());
+    assert_eq!(again.body(), genesis.body());
+    let body = genesis.body();
+    assert!(body.members.windows(2).all(|pair| pair[0].node < pair[1].node));
+    let threshold = usize::try_from(body.threshold).unwrap_or(usize::MAX);
+    assert!((1..=body.operators.len()).contains(&threshold));
+    true
+}
+
+fn seeds() -> Vec<Seed> {
+    let members = (1..=3u8).map(|node| Member {
+        node: node.into(),
+        peer: format!("10.0.0.{node}:9443"),
+        identity: Hex32(PEOPLE[usize::from(node)].key.verifying_key().to_bytes()),
+        envelope: Hex32([node; 32]),
+    });
+    let body = Body {
+        format: 1,
+        nonce: Hex32([9; 32]),
+        groups: 16,
+        members: members.collect(),
+        operators: vec![Hex32(operator().public())],
+        threshold: 1,
+    };
+    let genesis = Genesis::sign(body, &operator()).expect("a sound statement");
+    vec![seed("three-members", genesis.to_json())]
+}
