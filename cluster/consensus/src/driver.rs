@@ -126,6 +126,7 @@ impl<S: Store> Driver<S> {
         opening::validate(&settings)?;
         opening::check_identity(&*store, &settings)?;
         opening::consume_bootstrap(&*store, &settings)?;
+        opening::consume_restore(&*store, &settings)?;
         let mut rng = ChaCha20Rng::from_seed(seed);
         let mut groups = BTreeMap::new();
         for id in (0..settings.groups).map(GroupId) {

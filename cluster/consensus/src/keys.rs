@@ -3,6 +3,7 @@
 //! ```text
 //! 01                              identity: cluster, node, format
 //! 02                              bootstrap: one use; groups and voters
+//! 03                              restore: under way, or one use; groups, voters, what the groups begin with
 //! 10 group                        group record: generation, truncated index and term, configuration
 //! 11 group                        hard state: term, vote, commit
 //! 12 group                        applied record: index, term, last restricting index, chain hash
@@ -16,6 +17,7 @@ use crate::ids::GroupId;
 
 const IDENTITY: u8 = 0x01;
 const BOOTSTRAP: u8 = 0x02;
+const RESTORE: u8 = 0x03;
 const GROUP: u8 = 0x10;
 const HARD_STATE: u8 = 0x11;
 const APPLIED: u8 = 0x12;
@@ -36,6 +38,10 @@ pub(crate) fn identity() -> Vec<u8> {
 
 pub(crate) fn bootstrap() -> Vec<u8> {
     vec![BOOTSTRAP]
+}
+
+pub(crate) fn restore() -> Vec<u8> {
+    vec![RESTORE]
 }
 
 pub(crate) fn group(group: GroupId) -> Vec<u8> {
@@ -65,6 +71,11 @@ pub(crate) fn state(group: GroupId, generation: u64) -> Vec<u8> {
 
 pub(crate) fn shown(group: GroupId) -> Vec<u8> {
     in_group(SHOWN, group)
+}
+
+/// Prefix of the state of all groups.
+pub(crate) fn all_states() -> Vec<u8> {
+    vec![STATE]
 }
 
 /// Prefix of all generations of a group.

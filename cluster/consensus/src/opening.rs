@@ -2,7 +2,7 @@
 
 use crate::ids::{GroupId, NodeId};
 use crate::keys;
-use crate::records::{self, Bootstrap, Identity};
+use crate::records::{self, Bootstrap, Identity, Restore};
 use crate::settings::Settings;
 use crate::store::{Batch, Store, StoreError};
 use std::collections::BTreeSet;
@@ -31,6 +31,9 @@ pub enum OpenError {
     /// Groups are missing and no bootstrap record allows to create them.
     #[error("the disk lacks {0}, and nothing allows to create it again")]
     GroupMissing(GroupId),
+    /// A restore was begun and not brought to its end.
+    #[error("a restore was broken off: run `conclave restore run` again")]
+    RestoreUnderWay,
     /// The bootstrap record differs from the settings.
     #[error("the bootstrap record names other groups or voters than the configuration")]
     Bootstrap,
@@ -93,9 +96,32 @@ pub(crate) fn consume_bootstrap<S: Store>(store: &S, settings: &Settings) -> Res
     }
     let mut batch = Batch::default();
     for group in (0..record.groups).map(GroupId) {
-        records::create_group(&mut batch, group, &record.voters)?;
+        records::create_group(&mut batch, group, &record.voters, [0; 32])?;
     }
     batch.delete(keys::bootstrap());
+    store.write(&batch, true)?;
+    Ok(())
+}
+
+/// Creates the groups with the state that a restore has put here, and removes the permission to, in one synced batch.
+pub(crate) fn consume_restore<S: Store>(store: &S, settings: &Settings) -> Result<(), OpenError> {
+    let (groups, voters, states) = match records::read::<Restore>(store, &keys::restore())? {
+        None => return Ok(()),
+        Some(Restore::UnderWay) => return Err(OpenError::RestoreUnderWay),
+        Some(Restore::Whole {
+            groups,
+            voters,
+            states,
+        }) => (groups, voters, states),
+    };
+    if groups != settings.groups || voters != settings.voters || states.len() != groups as usize {
+        return Err(OpenError::Bootstrap);
+    }
+    let mut batch = Batch::default();
+    for (group, state) in (0..groups).map(GroupId).zip(states) {
+        records::create_group(&mut batch, group, &voters, state)?;
+    }
+    batch.delete(keys::restore());
     store.write(&batch, true)?;
     Ok(())
 }

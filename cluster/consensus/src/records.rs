@@ -26,6 +26,20 @@ pub(crate) struct Bootstrap {
     pub(crate) voters: Vec<NodeId>,
 }
 
+/// The state of the groups that were put here from a backup, before the first start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Restore {
+    /// Not all of it is here: nothing may start from it.
+    UnderWay,
+    /// Permission to create the groups with it, good for one start.
+    Whole {
+        groups: u32,
+        voters: Vec<NodeId>,
+        /// A hash over each group's state.
+        states: Vec<[u8; 32]>,
+    },
+}
+
 /// What a group's log and state start from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct GroupRecord {
@@ -61,11 +75,23 @@ pub(crate) struct AppliedRecord {
 /// a configuration).
 pub(crate) const FIRST_INDEX: u64 = 1;
 pub(crate) const FIRST_TERM: u64 = 1;
+/// The generation of a new group's state.
+pub(crate) const FIRST_GENERATION: u64 = 1;
 
-/// Writes everything that a new group consists of.
-pub(crate) fn create_group(batch: &mut Batch, group: GroupId, voters: &[NodeId]) -> Result<(), StoreError> {
+/// Writes everything that a new group consists of. `state` is the hash over what its state begins with, 0 if that is nothing:
+/// peers compare it as they compare every later state.
+pub(crate) fn create_group(
+    batch: &mut Batch,
+    group: GroupId,
+    voters: &[NodeId],
+    state: [u8; 32],
+) -> Result<(), StoreError> {
+    let mark = match state == [0; 32] {
+        true => 0,
+        false => FIRST_INDEX,
+    };
     let record = GroupRecord {
-        generation: 1,
+        generation: FIRST_GENERATION,
         truncated_index: FIRST_INDEX,
         truncated_term: FIRST_TERM,
         voters: voters.to_vec(),
@@ -75,8 +101,8 @@ pub(crate) fn create_group(batch: &mut Batch, group: GroupId, voters: &[NodeId])
         index: FIRST_INDEX,
         term: FIRST_TERM,
         restricting: FIRST_INDEX,
-        chain: [0; 32],
-        mark: (0, [0; 32]),
+        chain: state,
+        mark: (mark, state),
     };
     let hard = HardState {
         term: FIRST_TERM,

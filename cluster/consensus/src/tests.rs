@@ -8,5 +8,6 @@ mod order;
 mod pending;
 mod proposals;
 mod reads;
+mod restore;
 mod rocks;
 mod snapshots;

@@ -10,6 +10,7 @@
 //! Calls block on the disk: make them from a blocking thread. [`ShareStore`] is shared by reference between threads;
 //! concurrent writers share one sync of the log.
 
+mod backup;
 mod envelopes;
 mod epoch_file;
 pub mod error;

@@ -258,7 +258,7 @@ impl ShareStore {
     }
 
     /// Whatever is at this place, opened: a header is not believed before its share opens.
-    fn read(&self, place: &ShareId) -> Result<Option<(ShareRecord, SecretBytes)>, Error> {
+    pub(crate) fn read(&self, place: &ShareId) -> Result<Option<(ShareRecord, SecretBytes)>, Error> {
         // Locked before the record is read: its generation is then among the keys.
         let epochs = self.epochs.read();
         let Some(bytes) = self.database.get_pinned(share_key(place)).map_err(database)? else {

@@ -49,6 +49,10 @@ impl EnvelopeKey {
         Zeroizing::new(self.0.to_bytes().into())
     }
 
+    pub(crate) fn private(&self) -> &<X25519HkdfSha256 as Kem>::PrivateKey {
+        &self.0
+    }
+
     /// The public key, to be pinned in [`crate::Member`].
     pub fn public(&self) -> [u8; 32] {
         X25519HkdfSha256::sk_to_pk(&self.0).to_bytes().into()

@@ -18,6 +18,7 @@ pub mod fault;
 pub mod frost;
 pub mod group;
 mod hash;
+pub mod letter;
 mod message;
 mod package;
 mod polynomial;
