@@ -13,7 +13,7 @@ use super::examined::Examined;
 use super::parts::Parts;
 use super::views::GROUP_ZERO;
 use crate::identifier::LocalId;
-use crate::keystore::record::{KeyRecord, KeystoreRecord, Meter};
+use crate::keystore::record::{Hold, KeyRecord, KeystoreRecord, Meter};
 use crate::keystore::{Command, Entry, StateError, query};
 use crate::operation::judge::{Case, Facts, Intent, Judgement};
 
@@ -115,7 +115,7 @@ fn is_what_was_asked(judged: &Judgement, applied: &Applied) -> bool {
     same && judged.chain == statement.chain && judged.state_version == statement.state_version
 }
 
-/// The state as the entry found it. That no link of its chain was revoked and that nothing stood where it creates was
+/// The state as the entry found it. That no link of its chain was revoked or held back and that nothing stood where it creates was
 /// apply's own finding.
 struct Before<'a> {
     parts: &'a Parts,
@@ -134,6 +134,10 @@ impl Facts for Before<'_> {
     }
 
     fn key(&self, _keystore: &LocalId, _id: &LocalId) -> Result<Option<KeyRecord>, StateError> {
+        Ok(None)
+    }
+
+    fn hold(&self, _keystore: &LocalId) -> Result<Option<Hold>, StateError> {
         Ok(None)
     }
 

@@ -7,7 +7,7 @@ use conclave_consensus::{GroupId, View};
 
 use super::parts::Parts;
 use crate::identifier::LocalId;
-use crate::keystore::record::{KeyRecord, KeystoreRecord, Meter};
+use crate::keystore::record::{Hold, KeyRecord, KeystoreRecord, Meter};
 use crate::keystore::state::Pair;
 use crate::keystore::{ReadState, StateError, query};
 use crate::operation::judge::Facts;
@@ -50,6 +50,10 @@ impl Facts for Views {
 
     fn key(&self, keystore: &LocalId, id: &LocalId) -> Result<Option<KeyRecord>, StateError> {
         query::key(&self.own, keystore, id)
+    }
+
+    fn hold(&self, keystore: &LocalId) -> Result<Option<Hold>, StateError> {
+        query::hold(&self.own, keystore)
     }
 
     fn revoked(&self, keystore: &LocalId, capability: &str, delegator: &str) -> Result<bool, StateError> {

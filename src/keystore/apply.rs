@@ -325,6 +325,11 @@ fn update(
         created: stored.created,
     };
     state.put_record(&layout::keystore(id), &record)?;
+    // Its controller has looked at it since it was restored.
+    let hold = layout::hold(id);
+    if state.get(&hold)?.is_some() {
+        state.delete(&hold)?;
+    }
     Ok(Ok(Reply::Keystore(*id)))
 }
 
@@ -357,6 +362,7 @@ fn generate(
         alias: generated.alias.clone(),
         max_chain_length: generated.max_chain_length,
         created: time,
+        origin: None,
     };
     state.put_record(&key, &record)?;
     Ok(Ok(Reply::Key(generated.keystore, generated.key)))

@@ -9,6 +9,7 @@
 //! c SHA-256(controller) keystore     (empty): keystores by controller
 //! r keystore link                    RevocationRecord; link = SHA-256(capability id, 0, delegator)
 //! v keystore SHA-256(revoker)        u32: live revocations by one revoker
+//! d keystore                         Hold: delegations are refused since a restore, until the configuration is updated
 //! m meter                            Meter
 //! o operation                        Outcome of an applied operation
 //! n name                             Repeat: how often a signed request was applied
@@ -32,12 +33,23 @@ fn key(parts: &[&[u8]]) -> Vec<u8> {
 
 /// A keystore's record.
 pub fn keystore(keystore: &LocalId) -> Vec<u8> {
-    key(&[b"k", &keystore.0])
+    key(&[KEYSTORES, &keystore.0])
 }
 
 /// A key's record.
 pub fn of_key(keystore: &LocalId, id: &LocalId) -> Vec<u8> {
     key(&[KEYS, &keystore.0, &id.0])
+}
+
+/// The keystore and the id of a key's record.
+pub fn names_of_key(key: &[u8]) -> Option<(LocalId, LocalId)> {
+    let (keystore, id) = key.strip_prefix(KEYS)?.split_first_chunk()?;
+    Some((LocalId(*keystore), LocalId(id.try_into().ok()?)))
+}
+
+/// The keystore of its own record.
+pub fn named_keystore(key: &[u8]) -> Option<LocalId> {
+    Some(LocalId(key.strip_prefix(KEYSTORES)?.try_into().ok()?))
 }
 
 /// Prefix of all keys, keystore by keystore.
@@ -83,6 +95,14 @@ pub fn revocation(keystore: &LocalId, capability: &str, delegator: &str) -> Vec<
 /// The count of live revocations that one revoker made in a keystore.
 pub fn revoker(keystore: &LocalId, revoker: &str) -> Vec<u8> {
     key(&[b"v", &keystore.0, &Sha256::digest(revoker.as_bytes())])
+}
+
+/// Prefix of all keystores' records.
+pub const KEYSTORES: &[u8] = b"k";
+
+/// That the delegations of a keystore are held back since a restore.
+pub fn hold(keystore: &LocalId) -> Vec<u8> {
+    key(&[b"d", &keystore.0])
 }
 
 /// A meter.

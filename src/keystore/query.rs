@@ -1,7 +1,7 @@
 //! Reads of the replicated state.
 
 use super::layout;
-use super::record::{KeyRecord, KeystoreRecord, Meter, Orders, RevocationRecord};
+use super::record::{Hold, KeyRecord, KeystoreRecord, Meter, Orders, RevocationRecord};
 use super::state::{ReadState, StateError};
 use crate::identifier::LocalId;
 
@@ -38,6 +38,11 @@ pub fn orders(state: &impl ReadState) -> Result<Orders, StateError> {
 /// A meter's record (group 0).
 pub fn meter(state: &impl ReadState, id: &LocalId) -> Result<Option<Meter>, StateError> {
     state.record(&layout::meter(id))
+}
+
+/// Whether a keystore's delegations are held back since a restore.
+pub fn hold(state: &impl ReadState, keystore: &LocalId) -> Result<Option<Hold>, StateError> {
+    state.record(&layout::hold(keystore))
 }
 
 /// Whether the link (capability id, delegator) is revoked in a keystore.

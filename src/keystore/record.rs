@@ -220,6 +220,23 @@ pub struct KeyRecord {
     pub max_chain_length: Option<u32>,
     /// Entry time of its creation, ms.
     pub created: u64,
+    /// The cluster in which it was born, if a restore brought it into another one: what its holders committed to then names
+    /// that cluster.
+    pub origin: Option<[u8; 32]>,
+}
+
+impl KeyRecord {
+    /// The cluster in which the key was born, seen from `here`, the cluster that has it.
+    pub fn birthplace<'a>(&'a self, here: &'a [u8; 32]) -> &'a [u8; 32] {
+        self.origin.as_ref().unwrap_or(here)
+    }
+}
+
+/// A keystore whose delegations are held back: it was restored from a backup, and revocations that are younger may be lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// When that backup was made, ms.
+    pub backup: u64,
 }
 
 /// A meter: who pays. In group 0.

@@ -118,6 +118,7 @@ mod tests {
             alias,
             max_chain_length: None,
             created: 0,
+            origin: None,
         }
     }
 

@@ -17,7 +17,7 @@ use crate::authorization::{
 };
 use crate::identifier::{LocalId, OperationId};
 use crate::keystore::apply::REVOCATION_MEMORY;
-use crate::keystore::record::{Alias, KeyRecord, KeyType, KeystoreRecord, Meter, Purpose};
+use crate::keystore::record::{Alias, Hold, KeyRecord, KeyType, KeystoreRecord, Meter, Purpose};
 use crate::keystore::{Command, StateError};
 use crate::problem::Problem;
 
@@ -56,6 +56,8 @@ pub trait Facts {
     fn meter(&self, id: &LocalId) -> Result<Option<Meter>, StateError>;
     /// A key.
     fn key(&self, keystore: &LocalId, id: &LocalId) -> Result<Option<KeyRecord>, StateError>;
+    /// Whether a keystore's delegations are held back since a restore.
+    fn hold(&self, keystore: &LocalId) -> Result<Option<Hold>, StateError>;
     /// Whether a link is revoked.
     fn revoked(&self, keystore: &LocalId, capability: &str, delegator: &str) -> Result<bool, StateError>;
 }
@@ -245,10 +247,16 @@ impl<F: Facts> Case<'_, F> {
         };
         let rules = self.rules;
         let verdict = authorize(self.request, &expectation, &rules.policy, &rules.chains, self.now);
-        match failed.take() {
-            Some(error) => Err(error.into()),
-            None => Ok(verdict.map_err(Problem::from)?),
+        if let Some(error) = failed.take() {
+            return Err(error.into());
         }
+        let authorized = verdict.map_err(Problem::from)?;
+        if let Some(id) = keystore.filter(|_| !authorized.chain.is_empty())
+            && let Some(hold) = self.facts.hold(id)?
+        {
+            return Err(held_back(hold).into());
+        }
+        Ok(authorized)
     }
 
     fn create_meter(&self) -> Result<Judgement, NotAllowed> {
@@ -531,6 +539,19 @@ fn judgement(intent: Intent, authorized: Authorized, state_version: u64) -> Judg
         chain,
         state_version,
     }
+}
+
+/// 403: a restore may have lost a revocation, and no controller has looked since.
+fn held_back(hold: Hold) -> Problem {
+    let made = i64::try_from(hold.backup / 1_000).unwrap_or_default();
+    let made = time::OffsetDateTime::from_unix_timestamp(made).ok();
+    let made = made.and_then(|made| made.format(&time::format_description::well_known::Rfc3339).ok());
+    let message = format!(
+        "This keystore was restored from a backup of {}; revocations since then may be lost, so delegated capabilities are \
+         refused until a controller updates the keystore's configuration (the same content under the next sequence will do).",
+        made.unwrap_or_default()
+    );
+    Problem::not_authorized("InvalidStateError", message)
 }
 
 /// 409: the sequence or the module does not follow the stored configuration.

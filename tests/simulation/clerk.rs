@@ -9,7 +9,7 @@ use conclave::actors::denials::{self, Life};
 use conclave::authorization::{Authenticated, RawRequest, authenticate};
 use conclave::identifier::{LocalId, OperationId};
 use conclave::keystore::command::GeneratedKey;
-use conclave::keystore::record::{KeyRecord, KeystoreRecord, Material, Meter};
+use conclave::keystore::record::{Hold, KeyRecord, KeystoreRecord, Material, Meter};
 use conclave::keystore::{
     Command, Endorsement, Entry, Outcome, Reply as Applied, StateError, Statement, query,
 };
@@ -134,6 +134,10 @@ impl Facts for Views<'_> {
 
     fn key(&self, keystore: &LocalId, id: &LocalId) -> Result<Option<KeyRecord>, StateError> {
         query::key(&self.own, keystore, id)
+    }
+
+    fn hold(&self, keystore: &LocalId) -> Result<Option<Hold>, StateError> {
+        query::hold(&self.own, keystore)
     }
 
     fn revoked(&self, keystore: &LocalId, capability: &str, delegator: &str) -> Result<bool, StateError> {

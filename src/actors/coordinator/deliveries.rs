@@ -125,8 +125,9 @@ async fn gather(
     sharing: &Sharing,
 ) -> Result<bool, String> {
     let key = key_name(&name.keystore, &name.key);
+    let birthplace = record.birthplace(&parts.membership.cluster);
     let wanted = Wanted {
-        name: tasks::name(&parts.membership.cluster, &key, record.epoch, tasks::LIVE),
+        name: tasks::name(birthplace, &key, record.epoch, tasks::LIVE),
         commitments: &sharing.pieces,
         inner: sharing.inner,
         holder: sharing.number(parts.node).ok_or("pieces of others")?,

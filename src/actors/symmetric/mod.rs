@@ -173,7 +173,8 @@ pub(crate) fn open(
     let held = Held::from_bytes(sealed.expose()).map_err(|_| OpenError::Unfit)?;
     let sharing = record.material.sharing().ok_or(OpenError::Unfit)?;
     let key_name = super::holder::key_name(keystore, key);
-    let name = tasks::name(&parts.membership.cluster, &key_name, record.epoch, tasks::LIVE);
+    let birthplace = record.birthplace(&parts.membership.cluster);
+    let name = tasks::name(birthplace, &key_name, record.epoch, tasks::LIVE);
     let inner = held.inner.as_ref().map(|inner| inner_digest(&name, inner));
     let place = (
         u8::try_from(sharing.holders.len()).unwrap_or(0),

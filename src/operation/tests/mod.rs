@@ -20,7 +20,7 @@ use crate::authorization::issue::{Capability, Delegation, Invocation};
 use crate::authorization::{ChainCache, DidKey, Policy, RawRequest, Suite, authenticate};
 use crate::identifier::{LocalId, OperationId};
 use crate::keystore::config::KeystoreConfig;
-use crate::keystore::record::{KeyRecord, KeyType, KeystoreRecord, Material, Meter, RevocationRecord};
+use crate::keystore::record::{Hold, KeyRecord, KeyType, KeystoreRecord, Material, Meter, RevocationRecord};
 use crate::keystore::{StateError, WriteState, layout, query};
 use crate::problem::Problem;
 
@@ -105,6 +105,10 @@ impl Facts for State {
 
     fn key(&self, keystore: &LocalId, id: &LocalId) -> Result<Option<KeyRecord>, StateError> {
         query::key(self.read()?, keystore, id)
+    }
+
+    fn hold(&self, keystore: &LocalId) -> Result<Option<Hold>, StateError> {
+        query::hold(self.read()?, keystore)
     }
 
     fn revoked(&self, keystore: &LocalId, capability: &str, delegator: &str) -> Result<bool, StateError> {
@@ -300,6 +304,7 @@ fn record(key_type: KeyType, max_chain_length: Option<u32>) -> KeyRecord {
         alias: None,
         max_chain_length,
         created: 0,
+        origin: None,
     }
 }
 
@@ -430,6 +435,10 @@ impl Facts for NoRevocations<'_> {
 
     fn key(&self, keystore: &LocalId, id: &LocalId) -> Result<Option<KeyRecord>, StateError> {
         self.0.key(keystore, id)
+    }
+
+    fn hold(&self, keystore: &LocalId) -> Result<Option<Hold>, StateError> {
+        self.0.hold(keystore)
     }
 
     fn revoked(&self, _: &LocalId, _: &str, _: &str) -> Result<bool, StateError> {
