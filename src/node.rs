@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use actix::Arbiter;
-use conclave_consensus::{Application, Consensus, GroupId, Settings as RaftSettings};
+use conclave_consensus::{Application, Consensus, GroupId, OpenError, Restoration, Settings as RaftSettings};
 use conclave_shares::ShareStore;
 use conclave_threshold::envelope::EnvelopeKey;
 use conclave_transport::{Network, Peer, Transport};
@@ -40,7 +40,8 @@ use crate::membership::{Member, Membership};
 use crate::operation::judge::Rules;
 use crate::provision::cluster::HookError;
 use crate::provision::lock::DirectoryLock;
-use crate::provision::{NodeMaterial, Started};
+use crate::provision::{Genesis, NodeMaterial, Started};
+use crate::recovery::Keeper;
 use crate::replay::{Claims, HolderClock, Moment, ReplayGuard, Settings as ReplaySettings};
 use crate::seal::{self, NodeKey};
 use crate::status::StatusSource;
@@ -94,6 +95,30 @@ pub fn bootstrap(material: &NodeMaterial<'_>) -> Result<(), HookError> {
     std::fs::create_dir_all(&material.config.data_dir)?;
     Consensus::bootstrap(&folder, &raft_settings(material.config, &nodes_of(material)))?;
     Ok(())
+}
+
+/// Begins to fill the groups of a node that `init` has made and nobody has started.
+///
+/// # Errors
+/// What consensus says.
+pub fn restoration(config: &Config, genesis: &Genesis) -> Result<Restoration, OpenError> {
+    let nodes = genesis.body().members.iter().map(|member| member.node);
+    let settings = raft_settings(config, &nodes.collect::<Vec<_>>());
+    Restoration::begin(&config.data_dir.join("raft"), settings)
+}
+
+/// How this node's share store is opened; blocks on the disk.
+pub fn share_store(
+    config: &Config,
+    node_key: &NodeKey,
+) -> impl FnOnce() -> Result<ShareStore, conclave_shares::Error> + use<> {
+    let key = conclave_shares::NodeKey::new(Box::new(*node_key.expose()));
+    let (folder, epochs) = (
+        config.data_dir.join("shares"),
+        config.data_dir.join("epochs.sealed"),
+    );
+    let (cluster, node) = (config.cluster.0, config.node);
+    move || ShareStore::open(&folder, &epochs, key, cluster, node, OsRng)
 }
 
 fn nodes_of(material: &NodeMaterial<'_>) -> Vec<u64> {
@@ -163,6 +188,7 @@ async fn serve(config: Config, ended: impl Future<Output = ()>) -> Result<ExitCo
         status: status.report(),
         symmetric: status.symmetric(),
         orders: status.orders(),
+        backup: status.backup(),
         metrics: registry.clone(),
         door,
     };
@@ -178,7 +204,7 @@ async fn serve(config: Config, ended: impl Future<Output = ()>) -> Result<ExitCo
     };
     let node = Node::start(&config, &node_key, &registry).await?;
     drop(node_key);
-    status.opened(node.parts.clone());
+    status.opened(node.parts.clone(), node.keeper.clone());
     let api = Api::new(&config, node.registry.clone(), &registry);
     let closing = api.closing.clone();
     let http = api::serve(&config, api).map_err(start("the public listener"))?;
@@ -222,6 +248,7 @@ async fn serve(config: Config, ended: impl Future<Output = ()>) -> Result<ExitCo
 /// A running node.
 struct Node {
     parts: Arc<Parts>,
+    keeper: Option<Arc<Keeper>>,
     registry: Arc<Registry>,
 }
 
@@ -275,16 +302,8 @@ impl Node {
         let clock = HolderClock::new(audit.recorded_ms());
 
         let shares = {
-            let key = conclave_shares::NodeKey::new(Box::new(*node_key.expose()));
-            let (folder, epochs) = (
-                config.data_dir.join("shares"),
-                config.data_dir.join("epochs.sealed"),
-            );
-            let (cluster, node) = (config.cluster.0, config.node);
-            let opened = tokio::task::spawn_blocking(move || {
-                ShareStore::open(&folder, &epochs, key, cluster, node, OsRng)
-            });
-            opened
+            let open = share_store(config, node_key);
+            tokio::task::spawn_blocking(open)
                 .await
                 .map_err(start("the share store"))?
                 .map_err(start("the share store"))?
@@ -354,7 +373,20 @@ impl Node {
         tokio::spawn(upkeep::chores(parts.clone()));
         tokio::spawn(renewal::run(parts.clone()));
         counted::register(metrics, &parts, &registry);
-        Ok(Self { parts, registry })
+        let keeper = config.backup.as_ref().map(|settings| {
+            let audit = config.data_dir.join("audit");
+            Keeper::open(settings, parts.clone(), material.genesis.to_json(), audit)
+        });
+        let keeper = keeper.transpose().map_err(start("backups"))?.map(Arc::new);
+        if let Some(keeper) = &keeper {
+            keeper.register(metrics);
+            tokio::spawn(keeper.clone().run());
+        }
+        Ok(Self {
+            parts,
+            keeper,
+            registry,
+        })
     }
 }
 

@@ -15,6 +15,8 @@ use crate::keystore::state::decode;
 use crate::keystore::{KeyRecord, layout, query};
 use crate::membership::SYMMETRIC_NEEDED;
 use crate::problem::Problem;
+use crate::recovery::Keeper;
+use crate::recovery::keeper::text;
 use crate::telemetry::NotReady;
 use crate::telemetry::admin::Orders;
 use crate::telemetry::health::{Facts, Health};
@@ -27,6 +29,7 @@ use crate::telemetry::status::{
 pub struct StatusSource {
     base: NodeStatus,
     parts: RwLock<Option<Arc<Parts>>>,
+    keeper: RwLock<Option<Arc<Keeper>>>,
 }
 
 impl StatusSource {
@@ -43,12 +46,46 @@ impl StatusSource {
         Self {
             base,
             parts: RwLock::new(None),
+            keeper: RwLock::new(None),
         }
     }
 
-    /// The node is open.
-    pub fn opened(&self, parts: Arc<Parts>) {
+    /// The node is open, and makes backups if that is configured.
+    pub fn opened(&self, parts: Arc<Parts>, keeper: Option<Arc<Keeper>>) {
+        *self.keeper.write() = keeper;
         *self.parts.write() = Some(parts);
+    }
+
+    /// For `/backup`.
+    pub fn backup(self: &Arc<Self>) -> Arc<dyn Fn() -> Result<serde_json::Value, NotReady> + Send + Sync> {
+        let this = self.clone();
+        Arc::new(move || {
+            if this.parts.read().is_none() {
+                return Err(NotReady::sealed());
+            }
+            let keeper = this.keeper.read().clone();
+            let keeper = keeper.ok_or_else(|| {
+                NotReady::new(
+                    "no backups are configured",
+                    "run `conclave recovery init` and put [backup] into the node's configuration",
+                )
+            })?;
+            let made = keeper.make();
+            let (file, written) = made.map_err(|error| {
+                NotReady::new(
+                    text(&error),
+                    "look at the folder of backups and at the node's log",
+                )
+            })?;
+            Ok(serde_json::json!({
+                "node": this.base.node,
+                "file": file,
+                "bytes": written.bytes,
+                "keystores": written.header.keystores(),
+                "keys": written.header.keys(),
+                "shares": written.shares,
+            }))
+        })
     }
 
     /// For `/health/ready`.
@@ -105,6 +142,7 @@ impl StatusSource {
                 Some(parts) => {
                     status.health = health(parts);
                     describe(&mut status, parts);
+                    status.backup = this.keeper.read().as_ref().map(|keeper| keeper.status());
                     ready(parts)
                 }
             };

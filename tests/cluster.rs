@@ -15,6 +15,8 @@ mod known_keys;
 mod logs;
 #[path = "cluster/orders.rs"]
 mod orders;
+#[path = "cluster/recovery.rs"]
+mod recovery;
 #[path = "cluster/repeats.rs"]
 mod repeats;
 #[path = "cluster/sealed.rs"]

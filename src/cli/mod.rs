@@ -1,6 +1,7 @@
 //! The command line: one file for each subcommand, its arguments (clap) and a `run` that does it.
 
 pub mod audit;
+pub mod backup;
 pub mod bench;
 mod cluster;
 pub mod connection;
@@ -14,6 +15,8 @@ pub mod keystore;
 pub mod meter;
 pub mod operator;
 pub mod output;
+pub mod recovery;
+pub mod restore;
 pub mod server;
 pub mod status;
 #[cfg(test)]
@@ -45,6 +48,9 @@ enum Command {
     Status(status::StatusArguments),
     Audit(audit::AuditCommand),
     Operator(operator::OperatorCommand),
+    Backup(backup::BackupArguments),
+    Recovery(recovery::RecoveryCommand),
+    Restore(restore::RestoreCommand),
     Id(id::IdCommand),
     Meter(meter::MeterCommand),
     Keystore(keystore::KeystoreCommand),
@@ -61,6 +67,7 @@ impl Arguments {
             Command::Server(arguments) => report(server::run(&arguments)),
             Command::Init(arguments) => report(init::run(arguments, bootstrap)),
             Command::Audit(command) => command.run(),
+            Command::Recovery(command) => report(command.run()),
             other => match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
                 Ok(runtime) => runtime.block_on(other.run_async()),
                 Err(error) => report::<std::io::Error>(Err(error)),
@@ -76,6 +83,8 @@ impl Command {
             Command::Operator(command) => report(command.run().await),
             Command::Unseal(arguments) => report(unseal::run(arguments).await),
             Command::Status(arguments) => report(status::run(arguments).await),
+            Command::Backup(arguments) => report(backup::run(arguments).await),
+            Command::Restore(command) => report(command.run().await),
             Command::Id(command) => command.run().await,
             Command::Meter(command) => command.run().await,
             Command::Keystore(command) => command.run().await,
@@ -83,7 +92,9 @@ impl Command {
             Command::Zcap(command) => command.run().await,
             Command::Bench(command) => command.run().await,
             Command::Demo(command) => command.run().await,
-            Command::Server(_) | Command::Init(_) | Command::Audit(_) => ExitCode::FAILURE,
+            Command::Server(_) | Command::Init(_) | Command::Audit(_) | Command::Recovery(_) => {
+                ExitCode::FAILURE
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     provision::{ClusterFile, ProvisionError},
     telemetry::{
         client,
-        status::{NodeState, NodeStatus, SymmetricStatus},
+        status::{BackupStatus, NodeState, NodeStatus, SymmetricStatus},
     },
 };
 
@@ -177,6 +177,7 @@ fn render(answers: &[Answered]) -> String {
             "health",
             "links up",
             "open envelopes",
+            "last backup",
             "admin",
         ]
         .map(str::to_owned)
@@ -193,10 +194,11 @@ fn render(answers: &[Answered]) -> String {
                     status.health.health.as_str().to_owned(),
                     format!("{up} of {}", status.links.len()),
                     status.shares.open_envelopes.to_string(),
+                    backup_age(status.backup.as_ref()),
                     answer.admin.clone(),
                 ]
             }
-            None => ["?", "no answer", "-", "-", "-", "-", &answer.admin]
+            None => ["?", "no answer", "-", "-", "-", "-", "-", &answer.admin]
                 .map(str::to_owned)
                 .to_vec(),
         });
@@ -222,6 +224,14 @@ fn render(answers: &[Answered]) -> String {
         }
     }
     text.push_str(&render_orders(&statuses));
+    for status in &statuses {
+        if let Some(failure) = status.backup.as_ref().and_then(|backup| backup.failure.as_ref()) {
+            text.push_str(&format!(
+                "node {}: the last backup failed: {failure}\n",
+                status.node
+            ));
+        }
+    }
     if statuses.iter().any(|status| !status.groups.is_empty()) {
         text.push('\n');
         text.push_str(&table(&group_rows(&statuses)));
@@ -252,6 +262,20 @@ fn render_orders(statuses: &[&NodeStatus]) -> String {
         text.push_str(&format!("last order of the operators: number {last}\n"));
     }
     text
+}
+
+/// How long ago a node's last backup was made.
+fn backup_age(backup: Option<&BackupStatus>) -> String {
+    let Some(backup) = backup else {
+        return "not configured".to_owned();
+    };
+    match backup.age_seconds {
+        None => "none yet".to_owned(),
+        Some(age) if age < 120 => format!("{age} s ago"),
+        Some(age) if age < 2 * 3_600 => format!("{} min ago", age / 60),
+        Some(age) if age < 48 * 3_600 => format!("{} h ago", age / 3_600),
+        Some(age) => format!("{} days ago", age / 86_400),
+    }
 }
 
 /// One row a group: who leads by whom, and how far each node has applied.
@@ -402,6 +426,36 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part:?} is missing in\n{text}");
         }
+    }
+
+    #[test]
+    fn the_age_of_a_backup_is_told_in_what_fits() {
+        let aged = |age_seconds| {
+            backup_age(Some(&BackupStatus {
+                age_seconds,
+                ..BackupStatus::default()
+            }))
+        };
+        assert_eq!(backup_age(None), "not configured");
+        let ages = [
+            None,
+            Some(5),
+            Some(150),
+            Some(7_100),
+            Some(7_200),
+            Some(172_799),
+            Some(172_800),
+        ];
+        let texts = [
+            "none yet",
+            "5 s ago",
+            "2 min ago",
+            "118 min ago",
+            "2 h ago",
+            "47 h ago",
+            "2 days ago",
+        ];
+        assert_eq!(ages.map(aged), texts);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use rustls_pki_types::UnixTime;
 use super::{Config, LogFormat, MeterAdmins, SealMethod};
 use crate::{
     provision::start::{Chain, Started, read_genesis, read_https, read_peer_certificates},
+    recovery::keeper,
     seal,
 };
 
@@ -55,6 +56,7 @@ pub async fn check(config: &Config, now: UnixTime) -> Result<Report, Problems> {
     check.membership();
     check.seal().await;
     check.data_dir();
+    check.backup();
     check.log();
     check.edges();
     let Check { report, problems, .. } = check;
@@ -92,6 +94,31 @@ impl Check<'_> {
             source = cause.source();
         }
         self.problems.push(text);
+    }
+
+    fn backup(&mut self) {
+        let Some(backup) = &self.config.backup else {
+            self.warn("there is no [backup]: who loses the nodes' disks loses every key");
+            return;
+        };
+        match keeper::officers(backup, &self.config.cluster.0) {
+            Ok(recovery) => self.passed(format!(
+                "{} has {} recovery officers, {} of them open a backup",
+                backup.recovery.display(),
+                recovery.officers,
+                recovery.quorum()
+            )),
+            Err(error) => self.problem(&error),
+        }
+        let folder = &backup.folder;
+        let parent = folder.parent().is_some_and(|parent| parent.is_dir());
+        match folder.is_dir() || (parent && !folder.exists()) {
+            true => self.passed(format!("{} is the folder of backups", folder.display())),
+            false => self.problems.push(format!(
+                "{} is no folder and cannot be made one",
+                folder.display()
+            )),
+        }
     }
 
     fn https(&mut self) {

@@ -75,6 +75,9 @@ pub struct Config {
     /// Logs.
     #[serde(default)]
     pub log: Log,
+    /// Backups; none without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<Backup>,
 }
 
 fn default_groups() -> u32 {
@@ -259,6 +262,30 @@ impl Default for Limits {
     }
 }
 
+/// This node's backups.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backup {
+    /// The folder for them: better on another disk, and copied away from there.
+    pub folder: PathBuf,
+    /// The recovery officers' public keys, as `conclave recovery init` makes them.
+    pub recovery: PathBuf,
+    /// One is made every so many hours; 0: only by `conclave backup`.
+    #[serde(default = "default_backup_hours")]
+    pub every_hours: u32,
+    /// So many are kept in the folder.
+    #[serde(default = "default_backups")]
+    pub keep: u32,
+}
+
+fn default_backup_hours() -> u32 {
+    24
+}
+
+fn default_backups() -> u32 {
+    7
+}
+
 /// Logs, written to standard error.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -363,6 +390,9 @@ impl Config {
             SealMethod::File { path } | SealMethod::Passphrase { path } => paths.push(path),
             SealMethod::Credential { .. } | SealMethod::Command { .. } => {}
         }
+        if let Some(backup) = &mut self.backup {
+            paths.extend([&mut backup.folder, &mut backup.recovery]);
+        }
         paths
     }
 
@@ -455,6 +485,14 @@ impl Config {
             "audit.minimum_free_percent",
             "from 1 to 50",
         )?;
+        if let Some(backup) = &self.backup {
+            check(
+                backup.every_hours <= 24 * 366,
+                "backup.every_hours",
+                "from 1 (0: only by hand) to a year",
+            )?;
+            check((1..=100_000).contains(&backup.keep), "backup.keep", "at least 1")?;
+        }
         let limits = &self.limits;
         check(limits.connections >= 16, "limits.connections", "at least 16")?;
         check(limits.http_workers <= 1024, "limits.http_workers", "at most 1024")?;

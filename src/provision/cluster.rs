@@ -336,6 +336,7 @@ impl NodeFiles<'_> {
             renewal: Default::default(),
             limits: Limits::default(),
             log: self.plan.log.clone(),
+            backup: None,
         }
     }
 }

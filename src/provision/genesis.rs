@@ -253,6 +253,11 @@ impl Genesis {
         &self.statement
     }
 
+    /// Who has signed it, each an operator that it pins.
+    pub fn signers(&self) -> impl Iterator<Item = &Hex32> {
+        self.signatures.iter().map(|signature| &signature.operator)
+    }
+
     /// The member with number `node`.
     pub fn member(&self, node: u64) -> Option<&Member> {
         self.statement.members.iter().find(|member| member.node == node)

@@ -1,7 +1,7 @@
 //! The admin listener: health, metrics, status and unseal over plain HTTP, on loopback unless configured otherwise.
 //!
-//! It answers before the node has its key and has no way to anything that is sealed. `/unseal` is answered to this
-//! machine only.
+//! It answers before the node has its key and has no way to anything that is sealed. `/unseal` and `/backup` are answered to
+//! this machine only.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -67,6 +67,9 @@ pub struct Admin {
     pub symmetric: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// Where operators' orders go.
     pub orders: Orders,
+    /// Makes a backup in the configured folder and tells about it as JSON: takes long, so it is called off the listener's
+    /// thread.
+    pub backup: Arc<dyn Fn() -> Result<serde_json::Value, NotReady> + Send + Sync>,
     /// The node's metrics.
     pub metrics: Metrics,
     /// Where passphrases go.
@@ -97,7 +100,7 @@ pub struct Readiness {
     pub hint: Option<String>,
 }
 
-/// The answer of `/unseal` when it is not 204.
+/// The answer of `/unseal` when it is not 204, and of `/backup` when it is not 200.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Refusal {
     /// Why.
@@ -119,6 +122,7 @@ pub fn serve(address: SocketAddr, admin: Admin) -> io::Result<(Server, SocketAdd
             .route("/status/symmetric", web::get().to(symmetric))
             .app_data(web::PayloadConfig::new(MAX_ORDER))
             .route("/orders", web::post().to(order))
+            .route("/backup", web::post().to(backup))
             .route("/unseal", web::post().to(unseal))
     };
     let server = HttpServer::new(application)
@@ -204,19 +208,43 @@ async fn order(body: web::Bytes, admin: web::Data<Admin>) -> HttpResponse {
     }
 }
 
-async fn unseal(request: HttpRequest, body: web::Payload, admin: web::Data<Admin>) -> HttpResponse {
-    if !request
+/// What is asked from elsewhere than a program on this machine is refused.
+fn from_elsewhere(request: &HttpRequest, what: &str) -> Option<HttpResponse> {
+    let here = request
         .peer_addr()
-        .is_some_and(|peer| peer.ip().to_canonical().is_loopback())
-    {
-        return refuse(
+        .is_some_and(|peer| peer.ip().to_canonical().is_loopback());
+    if !here {
+        return Some(refuse(
             StatusCode::FORBIDDEN,
-            "a passphrase is taken from this machine only",
-        );
+            &format!("{what} is taken from this machine only"),
+        ));
     }
     // A page in a browser on this machine can post here too, but it cannot leave out its origin.
-    if request.headers().contains_key("origin") {
-        return refuse(StatusCode::FORBIDDEN, "a passphrase is not taken from a browser");
+    let browser = request.headers().contains_key("origin");
+    browser.then(|| {
+        refuse(
+            StatusCode::FORBIDDEN,
+            &format!("{what} is not taken from a browser"),
+        )
+    })
+}
+
+async fn backup(request: HttpRequest, admin: web::Data<Admin>) -> HttpResponse {
+    if let Some(refused) = from_elsewhere(&request, "an order for a backup") {
+        return refused;
+    }
+    match web::block(move || (admin.backup)()).await {
+        Ok(Ok(told)) => HttpResponse::Ok().json(told),
+        Ok(Err(NotReady { reason, hint })) => {
+            refuse(StatusCode::SERVICE_UNAVAILABLE, &format!("{reason}; {hint}"))
+        }
+        Err(_) => refuse(StatusCode::SERVICE_UNAVAILABLE, "the backup was interrupted"),
+    }
+}
+
+async fn unseal(request: HttpRequest, body: web::Payload, admin: web::Data<Admin>) -> HttpResponse {
+    if let Some(refused) = from_elsewhere(&request, "a passphrase") {
+        return refused;
     }
     let body = match read_passphrase(body).await {
         Ok(Some(body)) => body,

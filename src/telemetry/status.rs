@@ -39,6 +39,30 @@ pub struct NodeStatus {
     pub last_order: u64,
     /// Keys with shares older than they are to be, in the groups that this node leads.
     pub due_for_renewal: u64,
+    /// Its backups, if they are configured.
+    pub backup: Option<BackupStatus>,
+}
+
+/// A node's backups.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct BackupStatus {
+    /// Where they are.
+    pub folder: String,
+    /// Who can open them: quorum, number, and the first bytes of the fingerprint of their keys.
+    pub officers: String,
+    /// Hours between two; 0: by hand.
+    pub every_hours: u32,
+    /// When the last one was made.
+    pub last: Option<String>,
+    /// How long ago that was.
+    pub age_seconds: Option<u64>,
+    /// Its length.
+    pub bytes: Option<u64>,
+    /// Its file.
+    pub file: Option<String>,
+    /// Why the last attempt failed, until one succeeds.
+    pub failure: Option<String>,
 }
 
 /// How far a node is.

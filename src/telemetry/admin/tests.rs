@@ -39,6 +39,7 @@ fn start() -> Running {
             let problem = || Problem::new(409, "InvalidStateError", "the next one is 1");
             Box::pin(async move { fits.then_some(()).ok_or_else(problem) })
         }),
+        backup: Arc::new(|| Err(NotReady::sealed())),
         metrics: Metrics::new(),
         door,
     };

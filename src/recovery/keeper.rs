@@ -1,0 +1,356 @@
+//! A running node's backups: made on demand and on schedule, the oldest removed, the age of the last one known.
+//!
+//! One at a time. A scheduled one that failed is tried again after ten minutes, and told in the log, the status and the metrics.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use conclave_consensus::GroupId;
+use ed25519_dalek::Signer as _;
+use parking_lot::Mutex;
+use rand::rngs::OsRng;
+
+use super::files::Recovery;
+use super::survey::read_header;
+use super::write::{Source, UNFINISHED, Written, write};
+use super::{RecoveryError, time_text};
+use crate::actors::parts::Parts;
+use crate::config::{self, Hex32, fields::encode_hex};
+use crate::telemetry;
+use crate::telemetry::metrics::{Kind, Sample};
+use crate::telemetry::status::BackupStatus;
+
+const ENDING: &str = ".backup";
+/// After a failure.
+const RETRY_MS: u64 = 10 * 60 * 1_000;
+/// The schedule is looked at as often, so that a clock that was set is noticed.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// Makes a node's backups.
+pub struct Keeper {
+    parts: Arc<Parts>,
+    genesis: Vec<u8>,
+    audit: PathBuf,
+    settings: config::Backup,
+    recovery: Recovery,
+    state: Mutex<State>,
+    /// Held while one is made.
+    making: Mutex<()>,
+}
+
+/// What it remembers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct State {
+    last: Option<Last>,
+    made: u64,
+    failed: u64,
+    /// Why the last attempt failed, and when (ms); none once one has succeeded.
+    failure: Option<(String, u64)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Last {
+    file: PathBuf,
+    made: u64,
+    bytes: u64,
+}
+
+impl Keeper {
+    /// Opens the configured folder (and makes it, mode 0700) and looks for the last backup in it.
+    ///
+    /// # Errors
+    /// Officers of another cluster, or what the system says.
+    pub fn open(
+        settings: &config::Backup,
+        parts: Arc<Parts>,
+        genesis: Vec<u8>,
+        audit: PathBuf,
+    ) -> Result<Self, RecoveryError> {
+        let recovery = officers(settings, &parts.membership.cluster)?;
+        if !settings.folder.is_dir() {
+            fs::DirBuilder::new().mode(0o700).create(&settings.folder)?;
+        }
+        let names = names(&settings.folder)?;
+        for unfinished in unfinished(&settings.folder, &parts)? {
+            // Of a process that ended meanwhile: nobody else writes under this node's name.
+            fs::remove_file(unfinished)?;
+        }
+        let keeper = Self {
+            state: Mutex::default(),
+            making: Mutex::new(()),
+            parts,
+            genesis,
+            audit,
+            settings: settings.clone(),
+            recovery,
+        };
+        let newest = names.into_iter().rev().filter(|name| keeper.is_own(name));
+        keeper.state.lock().last = newest
+            .map(|name| keeper.settings.folder.join(name))
+            .find_map(|file| {
+                let header = read_header(&file).ok()?.header;
+                let bytes = fs::metadata(&file).ok()?.len();
+                (header.node == keeper.parts.node).then_some(Last {
+                    file,
+                    made: header.made,
+                    bytes,
+                })
+            });
+        Ok(keeper)
+    }
+
+    fn prefix(&self) -> String {
+        prefix(&self.parts)
+    }
+
+    fn is_own(&self, name: &str) -> bool {
+        name.starts_with(&self.prefix()) && name.ends_with(ENDING)
+    }
+
+    /// Makes one now; blocks on the disk for as long as it takes.
+    ///
+    /// # Errors
+    /// When another one is under way, or what went wrong.
+    pub fn make(&self) -> Result<(PathBuf, Written), RecoveryError> {
+        let Some(_making) = self.making.try_lock() else {
+            return Err(RecoveryError::Unfit("a backup is under way".to_owned()));
+        };
+        let now = Parts::system_ms();
+        let made = self.make_at(now);
+        let mut state = self.state.lock();
+        match &made {
+            Ok((file, written)) => {
+                state.made += 1;
+                state.failure = None;
+                state.last = Some(Last {
+                    file: file.clone(),
+                    made: now,
+                    bytes: written.bytes,
+                });
+                tracing::info!(file = %file.display(), bytes = written.bytes, shares = written.shares, "a backup was made");
+            }
+            Err(error) => {
+                state.failed += 1;
+                state.failure = Some((text(error), now));
+                tracing::error!(error = text(error), "a backup failed");
+            }
+        }
+        made
+    }
+
+    fn make_at(&self, now: u64) -> Result<(PathBuf, Written), RecoveryError> {
+        let parts = &self.parts;
+        let views = (0..parts.rules.groups).map(|group| parts.consensus.view(GroupId(group)));
+        let views = views
+            .collect::<Result<_, _>>()
+            .map_err(|error| RecoveryError::State(crate::keystore::StateError(error.to_string())))?;
+        let source = Source {
+            cluster: parts.membership.cluster,
+            public_url: parts.rules.public_url.clone(),
+            node: parts.node,
+            genesis: self.genesis.clone(),
+            officers: &self.recovery.keys,
+            views,
+            shares: &parts.shares,
+            audit: &self.audit,
+            now,
+        };
+        let stamp = time_text(now).replace(['-', ':'], "");
+        let file = self
+            .settings
+            .folder
+            .join(format!("{}{stamp}{ENDING}", self.prefix()));
+        let sign = |message: &[u8]| parts.signing_key.sign(message).to_bytes();
+        let written = write(source, &file, sign, &mut OsRng)?;
+        let own: Vec<String> = names(&self.settings.folder)?
+            .into_iter()
+            .filter(|name| self.is_own(name))
+            .collect();
+        for old in surplus(&own, self.settings.keep as usize) {
+            fs::remove_file(self.settings.folder.join(old))?;
+        }
+        Ok((file, written))
+    }
+
+    /// Makes them on schedule, for as long as the node runs.
+    pub async fn run(self: Arc<Self>) {
+        if self.settings.every_hours == 0 {
+            return;
+        }
+        let every = u64::from(self.settings.every_hours) * 3_600_000;
+        loop {
+            let state = self.state.lock().clone();
+            if is_due(&state, every, Parts::system_ms()) {
+                let keeper = self.clone();
+                // It logs by itself what goes wrong.
+                let _ = tokio::task::spawn_blocking(move || keeper.make().map(drop)).await;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// For `/status`.
+    pub fn status(&self) -> BackupStatus {
+        let state = self.state.lock().clone();
+        let now = Parts::system_ms();
+        BackupStatus {
+            folder: self.settings.folder.display().to_string(),
+            officers: format!(
+                "{} of {}, {}",
+                self.recovery.quorum(),
+                self.recovery.officers,
+                encode_hex(&self.recovery.keys.fingerprint()[..8])
+            ),
+            every_hours: self.settings.every_hours,
+            last: state.last.as_ref().map(|last| time_text(last.made)),
+            age_seconds: state
+                .last
+                .as_ref()
+                .map(|last| now.saturating_sub(last.made) / 1_000),
+            bytes: state.last.as_ref().map(|last| last.bytes),
+            file: state.last.map(|last| last.file.display().to_string()),
+            failure: state.failure.map(|(reason, _)| reason),
+        }
+    }
+
+    /// Registers its metrics.
+    pub fn register(self: &Arc<Self>, metrics: &telemetry::Metrics) {
+        let keeper = self.clone();
+        metrics.sample(
+            "backup_age_seconds",
+            "Age of this node's last backup; absent while there is none",
+            Kind::Gauge,
+            move || {
+                let age = keeper.status().age_seconds;
+                age.map(Sample::plain).into_iter().collect()
+            },
+        );
+        let keeper = self.clone();
+        metrics.sample("backups", "Backups since the start", Kind::Counter, move || {
+            let state = keeper.state.lock();
+            vec![
+                Sample::labelled("outcome", "made", state.made),
+                Sample::labelled("outcome", "failed", state.failed),
+            ]
+        });
+    }
+}
+
+/// The officers that a configuration names; they must be this cluster's.
+///
+/// # Errors
+/// [`RecoveryError`].
+pub fn officers(settings: &config::Backup, cluster: &[u8; 32]) -> Result<Recovery, RecoveryError> {
+    let recovery = Recovery::read(&settings.recovery)?;
+    match recovery.cluster == *cluster {
+        true => Ok(recovery),
+        false => Err(RecoveryError::Unfit(format!(
+            "the officers of {} are those of cluster {}: run `conclave recovery init` for this one",
+            settings.recovery.display(),
+            Hex32(recovery.cluster)
+        ))),
+    }
+}
+
+fn prefix(parts: &Parts) -> String {
+    format!(
+        "conclave-{}-node-{}-",
+        encode_hex(&parts.membership.cluster[..4]),
+        parts.node
+    )
+}
+
+/// All names in the folder, sorted: of one node's by time.
+fn names(folder: &Path) -> Result<Vec<String>, RecoveryError> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        names.extend(entry?.file_name().into_string());
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+fn unfinished(folder: &Path, parts: &Parts) -> Result<Vec<PathBuf>, RecoveryError> {
+    let own = prefix(parts);
+    let is_own = |name: &String| name.starts_with(&own) && name.ends_with(UNFINISHED);
+    Ok(names(folder)?
+        .into_iter()
+        .filter(is_own)
+        .map(|name| folder.join(name))
+        .collect())
+}
+
+/// Those beyond `keep`, oldest first, out of names sorted by time.
+fn surplus(names: &[String], keep: usize) -> &[String] {
+    &names[..names.len().saturating_sub(keep)]
+}
+
+/// Whether a scheduled one is to be made at `now`; a clock that ran back does not put it off.
+fn is_due(state: &State, every: u64, now: u64) -> bool {
+    let passed = |since: u64, period: u64| now < since || now - since >= period;
+    let rested = state
+        .failure
+        .as_ref()
+        .is_none_or(|(_, failed)| passed(*failed, RETRY_MS));
+    rested && state.last.as_ref().is_none_or(|last| passed(last.made, every))
+}
+
+/// An error with everything behind it.
+pub fn text(error: &RecoveryError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        text = format!("{text}: {inner}");
+        source = inner.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: u64 = 3_600_000;
+
+    fn state(last: Option<u64>, failure: Option<u64>) -> State {
+        State {
+            last: last.map(|made| Last {
+                file: PathBuf::new(),
+                made,
+                bytes: 1,
+            }),
+            failure: failure.map(|at| (String::new(), at)),
+            ..State::default()
+        }
+    }
+
+    #[test]
+    fn it_is_due_when_the_last_one_is_old_and_no_failure_is_young() {
+        let now = 100 * HOUR;
+        for (last, failure, due) in [
+            (None, None, true),
+            (Some(now - 24 * HOUR), None, true),
+            (Some(now - 24 * HOUR + 1), None, false),
+            (Some(now + HOUR), None, true),
+            (None, Some(now - RETRY_MS + 1), false),
+            (None, Some(now - RETRY_MS), true),
+            (Some(now - HOUR), Some(now - HOUR), false),
+        ] {
+            assert_eq!(
+                is_due(&state(last, failure), 24 * HOUR, now),
+                due,
+                "{last:?} {failure:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_oldest_beyond_those_to_keep_go() {
+        let names: Vec<String> = ["a", "b", "c"].map(str::to_owned).to_vec();
+        assert_eq!(surplus(&names, 2), ["a"]);
+        assert!(surplus(&names, 3).is_empty() && surplus(&names, 9).is_empty());
+    }
+}

@@ -1,0 +1,441 @@
+//! Total loss: every node and its disk gone, and all keys back under the same public keys from the backups of two of three
+//! nodes, by three of five recovery officers. Two officers open nothing.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use conclave::client::{Client, ClientError, Identity, multikey};
+use rand::rngs::OsRng;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep};
+
+use crate::common::cluster::{free_ports, turn};
+use crate::common::https;
+use crate::common::world::{self, ED25519, HMAC, KEK, X25519};
+
+const MESSAGE: &[u8] = b"a message before and after";
+
+/// What a run of the program ended with.
+struct Ran {
+    success: bool,
+    out: String,
+    errors: String,
+}
+
+async fn conclave(arguments: &[&str]) -> Ran {
+    let run = Command::new(env!("CARGO_BIN_EXE_conclave"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = run.await.unwrap();
+    Ran {
+        success: output.status.success(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        errors: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+impl Ran {
+    fn done(self) -> String {
+        assert!(self.success, "{}", self.errors);
+        self.out
+    }
+
+    fn refused(self, because: &str) {
+        assert!(!self.success, "this should have failed: {}", self.out);
+        assert!(
+            self.errors.contains(because),
+            "{because:?} is not why: {}",
+            self.errors
+        );
+    }
+
+    fn facts(self) -> Value {
+        serde_json::from_str(&self.done()).unwrap()
+    }
+}
+
+/// One cluster of `init` after the other at the same addresses.
+struct Place {
+    folder: TempDir,
+    base: u16,
+    alice: Identity,
+}
+
+impl Place {
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).to_str().unwrap().to_owned()
+    }
+
+    fn url(&self) -> String {
+        format!("https://localhost:{}", self.base)
+    }
+
+    fn address(&self, node: u16, lane: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.base + lane * 100 + node - 1))
+    }
+
+    /// `conclave init` of three nodes into the folder `name`.
+    async fn init(&self, name: &str, operator: Option<&str>) -> Ran {
+        let (url, out) = (self.url(), self.text(name));
+        let mut arguments = vec!["init", "--public-url", &url, "--seal", "file", "--out", &out];
+        arguments.extend(["--meter-admin", self.alice.did()]);
+        let nodes: Vec<String> = (1..=3)
+            .map(|node| {
+                let [public, peer, admin] = [0, 1, 2].map(|lane| self.address(node, lane));
+                format!("{node}={peer},{public},{admin}")
+            })
+            .collect();
+        for node in &nodes {
+            arguments.extend(["--node", node]);
+        }
+        if let Some(operator) = operator {
+            arguments.extend(["--operator-key", operator]);
+        }
+        conclave(&arguments).await
+    }
+
+    fn config(&self, cluster: &str, node: u16) -> String {
+        self.text(&format!("{cluster}/node-{node}/node.toml"))
+    }
+
+    fn start(&self, cluster: &str) -> Vec<Child> {
+        let spawn = |node| {
+            let log = fs::File::create(self.path(&format!("{cluster}-{node}.log"))).unwrap();
+            Command::new(env!("CARGO_BIN_EXE_conclave"))
+                .args(["server", "--config", &self.config(cluster, node)])
+                .stdin(Stdio::null())
+                .stdout(log.try_clone().unwrap())
+                .stderr(log)
+                .kill_on_drop(true)
+                .spawn()
+                .unwrap()
+        };
+        (1..=3).map(spawn).collect()
+    }
+
+    /// Waits until all three can serve.
+    async fn ready(&self) {
+        let until = Instant::now() + Duration::from_secs(60);
+        for node in 1..=3 {
+            loop {
+                let last = https::admin(self.address(node, 2), "/health/ready").await;
+                if matches!(&last, Ok(answer) if answer.status == 200) {
+                    break;
+                }
+                assert!(Instant::now() < until, "node {node} is not ready: {last:?}");
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+
+    fn clients(&self, cluster: &str) -> Vec<Client> {
+        let addresses: Vec<String> = (1..=3).map(|node| self.address(node, 0).to_string()).collect();
+        world::clients(&self.url(), &self.path(&format!("{cluster}/ca.pem")), &addresses)
+    }
+
+    /// `conclave restore` of a node of the new cluster from the backups of nodes 1 and 2.
+    async fn restore(&self, action: &str, node: u16, more: &[&str]) -> Ran {
+        let (config, backups) = (
+            self.config("new", node),
+            [self.text("safe/1.backup"), self.text("safe/2.backup")],
+        );
+        let mut arguments = vec!["restore", action, "--config", &config];
+        for backup in &backups {
+            arguments.extend(["--backup", backup]);
+        }
+        arguments.extend(more);
+        conclave(&arguments).await
+    }
+
+    /// What the old cluster leaves behind: an operator's key and genesis statement, officers, backups of two nodes.
+    async fn backups(&self) {
+        fs::create_dir(self.path("safe")).unwrap();
+        for node in 1..=3_u16 {
+            let admin = self.address(node, 2).to_string();
+            let told = conclave(&["backup", "--admin", &admin, "--json"]).await.facts();
+            let told = &told["backups"][0];
+            assert_eq!((&told["keys"], &told["shares"]), (&4.into(), &4.into()), "{told}");
+            if node < 3 {
+                fs::rename(
+                    told["file"].as_str().unwrap(),
+                    self.path(&format!("safe/{node}.backup")),
+                )
+                .unwrap();
+            }
+        }
+        for name in ["operator.key", "genesis.json"] {
+            fs::copy(
+                self.path(&format!("old/{name}")),
+                self.path(&format!("safe/{name}")),
+            )
+            .unwrap();
+        }
+    }
+}
+
+async fn derive(client: &Client, alice: &Identity, key: &world::Key) -> Vec<u8> {
+    let own = x25519_dalek::StaticSecret::from([9; 32]);
+    let public = x25519_dalek::PublicKey::from(&own);
+    let public = multikey::encode(multikey::X25519_PUBLIC, public.as_bytes());
+    let secret = client.derive_secret(alice, &key.id, X25519, &public, None).await;
+    secret.unwrap().to_vec()
+}
+
+/// A symmetric key's use, once the node that lost its part has it again.
+async fn tag(client: &Client, alice: &Identity, key: &world::Key) -> Vec<u8> {
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        match client.sign(alice, &key.id, MESSAGE, None).await {
+            Ok(tag) => return tag,
+            Err(error) => assert!(Instant::now() < until, "no tag: {error}"),
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+fn is_refused<T>(used: Result<T, ClientError>) -> bool {
+    used.is_err_and(|error| world::status(&error) == Some(403))
+}
+
+/// Every byte of a file changed or the file cut at some places must be refused.
+async fn spoiled_backups_are_refused(place: &Place, answers: &[&str]) {
+    let path = place.path("safe/2.backup");
+    let whole = fs::read(&path).unwrap();
+    let header = 20 + usize::try_from(u32::from_be_bytes(whole[16..20].try_into().unwrap())).unwrap();
+    let mut spoiled: Vec<(Vec<u8>, &str)> = Vec::new();
+    for place in [0, 17, 40, header, header + 63] {
+        spoiled.push((flipped(&whole, place), "header"));
+    }
+    for place in [header + 64, header + 70, header + 2_000] {
+        spoiled.push((flipped(&whole, place), "content"));
+    }
+    for length in [10, header, header + 64, header + 500, whole.len() - 1] {
+        spoiled.push((whole[..length].to_vec(), ""));
+    }
+    spoiled.push(([whole.as_slice(), &[0]].concat(), "content"));
+    for (bytes, because) in spoiled {
+        fs::write(&path, bytes).unwrap();
+        place.restore("run", 1, answers).await.refused(because);
+    }
+    fs::write(&path, whole).unwrap();
+}
+
+fn flipped(bytes: &[u8], at: usize) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    bytes[at] ^= 1;
+    bytes
+}
+
+fn append(path: &Path, text: &str) {
+    let before = fs::read_to_string(path).unwrap();
+    fs::write(path, format!("{before}\n{text}")).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_node_is_lost_and_every_key_comes_back_by_three_of_five_officers() {
+    let _turn = turn().await;
+    let place = Place {
+        folder: tempfile::tempdir().unwrap(),
+        base: free_ports(3),
+        alice: Identity::generate(&mut OsRng),
+    };
+    let (alice, bob) = (&place.alice, Identity::generate(&mut OsRng));
+    place.init("old", None).await.done();
+    let (genesis, officers) = (place.text("old/genesis.json"), place.text("officers"));
+    let told = conclave(&["recovery", "init", "--genesis", &genesis, "--out", &officers])
+        .await
+        .done();
+    assert!(
+        told.contains("3 of 5 officers") && told.contains("dealer"),
+        "{told}"
+    );
+    for node in 1..=3 {
+        let folder = place.path(&format!("old/node-{node}"));
+        fs::copy(place.path("officers/recovery.json"), folder.join("recovery.json")).unwrap();
+        append(
+            &folder.join("node.toml"),
+            "[backup]\nfolder = \"backups\"\nrecovery = \"recovery.json\"\nevery_hours = 0\n",
+        );
+    }
+    let servers = place.start("old");
+    place.ready().await;
+    let clients = place.clients("old");
+    let keystore = world::keystore(&clients[0], alice).await;
+    let mut keys = Vec::new();
+    for key_type in [ED25519, X25519, HMAC, KEK] {
+        keys.push(
+            world::generate(&clients[0], alice, &keystore, key_type)
+                .await
+                .unwrap(),
+        );
+    }
+    let [signing, agreeing, tagging, wrapping] = &keys[..] else {
+        panic!("four keys")
+    };
+    let secret = derive(&clients[0], alice, agreeing).await;
+    let made = tag(&clients[0], alice, tagging).await;
+    let wrapped = clients[0]
+        .wrap_key(alice, &wrapping.id, &[7; 32], None)
+        .await
+        .unwrap();
+    let delegated = world::delegate(alice, &bob, signing);
+    let revoked = world::delegate(alice, &bob, signing);
+    world::sign(&clients[1], &bob, signing, Some(&delegated))
+        .await
+        .unwrap();
+    clients[1].revoke(alice, &revoked).await.unwrap();
+    // What a node has not applied yet is not in its backup.
+    for client in &clients {
+        assert!(is_refused(
+            client.sign(&bob, &signing.id, b"no", Some(&revoked)).await
+        ));
+        world::sign(client, alice, signing, None).await.unwrap();
+    }
+    place.backups().await;
+    let status = world_status(&place).await;
+    assert!(
+        status["backup"]["age_seconds"].as_u64().unwrap() < 600,
+        "{status}"
+    );
+    let metrics = https::admin(place.address(1, 2), "/metrics").await.unwrap().body;
+    assert!(metrics.contains("conclave_backup_age_seconds "), "{metrics}");
+    let late = world::generate(&clients[0], alice, &keystore, ED25519)
+        .await
+        .unwrap();
+
+    drop(servers);
+    fs::remove_dir_all(place.path("old")).unwrap();
+    let operator = place.text("safe/operator.key");
+    place.init("new", Some(&operator)).await.done();
+    for node in 1..=3_u16 {
+        let request = place.text(&format!("request-{node}.json"));
+        let told = place.restore("request", node, &["--out", &request]).await.done();
+        assert!(told.contains("4 keys"), "{told}");
+    }
+    for officer in [2, 3, 5] {
+        let share = place.text(&format!("officers/officer-{officer}.json"));
+        let requests = [1, 2, 3].map(|node| place.text(&format!("request-{node}.json")));
+        let mut arguments = vec!["recovery", "answer", "--share", &share];
+        arguments.extend(requests.iter().map(String::as_str));
+        // Nobody answers in passing.
+        conclave(&arguments).await.refused("--yes");
+        arguments.push("--yes");
+        let told = conclave(&arguments).await.done();
+        assert!(
+            told.contains(&place.url()) || told.contains("THIS NODE'S SHARES"),
+            "{told}"
+        );
+    }
+    let answers = |node: u16, officers: &[u16]| -> Vec<String> {
+        let of = |officer: &u16| {
+            let file = place.text(&format!("request-{node}.officer-{officer}.json"));
+            ["--answer".to_owned(), file]
+        };
+        officers.iter().flat_map(of).collect()
+    };
+    let borrowed = |texts: &[String]| -> Vec<&'static str> {
+        texts
+            .iter()
+            .map(|text| &*Box::leak(text.clone().into_boxed_str()))
+            .collect()
+    };
+    let two = borrowed(&answers(1, &[2, 5]));
+    place
+        .restore("run", 1, &two)
+        .await
+        .refused("2 officers have answered, 3 are needed");
+    let twice = borrowed(&answers(1, &[2, 5, 2]));
+    place
+        .restore("run", 1, &twice)
+        .await
+        .refused("officer 2 has answered twice");
+    // An answer to another node's request is none: it is sealed to that node and asks for other shares.
+    let others = borrowed(&answers(2, &[2, 3, 5]));
+    place.restore("run", 1, &others).await.refused("another request");
+    let three = borrowed(&answers(1, &[2, 3, 5]));
+    spoiled_backups_are_refused(&place, &three).await;
+
+    let mut states = Vec::new();
+    for node in 1..=3_u16 {
+        let mut arguments = borrowed(&answers(node, &[2, 3, 5]));
+        arguments.push("--json");
+        let facts = place.restore("run", node, &arguments).await.facts();
+        let shares = if node < 3 { 4 } else { 0 };
+        assert_eq!(
+            (&facts["keys"], &facts["lost"]),
+            (&4.into(), &0.into()),
+            "{facts}"
+        );
+        assert_eq!(
+            (&facts["shares"], &facts["unfit"]),
+            (&shares.into(), &0.into()),
+            "{facts}"
+        );
+        states.push(facts["state"].clone());
+    }
+    assert!(states.windows(2).all(|pair| pair[0] == pair[1]), "{states:?}");
+    let audit = place.text("new/node-1/data/restored-audit");
+    let identity = fs::read_to_string(place.path("safe/genesis.json")).unwrap();
+    let identity: Value = serde_json::from_str(&identity).unwrap();
+    let identity = identity["statement"]["members"][0]["identity"].as_str().unwrap();
+    let verified = conclave(&["audit", "verify", &audit, "--key", identity, "--json"])
+        .await
+        .facts();
+    assert!(verified["records"].as_u64().unwrap() > 0, "{verified}");
+
+    let _servers = place.start("new");
+    place.ready().await;
+    let clients = place.clients("new");
+    for client in &clients {
+        world::sign(client, alice, signing, None).await.unwrap();
+        assert_eq!(derive(client, alice, agreeing).await, secret);
+        assert_eq!(tag(client, alice, tagging).await, made);
+        let unwrapped = client
+            .unwrap_key(alice, &wrapping.id, &wrapped, None)
+            .await
+            .unwrap();
+        assert_eq!(unwrapped.as_deref().map(|key| &key[..]), Some(&[7; 32][..]));
+        assert!(client.sign(alice, &late.id, b"gone", None).await.is_err());
+    }
+    // A delegate waits for the controller, who alone knows what may have been revoked since.
+    for client in &clients {
+        let held = client.sign(&bob, &signing.id, MESSAGE, Some(&delegated)).await;
+        assert!(is_refused(held));
+    }
+    let mut config = clients[0].get_keystore(alice, &keystore, None).await.unwrap();
+    config["sequence"] = (config["sequence"].as_u64().unwrap() + 1).into();
+    clients[0]
+        .update_keystore(alice, &keystore, &config, None)
+        .await
+        .unwrap();
+    for client in &clients {
+        world::sign(client, &bob, signing, Some(&delegated))
+            .await
+            .unwrap();
+        assert!(is_refused(
+            client.sign(&bob, &signing.id, b"no", Some(&revoked)).await
+        ));
+    }
+    let new = world::generate(&clients[2], alice, &keystore, ED25519)
+        .await
+        .unwrap();
+    world::sign(&clients[1], alice, &new, None).await.unwrap();
+    // Over a node that runs or has started nothing is restored.
+    place.restore("run", 1, &three).await.refused("stop it first");
+}
+
+async fn world_status(place: &Place) -> Value {
+    let answer = https::admin(place.address(1, 2), "/status").await.unwrap();
+    serde_json::from_str(&answer.body).unwrap()
+}
