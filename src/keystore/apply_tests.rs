@@ -8,9 +8,11 @@ use super::apply::{apply, request_hash};
 use super::command::{Command, GeneratedKey};
 use super::config::KeystoreConfig;
 use super::entry::{Entry, EntryError, Statement};
+use super::layout;
 use super::outcome::{Outcome, Rejection, Reply};
 use super::query;
-use super::record::{KeyType, Material, Sharing};
+use super::record::{Hold, KeyType, Material, Sharing};
+use super::state::WriteState as _;
 use crate::identifier::{LocalId, OperationId};
 use crate::membership::{Member, Membership};
 
@@ -509,4 +511,38 @@ fn an_entry_of_another_version_is_told_from_garbage() {
         Entry::decode(&[&bytes[..], &[0]].concat()),
         Err(EntryError::Malformed)
     ));
+}
+
+#[test]
+fn an_update_ends_the_hold_of_its_keystore_alone() {
+    let mut state = with_keystore();
+    let other = LocalId([7; 16]);
+    for keystore in [KS, other] {
+        state
+            .put_record(&layout::hold(&keystore), &Hold { backup: 5 })
+            .unwrap();
+    }
+    let refused = statement(
+        2,
+        Command::UpdateKeystore {
+            id: KS,
+            config: config(&["did:a"], 7),
+        },
+        1,
+    );
+    let outcome = run(&mut state, &endorsed(refused, &[(1, NOW), (3, NOW)]));
+    assert!(matches!(outcome, Outcome::Refused(Rejection::Sequence)));
+    assert_eq!(query::hold(&state, &KS).unwrap(), Some(Hold { backup: 5 }));
+    let update = statement(
+        3,
+        Command::UpdateKeystore {
+            id: KS,
+            config: config(&["did:a"], 1),
+        },
+        1,
+    );
+    let outcome = run(&mut state, &endorsed(update, &[(1, NOW), (3, NOW)]));
+    assert!(matches!(outcome, Outcome::Applied(_)));
+    assert_eq!(query::hold(&state, &KS).unwrap(), None);
+    assert_eq!(query::hold(&state, &other).unwrap(), Some(Hold { backup: 5 }));
 }

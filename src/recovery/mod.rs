@@ -97,3 +97,6 @@ pub fn time_text(ms: u64) -> String {
     time.and_then(|time| time.format(&time::format_description::well_known::Rfc3339).ok())
         .unwrap_or_else(|| format!("{ms} ms"))
 }
+
+#[cfg(test)]
+mod tests;

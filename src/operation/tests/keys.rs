@@ -409,3 +409,42 @@ fn a_key_may_bound_its_chains() {
     let message = "Maximum zcap invocation capability chain length (1) exceeded.";
     assert_not_authorized(result, "Error", message);
 }
+
+#[test]
+fn a_restored_keystore_refuses_delegates_until_its_controller_has_looked() {
+    let mut desk = Desk::new();
+    let capability = bobs("urn:uuid:c", &["sign"]);
+    sign_with(&desk, &capability).unwrap();
+    let hold = Hold {
+        backup: 1_790_000_000_000,
+    };
+    desk.state.pairs.put_record(&layout::hold(&KS), &hold).unwrap();
+    let refused = problem(sign_with(&desk, &capability));
+    let cause = refused.cause.unwrap();
+    assert_eq!((refused.status, cause.name.as_str()), (403, "InvalidStateError"));
+    assert!(
+        cause.message.contains("backup of 2026-09-21T"),
+        "{}",
+        cause.message
+    );
+    // The controller's own root goes on, and so does every other keystore.
+    let target = key_path(&KS, &SIGN_KEY);
+    let body = sign_body(&target, b"m");
+    use_key(&desk, &SIGN_KEY, "sign", &body).unwrap();
+    desk.state.pairs.delete(&layout::hold(&KS)).unwrap();
+    desk.state
+        .pairs
+        .put_record(&layout::hold(&OTHER_KS), &hold)
+        .unwrap();
+    sign_with(&desk, &capability).unwrap();
+}
+
+#[test]
+fn a_delegate_may_revoke_while_delegations_are_held_back() {
+    let mut desk = Desk::new();
+    let hold = Hold { backup: 0 };
+    desk.state.pairs.put_record(&layout::hold(&KS), &hold).unwrap();
+    let capability = bobs("urn:uuid:c", &["sign"]);
+    let target = revocations::path(&KS, "urn:uuid:c");
+    desk.post(BOB, &target, &target, "write", &capability).unwrap();
+}
