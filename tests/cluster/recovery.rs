@@ -158,6 +158,54 @@ impl Place {
         conclave(&arguments).await
     }
 
+    /// An empty cluster, and what officers 2, 3 and 5 answer to the requests of its nodes.
+    async fn empty_with_answers(&self) {
+        // Of the one before nothing is left.
+        let _ = fs::remove_dir_all(self.path("new"));
+        self.init("new", Some(&self.text("safe/operator.key")))
+            .await
+            .done();
+        for node in 1..=3 {
+            for file in fs::read_dir(self.folder.path()).unwrap() {
+                let file = file.unwrap();
+                if file
+                    .file_name()
+                    .to_str()
+                    .unwrap()
+                    .starts_with(&format!("request-{node}"))
+                {
+                    fs::remove_file(file.path()).unwrap();
+                }
+            }
+            let request = self.text(&format!("request-{node}.json"));
+            let told = self.restore("request", node, &["--out", &request]).await.done();
+            assert!(told.contains("4 keys"), "{told}");
+        }
+        for officer in [2, 3, 5] {
+            let share = self.text(&format!("officers/officer-{officer}.json"));
+            let requests = [1, 2, 3].map(|node| self.text(&format!("request-{node}.json")));
+            let mut arguments = vec!["recovery", "answer", "--share", &share];
+            arguments.extend(requests.iter().map(String::as_str));
+            // Nobody answers in passing.
+            conclave(&arguments).await.refused("--yes");
+            arguments.push("--yes");
+            let told = conclave(&arguments).await.done();
+            let (own, all) = (told.matches("THIS NODE'S SHARES"), told.matches("Backup of node"));
+            assert_eq!((own.count(), all.count()), (2, 6), "{told}");
+        }
+    }
+
+    /// `conclave restore run` of a node of the new cluster with these officers' answers to `asked`'s request.
+    async fn run(&self, node: u16, asked: u16, officers: &[u16], more: &[&str]) -> Ran {
+        let file = |officer: &u16| self.text(&format!("request-{asked}.officer-{officer}.json"));
+        let files: Vec<String> = officers.iter().map(file).collect();
+        let mut arguments = more.to_vec();
+        for file in &files {
+            arguments.extend(["--answer", file]);
+        }
+        self.restore("run", node, &arguments).await
+    }
+
     /// What the old cluster leaves behind: an operator's key and genesis statement, officers, backups of two nodes.
     async fn backups(&self) {
         fs::create_dir(self.path("safe")).unwrap();
@@ -209,7 +257,7 @@ fn is_refused<T>(used: Result<T, ClientError>) -> bool {
 }
 
 /// Every byte of a file changed or the file cut at some places must be refused.
-async fn spoiled_backups_are_refused(place: &Place, answers: &[&str]) {
+async fn spoiled_backups_are_refused(place: &Place) {
     let path = place.path("safe/2.backup");
     let whole = fs::read(&path).unwrap();
     let header = 20 + usize::try_from(u32::from_be_bytes(whole[16..20].try_into().unwrap())).unwrap();
@@ -226,7 +274,7 @@ async fn spoiled_backups_are_refused(place: &Place, answers: &[&str]) {
     spoiled.push(([whole.as_slice(), &[0]].concat(), "content"));
     for (bytes, because) in spoiled {
         fs::write(&path, bytes).unwrap();
-        place.restore("run", 1, answers).await.refused(because);
+        place.run(1, 1, &[2, 3, 5], &[]).await.refused(because);
     }
     fs::write(&path, whole).unwrap();
 }
@@ -263,13 +311,15 @@ async fn every_node_is_lost_and_every_key_comes_back_by_three_of_five_officers()
     for node in 1..=3 {
         let folder = place.path(&format!("old/node-{node}"));
         fs::copy(place.path("officers/recovery.json"), folder.join("recovery.json")).unwrap();
-        append(
-            &folder.join("node.toml"),
-            "[backup]\nfolder = \"backups\"\nrecovery = \"recovery.json\"\nevery_hours = 0\n",
-        );
+        // Node 3 goes by its schedule: none is there, so one is due.
+        let when = if node < 3 { "every_hours = 0\n" } else { "" };
+        let section = format!("[backup]\nfolder = \"backups\"\nrecovery = \"recovery.json\"\n{when}");
+        append(&folder.join("node.toml"), &section);
     }
     let servers = place.start("old");
     place.ready().await;
+    assert!(told_of_backups(&place, 1).await["last"].is_null());
+    scheduled(&place, 3).await;
     let clients = place.clients("old");
     let keystore = world::keystore(&clients[0], alice).await;
     let mut keys = Vec::new();
@@ -303,11 +353,8 @@ async fn every_node_is_lost_and_every_key_comes_back_by_three_of_five_officers()
         world::sign(client, alice, signing, None).await.unwrap();
     }
     place.backups().await;
-    let status = world_status(&place).await;
-    assert!(
-        status["backup"]["age_seconds"].as_u64().unwrap() < 600,
-        "{status}"
-    );
+    let told = told_of_backups(&place, 1).await;
+    assert!(told["age_seconds"].as_u64().unwrap() < 600, "{told}");
     let metrics = https::admin(place.address(1, 2), "/metrics").await.unwrap().body;
     assert!(metrics.contains("conclave_backup_age_seconds "), "{metrics}");
     let late = world::generate(&clients[0], alice, &keystore, ED25519)
@@ -315,62 +362,20 @@ async fn every_node_is_lost_and_every_key_comes_back_by_three_of_five_officers()
         .unwrap();
 
     drop(servers);
+    wait_until_gone(&place).await;
     fs::remove_dir_all(place.path("old")).unwrap();
-    let operator = place.text("safe/operator.key");
-    place.init("new", Some(&operator)).await.done();
-    for node in 1..=3_u16 {
-        let request = place.text(&format!("request-{node}.json"));
-        let told = place.restore("request", node, &["--out", &request]).await.done();
-        assert!(told.contains("4 keys"), "{told}");
-    }
-    for officer in [2, 3, 5] {
-        let share = place.text(&format!("officers/officer-{officer}.json"));
-        let requests = [1, 2, 3].map(|node| place.text(&format!("request-{node}.json")));
-        let mut arguments = vec!["recovery", "answer", "--share", &share];
-        arguments.extend(requests.iter().map(String::as_str));
-        // Nobody answers in passing.
-        conclave(&arguments).await.refused("--yes");
-        arguments.push("--yes");
-        let told = conclave(&arguments).await.done();
-        assert!(
-            told.contains(&place.url()) || told.contains("THIS NODE'S SHARES"),
-            "{told}"
-        );
-    }
-    let answers = |node: u16, officers: &[u16]| -> Vec<String> {
-        let of = |officer: &u16| {
-            let file = place.text(&format!("request-{node}.officer-{officer}.json"));
-            ["--answer".to_owned(), file]
-        };
-        officers.iter().flat_map(of).collect()
-    };
-    let borrowed = |texts: &[String]| -> Vec<&'static str> {
-        texts
-            .iter()
-            .map(|text| &*Box::leak(text.clone().into_boxed_str()))
-            .collect()
-    };
-    let two = borrowed(&answers(1, &[2, 5]));
-    place
-        .restore("run", 1, &two)
-        .await
-        .refused("2 officers have answered, 3 are needed");
-    let twice = borrowed(&answers(1, &[2, 5, 2]));
-    place
-        .restore("run", 1, &twice)
-        .await
-        .refused("officer 2 has answered twice");
+    place.empty_with_answers().await;
+    let because = "2 officers have answered, 3 are needed";
+    place.run(1, 1, &[2, 5], &[]).await.refused(because);
+    let because = "officer 2 has answered twice";
+    place.run(1, 1, &[2, 5, 2], &[]).await.refused(because);
     // An answer to another node's request is none: it is sealed to that node and asks for other shares.
-    let others = borrowed(&answers(2, &[2, 3, 5]));
-    place.restore("run", 1, &others).await.refused("another request");
-    let three = borrowed(&answers(1, &[2, 3, 5]));
-    spoiled_backups_are_refused(&place, &three).await;
+    place.run(1, 2, &[2, 3, 5], &[]).await.refused("another request");
+    spoiled_backups_are_refused(&place).await;
 
     let mut states = Vec::new();
     for node in 1..=3_u16 {
-        let mut arguments = borrowed(&answers(node, &[2, 3, 5]));
-        arguments.push("--json");
-        let facts = place.restore("run", node, &arguments).await.facts();
+        let facts = place.run(node, node, &[2, 3, 5], &["--json"]).await.facts();
         let shares = if node < 3 { 4 } else { 0 };
         assert_eq!(
             (&facts["keys"], &facts["lost"]),
@@ -394,7 +399,7 @@ async fn every_node_is_lost_and_every_key_comes_back_by_three_of_five_officers()
         .facts();
     assert!(verified["records"].as_u64().unwrap() > 0, "{verified}");
 
-    let _servers = place.start("new");
+    let servers = place.start("new");
     place.ready().await;
     let clients = place.clients("new");
     for client in &clients {
@@ -432,10 +437,57 @@ async fn every_node_is_lost_and_every_key_comes_back_by_three_of_five_officers()
         .unwrap();
     world::sign(&clients[1], alice, &new, None).await.unwrap();
     // Over a node that runs or has started nothing is restored.
-    place.restore("run", 1, &three).await.refused("stop it first");
+    place.run(1, 1, &[2, 3, 5], &[]).await.refused("stop it first");
+    drop(servers);
+    wait_until_gone(&place).await;
+    place
+        .run(1, 1, &[2, 3, 5], &[])
+        .await
+        .refused("already initialized");
+
+    // Once more, with an operator who takes the risk.
+    place.empty_with_answers().await;
+    for node in 1..=3_u16 {
+        let accept = ["--json", "--accept-lost-revocations"];
+        let facts = place.run(node, node, &[2, 3, 5], &accept).await.facts();
+        assert_ne!(facts["state"], states[0], "{facts}");
+        assert_eq!(facts["delegations_held"], false, "{facts}");
+    }
+    let _servers = place.start("new");
+    place.ready().await;
+    for client in place.clients("new") {
+        world::sign(&client, &bob, signing, Some(&delegated))
+            .await
+            .unwrap();
+        assert!(is_refused(
+            client.sign(&bob, &signing.id, b"no", Some(&revoked)).await
+        ));
+    }
 }
 
-async fn world_status(place: &Place) -> Value {
-    let answer = https::admin(place.address(1, 2), "/status").await.unwrap();
-    serde_json::from_str(&answer.body).unwrap()
+/// Waits until the processes that were killed have let go of their data.
+async fn wait_until_gone(place: &Place) {
+    for node in 1..=3 {
+        let until = Instant::now() + Duration::from_secs(20);
+        while https::admin(place.address(node, 2), "/health/live").await.is_ok() {
+            assert!(Instant::now() < until, "node {node} lives");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// What a node says about its backups.
+async fn told_of_backups(place: &Place, node: u16) -> Value {
+    let answer = https::admin(place.address(node, 2), "/status").await.unwrap();
+    let status: Value = serde_json::from_str(&answer.body).unwrap();
+    status["backup"].clone()
+}
+
+/// Waits for a node's first backup by schedule.
+async fn scheduled(place: &Place, node: u16) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while told_of_backups(place, node).await["last"].is_null() {
+        assert!(Instant::now() < until, "node {node} made no backup by itself");
+        sleep(Duration::from_millis(100)).await;
+    }
 }
