@@ -61,13 +61,6 @@ pub fn keystore_of(key: &[u8]) -> Option<LocalId> {
     Some(LocalId(*id))
 }
 
-/// The keystore and the key of a key's record.
-pub fn named_by(key: &[u8]) -> Option<(LocalId, LocalId)> {
-    let rest = key.strip_prefix(KEYS)?;
-    let (keystore, id) = rest.split_first_chunk()?;
-    Some((LocalId(*keystore), LocalId(id.try_into().ok()?)))
-}
-
 /// When a key's shares were last renewed.
 pub fn renewal(keystore: &LocalId, id: &LocalId) -> Vec<u8> {
     key(&[b"e", &keystore.0, &id.0])

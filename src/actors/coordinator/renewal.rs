@@ -170,7 +170,7 @@ fn look(
         };
         after = Some(last.clone());
         for (at, record) in &page {
-            let Some((keystore, key)) = layout::named_by(at) else {
+            let Some((keystore, key)) = layout::names_of_key(at) else {
                 continue;
             };
             let record: KeyRecord = decode(record)?;

@@ -86,7 +86,7 @@ fn refresh(
         None => None,
     };
     let live = Live {
-        cluster: parts.membership.cluster,
+        cluster: *record.birthplace(&parts.membership.cluster),
         key: key_name(keystore, key),
         epoch: record.epoch,
         sharing: LIVE,
