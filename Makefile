@@ -14,7 +14,7 @@ RUNS ?= 1
 # cargo-nextest where it is installed, else cargo's own runner.
 TEST_RUNNER := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo "nextest run" || echo "test")
 
-.PHONY: help deps build demo run test test-long search simulate fuzz bench soak check clean
+.PHONY: help deps build demo run test test-long search simulate fuzz faults bench soak check clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -53,6 +53,10 @@ simulate: deps ## SEEDS simulated worlds, invariants after every event
 
 fuzz: deps ## Every parser of bytes from outside under libFuzzer, SECONDS_PER_TARGET each; TARGETS="json raft" for some
 	SECONDS_PER_TARGET=$(SECONDS_PER_TARGET) scripts/fuzz $(TARGETS)
+
+faults: ## Run the tests that inject faults and write docs/faults.md
+	@scripts/deps tests
+	scripts/faults
 
 bench: build ## Load on a fresh cluster of three nodes, a row per scenario; RUNS=3 SECONDS_PER_SCENARIO=60 for the record
 	@scripts/deps bench

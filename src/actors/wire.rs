@@ -113,12 +113,23 @@ pub struct Renewal {
     pub operation: OperationId,
     /// The keystore.
     pub keystore: LocalId,
-    /// The keys, ascending, each with the ceremony whose shares are to be replaced.
-    pub keys: Vec<(LocalId, [u8; 32])>,
+    /// The keys, ascending.
+    pub keys: Vec<ToRenew>,
     /// Who takes part, and when it began.
     pub beginning: Beginning,
     /// What the coordinator had applied of the keystore's group.
     pub applied: u64,
+}
+
+/// A key whose shares are to be renewed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToRenew {
+    /// The key.
+    pub key: LocalId,
+    /// The ceremony whose shares are to be replaced.
+    pub replaces: [u8; 32],
+    /// Of a key pair: the members that have a share of it, ascending. The others get one.
+    pub dealers: Vec<u64>,
 }
 
 /// A node's half of what it shares with another one.
@@ -323,8 +334,10 @@ pub enum Answer {
     Abstained(Abstention),
     /// The question does not fit what the asked node knows of the ceremony; the reason is for the log.
     Misfit(String),
-    /// To a round of a renewal: this participant's message about each key.
+    /// To a round of a renewal: this participant's message about each key, empty where it has none.
     Renewing(Vec<Vec<u8>>),
+    /// To [`Call::Renew`]: this participant has no share of these keys, and cannot deal.
+    Lacking(Vec<LocalId>),
 }
 
 /// Why a holder abstains.

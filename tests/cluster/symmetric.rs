@@ -188,7 +188,6 @@ async fn at_risk(world: &World, node: usize) -> (u64, u64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "long: run by make test-long"]
 async fn a_rolling_restart_of_three_costs_nobody_an_error() {
     let mut world = World::start(3).await;
     let uses = Uses::under_way(&world, (0..3).map(|_| anywhere(&world))).await;

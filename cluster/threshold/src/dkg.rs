@@ -33,11 +33,17 @@ use crate::share::KeyShare;
 pub struct Participant<G: Group = Edwards25519> {
     session: Arc<Session>,
     me: u16,
+    /// None for who only receives ([`renewal`]).
+    dealing: Option<Dealing<G>>,
+    stage: Stage<G>,
+}
+
+/// What a dealer deals.
+struct Dealing<G: Group> {
     signing_key: SigningKey,
     polynomial: Polynomial<G>,
     vector: Vec<G::Element>,
     package: Vec<u8>,
-    stage: Stage<G>,
 }
 
 /// What was sent last, and what was learnt until then.
@@ -162,19 +168,19 @@ impl<G: Group> Participant<G> {
         let hash = package::hash::<G>(&session, me, &package);
         let sent = message::seal(&session, 0, me, &hash, signing_key);
         let stage = Stage::Begun { sent: sent.clone() };
-        let signing_key = signing_key.clone();
-        (
-            Participant {
-                session,
-                me,
-                signing_key,
-                polynomial,
-                vector,
-                package,
-                stage,
-            },
-            sent,
-        )
+        let dealing = Some(Dealing {
+            signing_key: signing_key.clone(),
+            polynomial,
+            vector,
+            package,
+        });
+        let this = Participant {
+            session,
+            me,
+            dealing,
+            stage,
+        };
+        (this, sent)
     }
 
     /// The session that it runs in.
@@ -182,7 +188,7 @@ impl<G: Group> Participant<G> {
         &self.session
     }
 
-    /// Takes everybody's round 0 message and reveals the package: the signed round 1 message.
+    /// Takes everybody's round 0 message and reveals the package: the signed round 1 message, empty from who deals nothing.
     pub fn packages(&mut self, round0: &BTreeMap<u16, Vec<u8>>) -> Result<Vec<u8>, Fault> {
         let Stage::Begun { sent } = self.take_stage() else {
             return Err(Fault::unnamed(Reason::OutOfTurn));
@@ -193,7 +199,9 @@ impl<G: Group> Participant<G> {
                 return Err(Fault::proven(sender, Reason::Malformed(sender), evidence));
             }
         }
-        let sent = message::seal(&self.session, 1, self.me, &self.package, &self.signing_key);
+        let sent = self.dealing.as_ref().map_or_else(Vec::new, |dealing| {
+            message::seal(&self.session, 1, self.me, &dealing.package, &dealing.signing_key)
+        });
         self.stage = Stage::Revealed {
             sent: sent.clone(),
             hashes: round0.clone(),
@@ -202,7 +210,7 @@ impl<G: Group> Participant<G> {
     }
 
     /// Takes everybody's package, verifies it, and deals: the signed round 2 message with an echo of all packages
-    /// and an envelope for every other member, present or away.
+    /// and an envelope for every other member, present or away; empty from who deals nothing.
     pub fn deal(
         &mut self,
         round1: &BTreeMap<u16, Vec<u8>>,
@@ -224,21 +232,35 @@ impl<G: Group> Participant<G> {
                 },
             );
         }
-        let echo = dealers.values().map(|dealer| dealer.statement).collect();
-        let mut envelopes = Vec::with_capacity(self.session.terms().members.len());
-        for member in self.session.indexes().filter(|index| *index != self.me) {
-            let share = self.polynomial.evaluate(member);
-            let sealed = envelope::seal::<G>(&self.session, self.me, member, &share, &self.signing_key, rng);
-            envelopes.push(sealed.ok_or(Fault::accused(member, Reason::Envelope(member)))?);
-        }
-        let payload =
-            postcard::to_allocvec(&Deal { echo, envelopes }).expect("integers and bytes always encode");
-        let sent = message::seal(&self.session, 2, self.me, &payload, &self.signing_key);
+        let sent = match &self.dealing {
+            Some(dealing) => self.envelopes(dealing, &dealers, rng)?,
+            None => Vec::new(),
+        };
         self.stage = Stage::Dealt {
             sent: sent.clone(),
             dealers,
         };
         Ok(sent)
+    }
+
+    /// The signed round 2 message.
+    fn envelopes(
+        &self,
+        dealing: &Dealing<G>,
+        dealers: &BTreeMap<u16, Dealer<G>>,
+        rng: &mut (impl CryptoRng + RngCore),
+    ) -> Result<Vec<u8>, Fault> {
+        let (session, key) = (&self.session, &dealing.signing_key);
+        let echo = dealers.values().map(|dealer| dealer.statement).collect();
+        let mut envelopes = Vec::with_capacity(session.terms().members.len());
+        for member in session.indexes().filter(|index| *index != self.me) {
+            let share = dealing.polynomial.evaluate(member);
+            let sealed = envelope::seal::<G>(session, self.me, member, &share, key, rng);
+            envelopes.push(sealed.ok_or(Fault::accused(member, Reason::Envelope(member)))?);
+        }
+        let payload =
+            postcard::to_allocvec(&Deal { echo, envelopes }).expect("integers and bytes always encode");
+        Ok(message::seal(session, 2, self.me, &payload, key))
     }
 
     /// Takes everybody's deal: compares the echoes, opens the own envelopes, and ends with share and commitment.
@@ -334,9 +356,9 @@ impl<G: Group> Participant<G> {
             };
             return Err(Fault::proven(dealer, Reason::NotCommitted(dealer), evidence));
         }
-        if dealer == self.me {
+        if let Some(dealing) = self.dealing.as_ref().filter(|_| dealer == self.me) {
             return Ok(Package {
-                vector: self.vector.clone(),
+                vector: dealing.vector.clone(),
             });
         }
         package::check(&self.session, dealer, message.payload).map_err(|error| {
@@ -403,8 +425,11 @@ impl<G: Group> Participant<G> {
             );
         }
         // One check of the sum; the single shares are looked at only when it fails.
-        let own = self.polynomial.evaluate(self.me);
-        let share = envelope::add_up::<G>(&self.session, self.me, Some(&own), &opened);
+        let own = self
+            .dealing
+            .as_ref()
+            .map(|dealing| dealing.polynomial.evaluate(self.me));
+        let share = envelope::add_up::<G>(&self.session, self.me, own.as_deref(), &opened);
         if let Some(share) = share.filter(|share| commitment.holds(share)) {
             return Ok(share);
         }

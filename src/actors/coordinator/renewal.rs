@@ -13,7 +13,7 @@ use crate::actors::holder::renewal_id;
 use crate::actors::parts::Parts;
 use crate::actors::renewals::Policy;
 use crate::actors::views::GROUP_ZERO;
-use crate::actors::wire::{Answer, Beginning, Call, Renewal, Round};
+use crate::actors::wire::{Answer, Beginning, Call, Renewal, Round, ToRenew};
 use crate::identifier::LocalId;
 use crate::keystore::command::MAX_RENEWED;
 use crate::keystore::state::decode;
@@ -199,7 +199,7 @@ fn look(
     }
 }
 
-/// One ceremony, from the proposal to the applied entry.
+/// One batch, from the proposal to the applied entry.
 async fn renew(parts: &Arc<Parts>, batch: &Batch) -> Result<(), String> {
     let nodes: Vec<u64> = parts
         .membership
@@ -212,11 +212,48 @@ async fn renew(parts: &Arc<Parts>, batch: &Batch) -> Result<(), String> {
         return Err(format!("node {node} is away, and every member has to take part"));
     }
     let participants = lives(parts, &nodes).map_err(|unknown| format!("{unknown:?} have just started"))?;
+    let mut keys: Vec<ToRenew> = Vec::with_capacity(batch.keys.len());
+    keys.extend(batch.keys.iter().map(|(key, replaces)| ToRenew {
+        key: *key,
+        replaces: *replaces,
+        dealers: nodes.clone(),
+    }));
+    // Whoever lacks a share says so once, and gets one in the next attempt.
+    for _ in 0..=nodes.len() {
+        match attempt(parts, batch, (&nodes, participants.clone()), keys.clone()).await? {
+            Attempt::Done => return Ok(()),
+            Attempt::Lacking(node, lacking) => {
+                let known = keys.iter_mut().filter(|of_key| lacking.contains(&of_key.key));
+                known.for_each(|of_key| of_key.dealers.retain(|dealer| *dealer != node));
+                tracing::info!(
+                    node,
+                    keys = lacking.len(),
+                    "a member has no share of keys and gets one"
+                );
+            }
+        }
+    }
+    Err("members go on saying that they lack shares".into())
+}
+
+/// What came of one attempt.
+enum Attempt {
+    Done,
+    /// A member has no share of some of the keys.
+    Lacking(u64, Vec<LocalId>),
+}
+
+async fn attempt(
+    parts: &Arc<Parts>,
+    batch: &Batch,
+    (nodes, participants): (&[u64], Vec<(u64, [u8; 16])>),
+    keys: Vec<ToRenew>,
+) -> Result<Attempt, String> {
     let group = parts.group_of(&batch.keystore);
     let proposal = Renewal {
         operation: parts.next_operation(),
         keystore: batch.keystore,
-        keys: batch.keys.clone(),
+        keys,
         beginning: Beginning {
             start: parts.now().map_err(|error| error.to_string())?,
             participants,
@@ -227,10 +264,17 @@ async fn renew(parts: &Arc<Parts>, batch: &Batch) -> Result<(), String> {
     let id = renewal_id(&parts.membership, &proposal);
     let mut call = Call::Renew(proposal);
     for round in [Round::Package, Round::Deal, Round::Outcome] {
-        let said = ask(parts, &nodes, &call).await?;
+        let said = ask(parts, nodes, &call).await?;
+        let lacking = said.iter().find_map(|(node, answer)| match answer {
+            Answer::Lacking(keys) => Some(Attempt::Lacking(*node, keys.clone())),
+            _ => None,
+        });
+        if let Some(lacking) = lacking {
+            return Ok(lacking);
+        }
         call = Call::RenewStep(id, round, by_key(parts, said, batch.keys.len())?);
     }
-    let (statement, endorsements) = signatures(parts, ask(parts, &nodes, &call).await?)?;
+    let (statement, endorsements) = signatures(parts, ask(parts, nodes, &call).await?)?;
     let entry = Entry {
         statement,
         request: Vec::new(),
@@ -241,7 +285,7 @@ async fn renew(parts: &Arc<Parts>, batch: &Batch) -> Result<(), String> {
         .propose(group, entry.encode(), Instant::now() + COMMIT);
     let applied = proposed.await.map_err(|error| error.to_string())?;
     match postcard::from_bytes(&applied.result) {
-        Ok(Outcome::Applied(_)) => Ok(()),
+        Ok(Outcome::Applied(_)) => Ok(Attempt::Done),
         Ok(Outcome::Refused(rejection)) => Err(rejection.to_string()),
         Err(error) => Err(error.to_string()),
     }
@@ -255,7 +299,9 @@ async fn ask(parts: &Arc<Parts>, nodes: &[u64], call: &Call) -> Result<Vec<(u64,
     let mut said = Vec::new();
     for (node, answer) in join_all(asked).await {
         match answer {
-            Ok(answer @ (Answer::Renewing(_) | Answer::Generated(..))) => said.push((node, answer)),
+            Ok(answer @ (Answer::Renewing(_) | Answer::Lacking(_) | Answer::Generated(..))) => {
+                said.push((node, answer))
+            }
             Ok(Answer::Abstained(reason)) => return Err(format!("node {node} abstains: {reason}")),
             Ok(Answer::Misfit(reason)) => return Err(format!("node {node} does not go on: {reason}")),
             Ok(_) => return Err(format!("node {node} answers another question")),
@@ -265,7 +311,7 @@ async fn ask(parts: &Arc<Parts>, nodes: &[u64], call: &Call) -> Result<Vec<(u64,
     Ok(said)
 }
 
-/// For each key everybody's message, by share index.
+/// For each key everybody's message that has one, by share index.
 fn by_key(
     parts: &Parts,
     said: Vec<(u64, Answer)>,
@@ -276,9 +322,11 @@ fn by_key(
         let member = parts.membership.member(node).ok_or("a stranger")?;
         match answer {
             Answer::Renewing(messages) if messages.len() == keys => {
-                for (of_key, message) in all.iter_mut().zip(messages) {
-                    of_key.insert(member.index, message);
-                }
+                let said = all
+                    .iter_mut()
+                    .zip(messages)
+                    .filter(|(_, message)| !message.is_empty());
+                said.for_each(|(of_key, message)| drop(of_key.insert(member.index, message)));
             }
             _ => return Err(format!("node {node} says something about other keys")),
         }

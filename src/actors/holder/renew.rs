@@ -13,7 +13,7 @@ use conclave_consensus::View;
 use conclave_shares::ShareId;
 use sha2::{Digest, Sha256};
 
-use self::keys::{Finished, go_on, outcome, secrets};
+use self::keys::{Begun, Finished, go_on, outcome, secrets};
 use super::generate::check;
 use crate::actors::parts::Parts;
 use crate::actors::renewals::{Id, Renewing};
@@ -50,7 +50,7 @@ async fn try_begin(parts: &Arc<Parts>, from: u64, proposal: Renewal) -> Result<A
     if operation.node != from {
         return Err(misfit("a renewal under another node's operation"));
     }
-    let ascending = keys.windows(2).all(|pair| pair[0].0 < pair[1].0);
+    let ascending = keys.windows(2).all(|pair| pair[0].key < pair[1].key);
     if !(1..=MAX_RENEWED).contains(&keys.len()) || !ascending {
         return Err(misfit("a renewal of no keys, of too many, or of one twice"));
     }
@@ -68,29 +68,40 @@ async fn try_begin(parts: &Arc<Parts>, from: u64, proposal: Renewal) -> Result<A
     let policy = parts.renewals.lock().policy;
     let ordered = ordered(parts)?;
     let mut records = Vec::with_capacity(keys.len());
-    for (key, replaces) in keys {
+    for to_renew in keys {
+        let key = &to_renew.key;
         let record = query::key(&view, keystore, key).map_err(|_| Abstention::Behind)?;
-        let record = record.filter(|record| record.session == *replaces);
+        let record = record.filter(|record| record.session == to_renew.replaces);
         let record = record.ok_or_else(|| misfit("a renewal of shares that are not the key's"))?;
         let shared_at = query::shared_at(&view, keystore, key, &record).map_err(|_| Abstention::Behind)?;
         if !policy.allows(shared_at, ordered, now) {
             return Err(misfit("a renewal of shares that are not due"));
         }
-        records.push((*key, record));
+        records.push((to_renew.clone(), record));
     }
     let id = id_of(&parts.membership, &proposal);
     let work = {
-        let (parts, keystore, beginning) = (parts.clone(), *keystore, beginning.clone());
+        let (parts, keystore) = (parts.clone(), *keystore);
         move || {
-            let each = records.into_iter().map(|(key, record)| {
-                let session = session_id(&id, &key);
-                keys::begin(&parts, (&keystore, key), record, session, &beginning)
+            let begun = records.into_iter().map(|(to_renew, record)| {
+                let session = session_id(&id, &to_renew.key);
+                keys::begin(&parts, &keystore, (to_renew, record), session)
             });
-            each.collect::<Result<Vec<_>, Answer>>()
+            begun.collect::<Result<Vec<_>, Answer>>()
         }
     };
     let begun = parts.pool.run(work).await.map_err(|_| Abstention::Busy)??;
-    let (keys, messages) = begun.into_iter().unzip();
+    let (mut lacking, mut under_way) = (Vec::new(), Vec::new());
+    for begun in begun {
+        match begun {
+            Begun::UnderWay(of_key, message) => under_way.push((*of_key, message)),
+            Begun::Lacking(key) => lacking.push(key),
+        }
+    }
+    if !lacking.is_empty() {
+        return Ok(Answer::Lacking(lacking));
+    }
+    let (keys, messages) = under_way.into_iter().unzip();
     let renewing = Renewing {
         coordinator: from,
         operation: *operation,
@@ -149,9 +160,13 @@ pub(crate) fn id_of(membership: &Membership, proposal: &Renewal) -> Id {
     ] {
         hash.update(number.to_be_bytes());
     }
-    for (key, replaces) in &proposal.keys {
-        hash.update(key.0);
-        hash.update(replaces);
+    for to_renew in &proposal.keys {
+        hash.update(to_renew.key.0);
+        hash.update(to_renew.replaces);
+        hash.update((to_renew.dealers.len() as u64).to_be_bytes());
+        for dealer in &to_renew.dealers {
+            hash.update(dealer.to_be_bytes());
+        }
     }
     for (node, boot) in &proposal.beginning.participants {
         hash.update(node.to_be_bytes());

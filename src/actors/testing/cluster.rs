@@ -32,7 +32,7 @@ use crate::actors::recheck;
 use crate::actors::registry::Registry;
 use crate::actors::renewals::{Policy as RenewalPolicy, Renewals};
 use crate::actors::symmetric::Symmetric;
-use crate::actors::wire::{Answer, Call};
+use crate::actors::wire::{Answer, CIRCUITS, Call};
 use crate::audit::{self, Audit, Entry as AuditEntry, Kind, RefusalRate, Settings as AuditSettings};
 use crate::authorization::{ChainCache, Policy, RawRequest};
 use crate::identifier::{LocalId, OperationId};
@@ -71,18 +71,33 @@ pub(super) fn run(test: impl Future<Output = ()>) {
 /// What a taken-over node answers in place of its honest answer: bytes, so that garbage can be said too.
 pub(super) type Tamper = Arc<dyn Fn(&Call, Answer) -> Vec<u8> + Send + Sync>;
 
+/// What becomes of a message on its way to a node.
+pub(super) type Alter = Box<dyn FnOnce(&mut Vec<u8>) + Send + Sync>;
+
 /// The door of a node that a test may take over.
 struct Door {
     honest: Arc<Doors>,
     tamper: Mutex<Option<Tamper>>,
+    /// For the next segment of a circuit.
+    alter: Mutex<Option<Alter>>,
     deaf: AtomicBool,
 }
 
 impl Handler for Door {
     fn message(&self, from: NodeId, lane: Lane, payload: Bytes) {
-        if !self.deaf.load(Ordering::Relaxed) {
-            self.honest.message(from, lane, payload);
+        if self.deaf.load(Ordering::Relaxed) {
+            return;
         }
+        let circuit = lane == Lane::Bulk && payload.first() == Some(&CIRCUITS);
+        let payload = match self.alter.lock().take_if(|_| circuit) {
+            Some(alter) => {
+                let mut altered = payload.to_vec();
+                alter(&mut altered);
+                altered.into()
+            }
+            None => payload,
+        };
+        self.honest.message(from, lane, payload);
     }
 
     fn call(
@@ -133,6 +148,16 @@ impl Node {
     /// Takes over what this node answers to others.
     pub(super) fn tamper(&self, tamper: impl Fn(&Call, Answer) -> Vec<u8> + Send + Sync + 'static) {
         *self.door.tamper.lock() = Some(Arc::new(tamper));
+    }
+
+    /// Alters the next segment of a circuit that reaches this node.
+    pub(super) fn alter_segment(&self, alter: impl FnOnce(&mut Vec<u8>) + Send + Sync + 'static) {
+        *self.door.alter.lock() = Some(Box::new(alter));
+    }
+
+    /// Whether no segment has come since.
+    pub(super) fn awaits_segment(&self) -> bool {
+        self.door.alter.lock().is_some()
     }
 
     /// Keeps Raft's messages from this node, as a corrupt leader could; questions still reach it.
@@ -396,6 +421,7 @@ fn node(
     let door = Arc::new(Door {
         honest: doors.clone(),
         tamper: Mutex::new(None),
+        alter: Mutex::new(None),
         deaf: AtomicBool::new(false),
     });
     let network: Arc<dyn Network> = Arc::new(hub.join(number, boot, door.clone()));

@@ -15,8 +15,9 @@ use super::symmetric::{Desk, HMAC, KEK};
 use crate::actors::coordinator::order::submit;
 use crate::actors::coordinator::renewal::Renewer;
 use crate::actors::coordinator::upkeep;
+use crate::actors::parts::Parts;
 use crate::actors::views::GROUP_ZERO;
-use crate::actors::wire::{Abstention, Answer, Beginning, Call, Renewal, Round};
+use crate::actors::wire::{Abstention, Answer, Beginning, Call, Renewal, Round, ToRenew};
 use crate::audit::Kind;
 use crate::config::Hex32;
 use crate::keystore::KeyRecord;
@@ -235,7 +236,11 @@ fn nobody_renews_out_of_turn_or_without_a_member() {
         let proposal = || Renewal {
             operation: thief.parts.next_operation(),
             keystore: keystore.id,
-            keys: vec![(signing.id, record(thief, &keystore, &signing).session)],
+            keys: vec![ToRenew {
+                key: signing.id,
+                replaces: record(thief, &keystore, &signing).session,
+                dealers: vec![1, 2, 3],
+            }],
             beginning: Beginning {
                 start: thief.parts.now().unwrap(),
                 participants: cluster
@@ -265,12 +270,12 @@ fn nobody_renews_out_of_turn_or_without_a_member() {
         )
         .await;
         refused(
-            |one| one.keys[0].1[0] ^= 1,
+            |one| one.keys[0].replaces[0] ^= 1,
             "a renewal of shares that are not the key's",
         )
         .await;
         refused(
-            |one| one.keys[0].0.0[0] ^= 1,
+            |one| one.keys[0].key.0[0] ^= 1,
             "a renewal of shares that are not the key's",
         )
         .await;
@@ -281,7 +286,7 @@ fn nobody_renews_out_of_turn_or_without_a_member() {
         .await;
         let counted = "a renewal of no keys, of too many, or of one twice";
         refused(|one| one.keys.clear(), counted).await;
-        refused(|one| one.keys.push(one.keys[0]), counted).await;
+        refused(|one| one.keys.push(one.keys[0].clone()), counted).await;
         refused(
             |one| {
                 one.beginning.participants.remove(1);
@@ -294,6 +299,16 @@ fn nobody_renews_out_of_turn_or_without_a_member() {
             "a ceremony that began at another time",
         )
         .await;
+        refused(
+            |one| one.keys[0].dealers = vec![2, 3],
+            "a renewal in which this node deals nothing of what it has",
+        )
+        .await;
+        refused(
+            |one| one.keys[0].dealers = vec![1],
+            "too few that have a share of the key",
+        )
+        .await;
         let honest = proposal();
         let first = thief.ask(1, &Call::Renew(honest.clone())).await;
         assert!(
@@ -302,6 +317,32 @@ fn nobody_renews_out_of_turn_or_without_a_member() {
         );
         let again = thief.ask(1, &Call::Renew(honest)).await;
         assert!(matches!(again, Answer::Abstained(_)), "a renewal began twice");
+        cluster.stop().await;
+    });
+}
+
+/// A member whose share is gone has one again after the next renewal: any other may die then.
+#[test]
+fn a_member_that_lost_its_share_gets_one_by_a_renewal() {
+    run(async {
+        let (cluster, client, keystore, signing, agreement) = furnished(3).await;
+        let bereft = cluster.node(2);
+        for key in [&signing, &agreement] {
+            let record = record(bereft, &keystore, key);
+            let id = Parts::share_id(&keystore.id, &key.id, &record);
+            assert!(bereft.parts.shares.remove_session(&id).unwrap());
+            bereft.parts.open_keys.lock().clear();
+            assert!(bereft.parts.open_key(&keystore.id, &key.id, &record).is_err());
+        }
+        due_at_once(&cluster);
+        renew_to(&cluster, &keystore, &signing, 1).await;
+        renew_to(&cluster, &keystore, &agreement, 1).await;
+        cluster.isolate(1);
+        cluster.settle(&[cluster.node(2), cluster.node(3)]).await;
+        for node in [2, 3] {
+            sign_well(cluster.node(node), &client, &keystore, &signing, b"whole again").await;
+            derive_well(cluster.node(node), &client, &keystore, &agreement).await;
+        }
         cluster.stop().await;
     });
 }
@@ -353,15 +394,14 @@ async fn symmetric_keys_stay_the_same(n: u64) {
     for epoch in 1..=2 {
         renew_to(&cluster, &keystore, &hmac, epoch).await;
         renew_to(&cluster, &keystore, &kek, epoch).await;
-        for (node, wrapped) in &wraps {
-            assert_eq!(
-                desk.tag(*node, &hmac, b"before").await,
-                tag,
-                "through node {node} of {n}"
-            );
-            let payload = json!(URL_SAFE_NO_PAD.encode([*node as u8; 32]));
-            assert_eq!(desk.unwrapped(*node, &kek, wrapped).await, payload);
+        for node in 1..=n {
+            let again = desk.tag(node, &hmac, b"before").await;
+            assert_eq!(again, tag, "through node {node} of {n}");
         }
+    }
+    for (node, wrapped) in &wraps {
+        let payload = json!(URL_SAFE_NO_PAD.encode([*node as u8; 32]));
+        assert_eq!(desk.unwrapped(*node, &kek, wrapped).await, payload);
     }
     assert_eq!(desk.rebuilt(&kek, [holders[1], holders[2]]), key);
     let after = record(cluster.node(1), &keystore, &hmac);

@@ -292,6 +292,44 @@ fn a_committee_of_four_goes_on_without_one_and_despite_one() {
     });
 }
 
+/// Whatever happens to a segment between two nodes, what is answered is right, and what no garbler said is an abort.
+#[test]
+fn a_segment_that_is_altered_on_its_way_changes_no_answer() {
+    run(async {
+        let (cluster, client, keystore, ..) = furnished(3).await;
+        let desk = Desk::new(&cluster, &client, &keystore);
+        let hmac = desk.key(1, HMAC).await;
+        let (outer, inner) = desk.rebuilt(&hmac, [2, 3]);
+        let evaluator = cluster.node(1);
+        // The lane's mark, the operation's number, the kind, then what is said.
+        let alterations: [(&str, bool, fn(&mut Vec<u8>)); 8] = [
+            ("another number", false, |frame| frame[8] ^= 1),
+            ("another kind", false, |frame| frame[9] ^= 1),
+            ("the first byte", true, |frame| frame[10] ^= 1),
+            ("a byte in the middle", true, |frame| {
+                let middle = 10 + (frame.len() - 10) / 2;
+                frame[middle] ^= 0x80;
+            }),
+            ("the last byte", true, |frame| *frame.last_mut().unwrap() ^= 1),
+            ("a byte less", true, |frame| {
+                frame.pop();
+            }),
+            ("a byte more", true, |frame| frame.push(0)),
+            ("nothing said", false, |frame| frame.truncate(10)),
+        ];
+        for (what, aborts, alter) in alterations {
+            let before = evaluator.parts.metrics.aborts.get();
+            evaluator.alter_segment(alter);
+            let tag = desk.tag(1, &hmac, what.as_bytes()).await;
+            assert_eq!(tag, tag_of(inner.unwrap(), outer, what.as_bytes()), "{what}");
+            assert!(!evaluator.awaits_segment(), "{what}: nothing was altered");
+            let counted = evaluator.parts.metrics.aborts.get() > before;
+            assert!(counted || !aborts, "{what}: no abort was counted");
+        }
+        cluster.stop().await;
+    });
+}
+
 #[test]
 fn with_three_holders_one_that_is_away_is_waited_for() {
     run(async {

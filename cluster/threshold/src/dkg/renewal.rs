@@ -14,7 +14,7 @@ use ed25519_dalek::SigningKey;
 use rand::{CryptoRng, RngCore};
 use zeroize::Zeroizing;
 
-use super::{Participant, takes_part};
+use super::{Participant, Stage, takes_part};
 use crate::commitment::Commitment;
 use crate::fault::{Fault, Reason};
 use crate::group::Group;
@@ -45,6 +45,25 @@ pub fn constants<G: Group>(
 }
 
 impl<G: Group> Participant<G> {
+    /// Takes part in a renewal without a share of the epoch before, lost or never delivered: deals nothing, sees everything
+    /// that is dealt, and ends with its share and the same transcript. Its messages are empty and belong in no set.
+    ///
+    /// # Errors
+    /// `me` is a dealer, or no member; or the session is not a renewal.
+    pub fn receive(session: impl Into<Arc<Session>>, me: u16) -> Result<Self, Fault> {
+        let session = session.into();
+        let terms = session.terms();
+        if terms.constants.is_empty() || terms.participants.contains(&me) || session.member(me).is_none() {
+            return Err(Fault::unnamed(Reason::NotParticipant(me)));
+        }
+        Ok(Participant {
+            session,
+            me,
+            dealing: None,
+            stage: Stage::Begun { sent: Vec::new() },
+        })
+    }
+
     /// Begins a renewal with this participant's share of the epoch before. The signed round 0 message comes with it,
     /// as in [`Participant::begin`].
     ///

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use conclave_garbled::held::Held;
 use conclave_garbled::live::Live;
 use conclave_threshold::dkg::{Outcome, Participant, renewal};
-use conclave_threshold::{Fault, Session};
+use conclave_threshold::{Commitment, Fault, Session};
 use rand::rngs::OsRng;
 use zeroize::Zeroizing;
 
@@ -18,23 +18,34 @@ use crate::actors::renewals::{OfKey, Protocol, Renewing};
 use crate::actors::symmetric::refreshing::{Refreshing, Said, Secrets};
 use crate::actors::symmetric::tasks::{LIVE, digest};
 use crate::actors::symmetric::{self, pairing};
-use crate::actors::wire::{Abstention, Answer, Beginning, Round};
+use crate::actors::wire::{Abstention, Answer, Round, ToRenew};
 use crate::identifier::LocalId;
 use crate::keystore::KeyRecord;
 use crate::keystore::command::RenewedKey;
 use crate::keystore::record::{KeyType, Material, Purpose, Sharing};
 
+/// How one key begins.
+pub(super) enum Begun {
+    /// With this node's first message.
+    UnderWay(Box<OfKey>, Vec<u8>),
+    /// This node was to deal, and has no share.
+    Lacking(LocalId),
+}
+
 /// Begins with one key; in the pool.
 pub(super) fn begin(
     parts: &Parts,
-    (keystore, key): (&LocalId, LocalId),
-    record: KeyRecord,
+    keystore: &LocalId,
+    (to_renew, record): (ToRenew, KeyRecord),
     session: [u8; 32],
-    beginning: &Beginning,
-) -> Result<(OfKey, Vec<u8>), Answer> {
-    let (protocol, message) = match record.material.sharing() {
-        None => renew(parts, (keystore, &key), &record, session, beginning)?,
-        Some(sharing) => refresh(parts, (keystore, &key), &record, session, sharing)?,
+) -> Result<Begun, Answer> {
+    let ToRenew { key, dealers, .. } = to_renew;
+    let begun = match record.material.sharing() {
+        None => renew(parts, (keystore, &key), &record, session, &dealers)?,
+        Some(sharing) => Some(refresh(parts, (keystore, &key), &record, session, sharing)?),
+    };
+    let Some((protocol, message)) = begun else {
+        return Ok(Begun::Lacking(key));
     };
     let of_key = OfKey {
         key,
@@ -42,35 +53,51 @@ pub(super) fn begin(
         session,
         protocol,
     };
-    Ok((of_key, message))
+    Ok(Begun::UnderWay(Box::new(of_key), message))
 }
 
-/// This node's part of one key pair; in the pool.
+/// This node's part of one key pair, as a dealer if it has a share; none if it was to deal and has none. Whoever has a share
+/// deals: a coordinator chooses nobody.
 fn renew(
     parts: &Parts,
     (keystore, key): (&LocalId, &LocalId),
     record: &KeyRecord,
     session: [u8; 32],
-    beginning: &Beginning,
-) -> Result<(Protocol, Vec<u8>), Answer> {
-    let open = parts.open_key(keystore, key, record).map_err(unopened)?;
+    dealers: &[u64],
+) -> Result<Option<(Protocol, Vec<u8>)>, Answer> {
+    let open = match parts.open_key(keystore, key, record) {
+        Ok(open) => Some(open),
+        Err(OpenError::NoShare) => None,
+        Err(error) => return Err(misfit(error)),
+    };
     let epoch = record
         .epoch
         .checked_add(1)
         .ok_or_else(|| misfit("the last epoch"))?;
     let of_key = (record.key_type, epoch, key_name(keystore, key));
-    let terms = terms_of(&parts.membership, of_key, session, &beginning.nodes());
-    let mut terms = terms.ok_or_else(|| misfit("a renewal of a key that is no pair"))?;
-    let constants = renewal::constants(&open.commitment, terms.participants.iter().copied());
-    terms.constants = constants.ok_or_else(|| misfit("participants that have not the key"))?;
+    let terms = terms_of(&parts.membership, of_key, session, dealers);
+    let mut terms = terms.ok_or_else(|| misfit("a renewal of a key that is no pair, or by strangers"))?;
+    let (commitment, _) = record.material.pair().ok_or_else(|| misfit("no key pair"))?;
+    let commitment: Commitment = postcard::from_bytes(commitment).map_err(misfit)?;
+    let constants = renewal::constants(&commitment, terms.participants.iter().copied());
+    terms.constants = constants.ok_or_else(|| misfit("too few that have a share of the key"))?;
     let session = Session::new(terms).map_err(misfit)?;
     let me = parts
         .membership
         .member(parts.node)
         .map_or(0, |member| member.index);
-    let begun = Participant::renew(session, me, &parts.signing_key, &open.share, &mut OsRng);
+    let begun = match (open, dealers.contains(&parts.node)) {
+        (Some(open), true) => Participant::renew(session, me, &parts.signing_key, &open.share, &mut OsRng),
+        (None, false) => Participant::receive(session, me).map(|receiver| (receiver, Vec::new())),
+        (None, true) => return Ok(None),
+        (Some(_), false) => {
+            return Err(misfit(
+                "a renewal in which this node deals nothing of what it has",
+            ));
+        }
+    };
     let (participant, message) = begun.map_err(|fault| faulty(parts, fault))?;
-    Ok((Protocol::Pair(participant), message))
+    Ok(Some((Protocol::Pair(participant), message)))
 }
 
 /// This node's part of one symmetric key, if it holds one; in the pool.

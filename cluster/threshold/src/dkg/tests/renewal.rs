@@ -41,6 +41,53 @@ impl World {
     }
 }
 
+/// A member that has lost its share sees the ceremony of the others and has a share again, as good as theirs; it signs the
+/// same transcript.
+#[test]
+fn who_has_lost_its_share_gets_one_by_watching() {
+    for (members, threshold, lost) in [(3, 2, 2), (5, 3, 5)] {
+        let (world, old, commitment) = born::<Edwards25519>(members, threshold);
+        let key = secret::<Edwards25519>(&old.values().take(threshold.into()).collect::<Vec<_>>());
+        let mut world = world.renewing(&commitment, &[lost], threshold);
+        let mut watching = Some(Participant::<Edwards25519>::receive(world.session.clone(), lost).unwrap());
+        let mut ended = None;
+        let mut seen = BTreeSet::new();
+        let outcomes = world.renew(&old, |world, round, _, set| {
+            if !seen.insert(round) {
+                return;
+            }
+            let mut watcher = watching.take().unwrap();
+            match round {
+                0 => assert_eq!(watcher.packages(set).unwrap(), b""),
+                1 => assert_eq!(watcher.deal(set, &mut world.rng).unwrap(), b""),
+                _ => return ended = Some(watcher.finish(set, &world.opening[&lost])),
+            }
+            watching = Some(watcher);
+        });
+        let ended = ended.unwrap().unwrap_or_else(|fault| panic!("{}", fault.reason));
+        let (_, other) = outcomes.into_iter().next().unwrap();
+        let other = other.unwrap_or_else(|fault| panic!("{}", fault.reason));
+        assert_eq!(ended.transcript, other.transcript);
+        assert!(other.commitment.holds(&ended.share));
+        let quorum = [&ended.share, &other.share];
+        if threshold == 2 {
+            assert!(secret::<Edwards25519>(&quorum) == key);
+        }
+    }
+}
+
+#[test]
+fn only_a_member_that_deals_nothing_watches_a_renewal() {
+    let (world, _, commitment) = born::<Edwards25519>(3, 2);
+    let watch =
+        |session: &Arc<Session>, me| Participant::<Edwards25519>::receive(session.clone(), me).is_ok();
+    assert!(!watch(&world.session, 3), "a generation");
+    let renewing = world.renewing(&commitment, &[3], 2);
+    assert!(watch(&renewing.session, 3));
+    assert!(!watch(&renewing.session, 1), "a dealer");
+    assert!(!watch(&renewing.session, 4), "a stranger");
+}
+
 /// Shares of a fresh key with a world for the next epoch's.
 fn born<G: Group>(members: u16, threshold: u16) -> (World, BTreeMap<u16, KeyShare<G>>, Commitment<G>) {
     let mut world = World::new(members, threshold, &[], 1);
