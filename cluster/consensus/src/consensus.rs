@@ -1,6 +1,7 @@
 //! The handle that a node keeps: everything that the rest of the node may ask of its groups.
 
 use crate::application::Application;
+use crate::attestation::{Attestor, RolledBack};
 use crate::counters::Counters;
 use crate::driver::{Driver, GroupStatus};
 use crate::freshness::{Behind, Clock, Freshness, MonotonicClock};
@@ -54,13 +55,14 @@ impl Consensus {
         settings: Settings,
         path: &Path,
         app: Arc<dyn Application>,
+        attestor: Arc<dyn Attestor>,
         outbound: Arc<dyn Outbound>,
     ) -> Result<Self, OpenError> {
         let on_fatal: OnFatal = Box::new(|reason| {
             tracing::error!(reason, "the store failed; the process ends");
             std::process::abort();
         });
-        Self::open_with(settings, path, app, outbound, on_fatal)
+        Self::open_with(settings, path, app, attestor, outbound, on_fatal)
     }
 
     /// [`Consensus::open`] with another way to end when a write fails or the store thread panics. After
@@ -69,6 +71,7 @@ impl Consensus {
         settings: Settings,
         path: &Path,
         app: Arc<dyn Application>,
+        attestor: Arc<dyn Attestor>,
         outbound: Arc<dyn Outbound>,
         on_fatal: OnFatal,
     ) -> Result<Self, OpenError> {
@@ -78,7 +81,7 @@ impl Consensus {
         let tick = Duration::from_millis(settings.tick_ms);
         let mut seed = [0; 32];
         rand::rngs::OsRng.fill_bytes(&mut seed);
-        let driver = Driver::open(settings, store.clone(), app, clock.clone(), seed)?;
+        let driver = Driver::open(settings, store.clone(), app, attestor, clock.clone(), seed)?;
         let status = Arc::new(Mutex::new(driver.status()));
         let (freshness, counters) = (driver.freshness().clone(), driver.counters().clone());
         let (jobs, to_read) = mpsc::channel();
@@ -198,6 +201,11 @@ impl Consensus {
     /// Waits until `index` is applied here and visible to readers.
     pub async fn wait_applied(&self, group: GroupId, index: u64, deadline: Instant) -> Result<(), Behind> {
         self.shared.freshness.wait_applied(group, index, deadline).await
+    }
+
+    /// Why this node takes no part in anything, if its disk was found to be an older copy.
+    pub fn rolled_back(&self) -> Option<&RolledBack> {
+        self.shared.freshness.rolled_back()
     }
 
     /// Every group, as of the store thread's last turn.

@@ -59,6 +59,8 @@ pub struct Counters {
     pub configurations_refused: Counter,
     /// Statements of peers that could not show the entry behind them.
     pub lies: Counter,
+    /// Messages of raft from peers that had not said yet what they remember of this node.
+    pub early: Counter,
     dropped: Mutex<BTreeMap<(NodeId, Violation), u64>>,
 }
 

@@ -6,6 +6,7 @@
 //! the driver between `collect` and `finish`.
 
 use crate::application::Application;
+use crate::attestation::Attestor;
 use crate::board::Board;
 use crate::counters::Counters;
 use crate::frame::{self, Body, Call};
@@ -16,6 +17,7 @@ use crate::ids::{GroupId, Millis, NodeId};
 use crate::opening::{self, OpenError};
 use crate::output::{NoLeader, Output, ProposeError, Reply};
 use crate::records;
+use crate::remembered::{OF_ALL, Remembered};
 use crate::settings::Settings;
 use crate::snapshot_read::ChunkRead;
 use crate::store::{Batch, Store, StoreError};
@@ -75,12 +77,13 @@ pub struct Turn {
 
 /// All groups of one node.
 pub struct Driver<S: Store> {
-    settings: Settings,
-    boot: u64,
+    pub(crate) settings: Settings,
+    pub(crate) boot: u64,
     store: Arc<S>,
     app: Arc<dyn Application>,
-    groups: BTreeMap<GroupId, Group<S>>,
-    out: Output,
+    pub(crate) groups: BTreeMap<GroupId, Group<S>>,
+    pub(crate) remembered: Remembered,
+    pub(crate) out: Output,
     /// Changes for the next batch that need no raft: chunks, truncation.
     extra: Batch,
     counters: Arc<Counters>,
@@ -120,6 +123,7 @@ impl<S: Store> Driver<S> {
         settings: Settings,
         store: Arc<S>,
         app: Arc<dyn Application>,
+        attestor: Arc<dyn Attestor>,
         clock: Arc<dyn Clock>,
         seed: [u8; 32],
     ) -> Result<Self, OpenError> {
@@ -136,6 +140,7 @@ impl<S: Store> Driver<S> {
         for (id, group) in &groups {
             opening::remove_nameless_generations(&*store, *id, group.log().record.generation)?;
         }
+        let remembered = Remembered::open(&*store, &settings, &groups, attestor)?;
         let counters = Arc::new(Counters::default());
         let boards: BTreeMap<GroupId, Arc<Board>> = groups
             .iter()
@@ -147,6 +152,7 @@ impl<S: Store> Driver<S> {
             Box::new(move || source.snapshot()),
             clock,
             counters.clone(),
+            remembered.rolled_back.clone(),
             &settings,
         );
         Ok(Driver {
@@ -155,6 +161,7 @@ impl<S: Store> Driver<S> {
             store,
             app,
             groups,
+            remembered,
             out: Output::default(),
             extra: Batch::default(),
             counters,
@@ -182,6 +189,26 @@ impl<S: Store> Driver<S> {
             if from == self.settings.node || !self.settings.voters.contains(&from) {
                 return Err(Violation::NotMember);
             }
+            let body = match body {
+                Body::Call(Call::Attest(_) | Call::Recall { .. } | Call::Recalled { .. }) if group != OF_ALL => {
+                    return Err(Violation::Group);
+                }
+                Body::Call(Call::Attest(signed)) => return self.peer_attests(now, from, signed),
+                Body::Call(Call::Recall { boot }) => {
+                    self.recall(from, boot);
+                    return Ok(());
+                }
+                Body::Call(Call::Recalled { boot, attestation }) => {
+                    return self.peer_recalls(now, from, boot, attestation);
+                }
+                // Nothing that others say can make an older copy whole.
+                _ if self.rolled_back().is_some() => return Ok(()),
+                Body::Raft(_) if !self.remembered.has_answered(from) => {
+                    self.counters.early.add(1);
+                    return Ok(());
+                }
+                body => body,
+            };
             let extra = &mut self.extra;
             let context = &mut context!(self, now);
             let group = self.groups.get_mut(&group).ok_or(Violation::Group)?;
@@ -199,11 +226,16 @@ impl<S: Store> Driver<S> {
         });
         if let Err(why) = result {
             self.counters.drop_frame(from, why);
+            if why == Violation::HeartbeatCommit {
+                self.doubt(now);
+            }
         }
     }
 
     /// One tick of all clocks. Ticks that a stall made late are skipped, not made up for.
     pub fn tick(&mut self, now: Millis) -> Result<(), StoreError> {
+        self.drive_memory(now);
+        let takes_part = self.rolled_back().is_none();
         let statements_due = now >= self.next_statement;
         if statements_due {
             self.next_statement = now + self.settings.statement_ms;
@@ -211,9 +243,14 @@ impl<S: Store> Driver<S> {
         let extra = &mut self.extra;
         let context = &mut context!(self, now);
         for group in self.groups.values_mut() {
-            group.tick(context);
+            if takes_part {
+                group.tick(context);
+            }
             group.drive_proposals(context);
             group.drive_reads(context);
+            if !takes_part {
+                continue;
+            }
             group.drive_fence(context);
             group.drive_snapshots(context, &self.store, extra)?;
             if statements_due {
@@ -232,6 +269,12 @@ impl<S: Store> Driver<S> {
 
     /// A link to a peer came up or broke.
     pub fn link(&mut self, now: Millis, peer: NodeId, up: bool) {
+        if up {
+            self.compare_memories(now, peer);
+        }
+        if self.rolled_back().is_some() {
+            return;
+        }
         let context = &mut context!(self, now);
         for group in self.groups.values_mut() {
             if up {
@@ -247,6 +290,9 @@ impl<S: Store> Driver<S> {
     /// A broken link could not be made again because nobody listens there: the peer's process is gone. In
     /// groups that it led an election starts within 150 ms.
     pub fn refused(&mut self, now: Millis, peer: NodeId) {
+        if self.rolled_back().is_some() {
+            return;
+        }
         let context = &mut context!(self, now);
         for group in self.groups.values_mut() {
             group.leader_gone(context, peer);
@@ -290,12 +336,15 @@ impl<S: Store> Driver<S> {
             sync: false,
             readies: Vec::new(),
         };
+        let takes_part = self.rolled_back().is_none();
         let context = &mut context!(self, now);
-        for (id, group) in &mut self.groups {
+        for (id, group) in self.groups.iter_mut().filter(|_| takes_part) {
             if let Some(ready) = group.collect(context, &mut turn.batch, &mut turn.sync)? {
                 turn.readies.push((*id, ready));
             }
         }
+        self.remembered
+            .write(now, &self.settings, &mut turn.batch, &mut turn.sync)?;
         if turn.readies.is_empty() && turn.batch.is_empty() {
             return Ok(None);
         }
@@ -353,6 +402,14 @@ impl<S: Store> Driver<S> {
             group.transfer_leadership(&self.settings);
         }
         self.groups.values().filter(|group| group.leads()).count()
+    }
+
+    /// Leads and follows nobody any more.
+    pub(crate) fn leave_groups(&mut self, now: Millis) {
+        let context = &mut context!(self, now);
+        for group in self.groups.values_mut() {
+            group.leave(context);
+        }
     }
 
     /// Every group as this node sees it.
@@ -416,6 +473,8 @@ fn answer<S: Store>(
             return group.snapshot_chunk(context, from, (id, sequence), (pairs, hash), extra);
         }
         Call::SnapshotStaged { id } => group.snapshot_staged(context, from, id),
+        // About no group: answered before.
+        Call::Attest(_) | Call::Recall { .. } | Call::Recalled { .. } => return Err(Violation::Call),
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! Proposals and ReadIndex travel as calls, never as raft's own MsgPropose and MsgReadIndex, which any peer
 //! could fill with a configuration change or somebody else's context.
 
+use crate::attestation::Signed;
 use crate::guard::Violation;
 use crate::ids::{GroupId, NodeId};
 use crate::settings::MAX_FRAME;
@@ -104,6 +105,17 @@ pub(crate) enum Call {
     },
     SnapshotStaged {
         id: u64,
+    },
+    /// How far the sender's disk is, in all groups.
+    Attest(Signed),
+    /// What do you remember of the sender? It asks in this life.
+    Recall {
+        boot: u64,
+    },
+    /// The highest attestation of the asking node, and the life that it asked in.
+    Recalled {
+        boot: u64,
+        attestation: Option<Signed>,
     },
 }
 

@@ -3,6 +3,7 @@
 //!
 //! A caller decides only by the [`View`] that it gets here, and never contributes after a [`Behind`].
 
+use crate::attestation::RolledBack;
 use crate::board::{Board, EntryName};
 use crate::counters::Counters;
 use crate::ids::{GroupId, Millis, NodeId, Scope};
@@ -12,7 +13,7 @@ use crate::store::{Reading, StoreError};
 use crate::view::View;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -71,6 +72,8 @@ pub enum Reason {
     Halted,
     /// A majority has another state at the same index.
     Diverged,
+    /// The node's disk is an older copy.
+    RolledBack,
 }
 
 impl fmt::Display for Reason {
@@ -81,6 +84,7 @@ impl fmt::Display for Reason {
             Reason::Unheard(millis) => write!(f, "no sign of a leader for {millis} ms"),
             Reason::BehindPeer(peer) => write!(f, "behind what node {peer} has applied"),
             Reason::Halted => f.write_str("stopped at an entry of an unknown version"),
+            Reason::RolledBack => f.write_str("this node's disk is an older copy"),
             Reason::Diverged => f.write_str("state differs from a majority's at the same index"),
         }
     }
@@ -105,6 +109,7 @@ pub struct Freshness {
     max_waiters: usize,
     fence_ms: Millis,
     grace_ms: Millis,
+    rolled_back: Arc<OnceLock<RolledBack>>,
     sabotage: Option<Sabotage>,
 }
 
@@ -114,6 +119,7 @@ impl Freshness {
         snapshot: Box<dyn Fn() -> Arc<dyn Reading> + Send + Sync>,
         clock: Arc<dyn Clock>,
         counters: Arc<Counters>,
+        rolled_back: Arc<OnceLock<RolledBack>>,
         settings: &Settings,
     ) -> Self {
         Freshness {
@@ -124,6 +130,7 @@ impl Freshness {
             max_waiters: settings.max_waiters,
             fence_ms: settings.fence_ms,
             grace_ms: settings.statement_grace_ms,
+            rolled_back,
             sabotage: settings.sabotage,
         }
     }
@@ -198,6 +205,11 @@ impl Freshness {
             .map_err(|_| Behind::TimedOut(group))
     }
 
+    /// Why this node takes no part in anything, if its disk was found to be an older copy.
+    pub fn rolled_back(&self) -> Option<&RolledBack> {
+        self.rolled_back.get()
+    }
+
     /// The fence. Asked before every contribution, and again after a wait.
     pub fn may_contribute(&self, group: GroupId) -> Result<(), Abstain> {
         match self.reason_to_abstain(group) {
@@ -210,6 +222,9 @@ impl Freshness {
         let Some(board) = self.boards.get(&group) else {
             return Some(Reason::NoGroup);
         };
+        if self.rolled_back.get().is_some() {
+            return Some(Reason::RolledBack);
+        }
         if board.halted.lock().is_some() {
             return Some(Reason::Halted);
         }

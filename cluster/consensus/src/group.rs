@@ -243,6 +243,14 @@ impl<S: Store> Group<S> {
         self.role = role;
     }
 
+    /// Follows nobody, so that callers find no leader. What raft wants written of it is never asked for.
+    pub(crate) fn leave(&mut self, context: &mut Context<'_>) {
+        let term = self.raw.raft.term;
+        self.raw.raft.become_follower(term, raft::INVALID_ID);
+        self.campaign_at = None;
+        self.settle_role(context);
+    }
+
     fn leadership_lost(&mut self, context: &mut Context<'_>) {
         self.refuse_held_proposals(context);
         self.reads.forget_peers();

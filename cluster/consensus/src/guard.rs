@@ -50,6 +50,8 @@ pub enum Violation {
     Response,
     /// A call under another node's name, or out of turn.
     Call,
+    /// An attestation that its node has not signed, or about another cluster.
+    Attestation,
 }
 
 impl fmt::Display for Violation {
@@ -73,6 +75,7 @@ impl fmt::Display for Violation {
             Violation::SnapshotData => "snapshot without its data",
             Violation::Response => "response about entries that we never had",
             Violation::Call => "call under another name or out of turn",
+            Violation::Attestation => "attestation that its node has not signed",
         })
     }
 }

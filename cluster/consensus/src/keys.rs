@@ -10,10 +10,11 @@
 //! 13 group index                  log entry
 //! 14 group generation key         state of the application
 //! 15 group                        the last restricting entry that was truncated from the log
+//! 16 node                         the highest that a node has stated of its disk, signed by it
 //! ```
-//! Numbers are big endian, so that keys sort as they count: group 4 bytes, index and generation 8.
+//! Numbers are big endian, so that keys sort as they count: group 4 bytes, index, generation and node 8.
 
-use crate::ids::GroupId;
+use crate::ids::{GroupId, NodeId};
 
 const IDENTITY: u8 = 0x01;
 const BOOTSTRAP: u8 = 0x02;
@@ -24,6 +25,7 @@ const APPLIED: u8 = 0x12;
 const ENTRY: u8 = 0x13;
 const STATE: u8 = 0x14;
 const SHOWN: u8 = 0x15;
+const REMEMBERED: u8 = 0x16;
 
 fn in_group(tag: u8, group: GroupId) -> Vec<u8> {
     let mut key = Vec::with_capacity(64);
@@ -76,6 +78,12 @@ pub(crate) fn shown(group: GroupId) -> Vec<u8> {
 /// Prefix of the state of all groups.
 pub(crate) fn all_states() -> Vec<u8> {
     vec![STATE]
+}
+
+pub(crate) fn remembered(node: NodeId) -> Vec<u8> {
+    let mut key = vec![REMEMBERED];
+    key.extend_from_slice(&node.to_be_bytes());
+    key
 }
 
 /// Prefix of all generations of a group.

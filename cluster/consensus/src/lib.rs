@@ -8,6 +8,7 @@
 //! *consensus.md 3* (the traps of raft 0.7).
 
 mod application;
+mod attestation;
 mod board;
 mod consensus;
 mod counters;
@@ -28,6 +29,7 @@ mod proposals;
 mod reads;
 mod records;
 mod restoration;
+mod remembered;
 mod rocks;
 mod sabotage;
 mod settings;
@@ -41,6 +43,7 @@ mod turn;
 mod view;
 
 pub use application::{Application, Halt, StateTransaction};
+pub use attestation::{Attestor, Lack, Mark, RolledBack};
 pub use consensus::Consensus;
 pub use counters::{Counter, Counters};
 pub use driver::{Driver, GroupStatus, Role, Turn};

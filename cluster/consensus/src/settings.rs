@@ -56,6 +56,8 @@ pub struct Settings {
     pub statement_ms: u64,
     /// How long a holder may be behind a peer's statement, milliseconds.
     pub statement_grace_ms: u64,
+    /// Time between attestations to peers of how far the disk is, milliseconds.
+    pub attestation_ms: u64,
     /// A bug put in on purpose; `None` outside the simulator's own tests.
     pub sabotage: Option<Sabotage>,
 }
@@ -84,6 +86,7 @@ impl Settings {
             fence_ms: 10_000,
             statement_ms: 5_000,
             statement_grace_ms: 2_000,
+            attestation_ms: 1_000,
             sabotage: None,
         }
     }

@@ -10,4 +10,5 @@ mod proposals;
 mod reads;
 mod restore;
 mod rocks;
+mod rolled_back;
 mod snapshots;

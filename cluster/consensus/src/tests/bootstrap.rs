@@ -11,6 +11,7 @@ fn open(settings: Settings, disk: &Arc<Memory>) -> Result<Driver<Memory>, OpenEr
         settings,
         disk.clone(),
         Arc::new(Words::default()),
+        Hand::of(1),
         Arc::new(HandClock::default()),
         [1; 32],
     )

@@ -1,10 +1,12 @@
 //! Nodes in one thread: drivers on memory stores, wires that a test may look at, hold and cut.
 
+use crate::attestation::Signed;
 use crate::store::{Batch, Change, Pair, Reading, Store, StoreError};
 use crate::*;
 use parking_lot::Mutex;
 use protobuf::Message as _;
 use raft::eraftpb::{Message, MessageType};
+use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -132,6 +134,51 @@ impl Clock for HandClock {
     }
 }
 
+/// Signs by hashing. What else is on the disk of each node is a number that a test sets.
+#[derive(Default)]
+pub(super) struct Hand {
+    pub(super) node: NodeId,
+    pub(super) number: AtomicU64,
+    /// The number when the node started.
+    pub(super) opened: u64,
+}
+
+impl Hand {
+    pub(super) fn of(node: NodeId) -> Arc<Self> {
+        Arc::new(Hand {
+            node,
+            ..Hand::default()
+        })
+    }
+
+    fn hash(node: NodeId, message: &[u8]) -> [u8; 32] {
+        Sha256::new()
+            .chain_update(node.to_be_bytes())
+            .chain_update(message)
+            .finalize()
+            .into()
+    }
+}
+
+impl Attestor for Hand {
+    fn sign(&self, message: &[u8]) -> [[u8; 32]; 2] {
+        [Self::hash(self.node, message); 2]
+    }
+    fn is_signed(&self, by: NodeId, message: &[u8], signature: &[[u8; 32]; 2]) -> bool {
+        *signature == [Self::hash(by, message); 2]
+    }
+    fn mark(&self) -> Mark {
+        Mark {
+            number: self.number.load(Ordering::Relaxed),
+            hash: [0; 32],
+        }
+    }
+    fn lacks(&self, stated: &Mark) -> Option<String> {
+        let lacks = stated.number > self.opened;
+        lacks.then(|| format!("had {} and has {}", stated.number, self.opened))
+    }
+}
+
 pub(super) const G: GroupId = GroupId(0);
 pub(super) const CLUSTER: [u8; 32] = [7; 32];
 
@@ -176,8 +223,13 @@ pub(super) struct Nodes {
     pub(super) machines: BTreeMap<NodeId, Machine>,
     pub(super) wires: VecDeque<Wire>,
     pub(super) cut: BTreeSet<NodeId>,
+    /// What nodes have beside their logs.
+    pub(super) numbers: BTreeMap<NodeId, u64>,
+    lives: u8,
     /// Every frame that was ever sent.
     pub(super) sent: Vec<Wire>,
+    /// Every attestation that was ever sent: by whom, and how many batches its disk had then.
+    attestations: Vec<(NodeId, usize, Signed)>,
 }
 
 impl Nodes {
@@ -191,7 +243,10 @@ impl Nodes {
             machines: BTreeMap::new(),
             wires: VecDeque::new(),
             cut: BTreeSet::new(),
+            numbers: BTreeMap::new(),
+            lives: 0,
             sent: Vec::new(),
+            attestations: Vec::new(),
         };
         for node in 1..=3 {
             let disk = Arc::new(Memory::default());
@@ -203,11 +258,24 @@ impl Nodes {
         nodes
     }
 
+    fn attestor(&self, node: NodeId) -> Arc<Hand> {
+        let number = self.numbers.get(&node).copied().unwrap_or(0);
+        Arc::new(Hand {
+            node,
+            number: AtomicU64::new(number),
+            opened: number,
+        })
+    }
+
     pub(super) fn start(&mut self, settings: Settings, disk: Arc<Memory>, app: Words) {
         let node = settings.node;
         let clock = Arc::new(self.clock.clone());
-        let seed = [u8::try_from(node).unwrap(); 32];
-        let driver = Driver::open(settings, disk.clone(), Arc::new(app), clock, seed).unwrap();
+        // Every life has a number of its own, as in production.
+        let mut seed = [u8::try_from(node).unwrap(); 32];
+        seed[31] = seed[31].wrapping_add(self.lives);
+        self.lives = self.lives.wrapping_add(1);
+        let attestor = self.attestor(node);
+        let driver = Driver::open(settings, disk.clone(), Arc::new(app), attestor, clock, seed).unwrap();
         self.machines.insert(
             node,
             Machine {
@@ -246,11 +314,16 @@ impl Nodes {
                 to,
                 frame: frame.clone(),
             });
-            self.wires.push_back(Wire {
+            let wire = Wire {
                 from: node,
                 to,
                 frame,
-            });
+            };
+            if let Some(crate::frame::Call::Attest(signed)) = wire.call() {
+                let batches = machine.disk.batches.lock().len();
+                self.attestations.push((node, batches, signed));
+            }
+            self.wires.push_back(wire);
         }
         let reads: Vec<_> = output.reads.into_iter().map(SnapshotRead::run).collect();
         let more = !reads.is_empty();
@@ -383,6 +456,12 @@ impl Nodes {
         view.get(key.as_bytes())
             .unwrap()
             .map(|value| String::from_utf8(value).unwrap())
+    }
+
+    /// What a node has attested, and how many batches its disk had then.
+    pub(super) fn attested(&self, node: NodeId) -> Vec<(usize, Signed)> {
+        let own = self.attestations.iter().filter(|(by, ..)| *by == node);
+        own.map(|(_, batches, signed)| (*batches, signed.clone())).collect()
     }
 
     pub(super) fn dropped(&self, node: NodeId, why: Violation) -> u64 {

@@ -150,6 +150,7 @@ fn every_crash_leaves_a_disk_that_starts() {
                 nodes_settings(*node),
                 disk,
                 Arc::new(Words::default()),
+                Hand::of(*node),
                 clock,
                 [1; 32],
             );

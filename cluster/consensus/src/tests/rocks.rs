@@ -1,6 +1,6 @@
 //! The whole crate on RocksDB, with threads: three nodes in one process.
 
-use super::harness::{G, Words, settings};
+use super::harness::{Hand, G, Words, settings};
 use crate::inbox::{Inbox, Item};
 use crate::store_loop::StoreLoop;
 use crate::*;
@@ -34,6 +34,7 @@ fn start(hub: &Hub, node: NodeId, folder: &Path) -> Consensus {
         test_settings(node),
         &path,
         Arc::new(Words::default()),
+        Hand::of(node),
         port,
         on_fatal,
     )
@@ -141,6 +142,7 @@ async fn a_full_inbox_drops_and_says_busy() {
         small,
         folder.path(),
         Arc::new(Words::default()),
+        Hand::of(1),
         port,
         Box::new(|_| {}),
     )
@@ -153,7 +155,7 @@ async fn a_full_inbox_drops_and_says_busy() {
     assert_eq!(node.read_index(G, soon()).await, Err(NoLeader(G)));
     // One process a directory.
     let port = Arc::new(Port(1, Hub::default()));
-    let second = Consensus::open(test_settings(1), folder.path(), Arc::new(Words::default()), port);
+    let second = Consensus::open(test_settings(1), folder.path(), Arc::new(Words::default()), Hand::of(1), port);
     assert!(matches!(second.err(), Some(OpenError::Store(_))));
     node.shutdown().await;
 }
@@ -169,6 +171,7 @@ async fn a_panic_of_the_store_thread_ends_the_process_by_the_hook() {
         test_settings(1),
         folder.path(),
         Arc::new(Words::default()),
+        Hand::of(1),
         port,
         on_fatal,
     )
@@ -226,6 +229,7 @@ fn a_failed_sync_ends_the_process_and_nothing_is_answered() {
         alone,
         store.clone(),
         Arc::new(Words::default()),
+        Hand::of(1),
         clock.clone(),
         [1; 32],
     )
@@ -272,6 +276,7 @@ async fn a_cut_wal_starts_with_a_prefix() {
             alone.clone(),
             path,
             Arc::new(Words::default()),
+            Hand::of(1),
             Arc::new(Nowhere),
             Box::new(|_| {}),
         )

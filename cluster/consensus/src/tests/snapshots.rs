@@ -83,6 +83,7 @@ fn a_crash_during_an_installation_leaves_the_old_state_or_the_new_one() {
             settings(away),
             disk.clone(),
             Arc::new(Words::default()),
+            Hand::of(away),
             clock,
             [1; 32],
         )
