@@ -12,7 +12,7 @@ use crate::telemetry::metrics::{Kind, Sample};
 type Plain = (&'static str, &'static str, Kind, fn(&Parts) -> u64);
 type OfPeer = (&'static str, &'static str, Kind, fn(&PeerCounters) -> u64);
 
-const PLAIN: [Plain; 17] = [
+const PLAIN: [Plain; 18] = [
     ("audit_records", "Audit records written", Kind::Counter, |p| {
         p.audit.counters().records
     }),
@@ -96,6 +96,12 @@ const PLAIN: [Plain; 17] = [
         "Snapshots sent whole",
         Kind::Counter,
         |p| p.consensus.counters().snapshots_sent.get(),
+    ),
+    (
+        "rolled_back",
+        "1 when this node's disk is an older copy",
+        Kind::Gauge,
+        |p| u64::from(p.consensus.rolled_back().is_some()),
     ),
     (
         "behind",

@@ -22,6 +22,7 @@ use rand::RngCore;
 use rand::rngs::OsRng;
 
 use crate::actors::application::KeystoreApplication;
+use crate::actors::attestor::NodeAttestor;
 use crate::actors::coordinator::{deliveries, renewal, upkeep};
 use crate::actors::crypto_pool::CryptoPool;
 use crate::actors::doors::{Doors, Lanes};
@@ -315,8 +316,9 @@ impl Node {
         let raft = raft_settings(config, &nodes);
         let folder = config.data_dir.join("raft");
         let as_application: Arc<dyn Application> = application.clone();
-        let consensus =
-            Consensus::open(raft, &folder, as_application, lanes.clone()).map_err(start("consensus"))?;
+        let attestor = NodeAttestor::new(membership.clone(), signing_key.clone(), audit.clone());
+        let consensus = Consensus::open(raft, &folder, as_application, Arc::new(attestor), lanes.clone())
+            .map_err(start("consensus"))?;
 
         let doors = Arc::new(Doors::new(consensus.clone()));
         let transport = Transport::start(transport_settings(config, &material, boot), doors.clone());

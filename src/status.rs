@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use conclave_consensus::GroupId;
+use conclave_consensus::{GroupId, RolledBack};
 use parking_lot::RwLock;
 
 use crate::actors::coordinator::order;
@@ -218,6 +218,9 @@ impl SymmetricStatus {
 
 /// Whether this node can serve now.
 fn ready(parts: &Parts) -> Result<(), NotReady> {
+    if let Some(found) = parts.consensus.rolled_back() {
+        return Err(NotReady::new(found.to_string(), RolledBack::ADVICE));
+    }
     match parts.audit.health() {
         AuditHealth::Ok => {}
         AuditHealth::DiskLow { free_percent } => {
@@ -293,7 +296,10 @@ fn due_for_renewal(parts: &Parts) -> u64 {
 }
 
 fn describe(status: &mut NodeStatus, parts: &Parts) {
-    status.state = NodeState::Serving;
+    status.state = match parts.consensus.rolled_back() {
+        None => NodeState::Serving,
+        Some(_) => NodeState::Quarantined,
+    };
     let holders: Vec<u64> = parts
         .membership
         .members

@@ -19,6 +19,8 @@ mod orders;
 mod recovery;
 #[path = "cluster/repeats.rs"]
 mod repeats;
+#[path = "cluster/rolled_back.rs"]
+mod rolled_back;
 #[path = "cluster/sealed.rs"]
 mod sealed;
 #[path = "cluster/sessions.rs"]

@@ -6,6 +6,7 @@
 
 pub mod answers;
 pub mod application;
+pub mod attestor;
 pub mod ceremonies;
 pub mod conduct;
 pub mod coordinator;

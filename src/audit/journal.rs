@@ -1,6 +1,7 @@
 //! The handle that the rest of the node has on its audit folder. Open it once, before the node serves: opening
 //! blocks, reads back the replay window and hands every record to the visitor.
 
+use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -72,10 +73,19 @@ pub(super) struct Shared {
     pub(super) head: Mutex<Option<SignedHead>>,
 }
 
+/// The chain as this process found it.
+struct Opened {
+    sequence: u64,
+    hash: [u8; 32],
+    /// Number and hash of the records that its last heads cover.
+    covered: BTreeMap<u64, [u8; 32]>,
+}
+
 struct Inner {
     sender: Option<SyncSender<Item>>,
     thread: Option<JoinHandle<()>>,
     shared: Arc<Shared>,
+    opened: Opened,
     folder: PathBuf,
     queue_bytes: usize,
     low_disk_percent: u8,
@@ -127,7 +137,12 @@ impl Audit {
         settings.check()?;
         make_folder(folder)?;
         let lock = lock(folder)?;
-        let position = recovery::recover(folder, &settings, &mut visitor)?;
+        let mut position = recovery::recover(folder, &settings, &mut visitor)?;
+        let opened = Opened {
+            sequence: position.sequence,
+            hash: position.previous,
+            covered: std::mem::take(&mut position.covered),
+        };
         let shared = Arc::new(Shared::default());
         shared.recorded_ms.store(position.time_ms, Ordering::Release);
         let (sender, receiver) = sync_channel(settings.queue);
@@ -150,6 +165,7 @@ impl Audit {
             sender: Some(sender),
             thread: Some(thread),
             shared,
+            opened,
             folder,
             queue_bytes,
             low_disk_percent,
@@ -224,6 +240,30 @@ impl Audit {
     /// The last head that this process signed and put on disk.
     pub fn head(&self) -> Option<SignedHead> {
         *self.inner.shared.head.lock()
+    }
+
+    /// Number and hash of a record that is on disk for good, with all before it: what the last head covers, or where the
+    /// chain ended when it was opened. 0 before the first record.
+    pub fn attestable(&self) -> (u64, [u8; 32]) {
+        let opened = &self.inner.opened;
+        self.head()
+            .map_or((opened.sequence, opened.hash), |head| (head.sequence, head.hash))
+    }
+
+    /// What the chain lacked when it was opened of one that had this record, if anything; for the operator. Of a record
+    /// that it has, the hash is compared if it is one of the last that a head covers.
+    pub fn lacks(&self, sequence: u64, hash: &[u8; 32]) -> Option<String> {
+        let opened = &self.inner.opened;
+        if sequence > opened.sequence {
+            let end = opened.sequence;
+            return Some(format!("the audit chain had record {sequence} and ends at {end}"));
+        }
+        let here = match sequence == opened.sequence {
+            true => Some(&opened.hash),
+            false => opened.covered.get(&sequence),
+        };
+        here.filter(|here| *here != hash)
+            .map(|_| format!("the audit chain has another record {sequence}"))
     }
 
     /// What the writer has done since it was opened.

@@ -5,7 +5,7 @@
 //! the damage says that the damaged one was durable. Then something that had been acknowledged is lost, and the
 //! folder is quarantined.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 
@@ -29,12 +29,17 @@ pub(super) struct Position {
     pub(super) sequence: u64,
     pub(super) previous: [u8; 32],
     pub(super) time_ms: u64,
+    /// Number and hash of the records that the last heads cover.
+    pub(super) covered: BTreeMap<u64, [u8; 32]>,
     /// Records since the last head.
     pub(super) since_head: u64,
     /// Capabilities that stand whole in the last segment.
     pub(super) known: HashSet<[u8; 32]>,
     pub(super) sealed: Vec<Sealed>,
 }
+
+/// Heads whose records can be compared with what peers remember of them.
+const COMPARABLE: usize = 4_096;
 
 /// Reads the folder back. `visitor` sees every record of the replay window, oldest first.
 pub(super) fn recover(
@@ -52,11 +57,15 @@ pub(super) fn recover(
         .iter()
         .rposition(|(_, header)| header.created_ms <= window)
         .unwrap_or(0);
-    let mut since_head = 0;
+    let (mut since_head, mut covered) = (0, BTreeMap::new());
     let mut counted = |record: &Record| {
         since_head = if record.entry().is_some() {
             since_head + 1
         } else {
+            covered.insert(record.sequence - 1, record.previous);
+            if covered.len() > COMPARABLE {
+                covered.pop_first();
+            }
             0
         };
         visitor(record);
@@ -140,6 +149,7 @@ pub(super) fn recover(
         sequence: scanner.expected - 1,
         previous: scanner.previous,
         time_ms: scanner.time_ms,
+        covered,
         since_head,
         known,
         sealed,
@@ -165,6 +175,7 @@ fn begin(folder: &Path, settings: &Settings) -> Result<Position, OpenError> {
         sequence: 0,
         previous: header.previous,
         time_ms: 0,
+        covered: BTreeMap::new(),
         since_head: 0,
         known: HashSet::new(),
         sealed: Vec::new(),

@@ -100,6 +100,71 @@ fn nothing_is_acknowledged_before_its_fsync() {
 }
 
 #[test]
+fn a_chain_that_was_cut_or_written_anew_lacks_what_was_attested() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = |folder: &Path| open(folder, settings(), Box::new(File::sync_data)).0;
+    let fill = |audit: &Audit, first: u64| {
+        for counter in first..first + 3 {
+            block_on(audit.append(entry(counter))).unwrap();
+        }
+    };
+    let audit = start(folder.path());
+    let (none, chain_start) = audit.attestable();
+    assert_eq!(none, 0);
+    fill(&audit, 0);
+    drop(audit);
+    let older = tempfile::tempdir().unwrap();
+    for file in fs::read_dir(folder.path())
+        .unwrap()
+        .map(|file| file.unwrap().path())
+    {
+        fs::copy(&file, older.path().join(file.file_name().unwrap())).unwrap();
+    }
+    // The head at the end is record 4, and where a chain is found to end is good to be attested.
+    let audit = start(folder.path());
+    let (at_start, _) = audit.attestable();
+    assert_eq!(at_start, 4);
+    assert_eq!(audit.lacks(0, &chain_start), None);
+    fill(&audit, 3);
+    drop(audit);
+    let audit = start(folder.path());
+    let (sequence, hash) = audit.attestable();
+    assert_eq!((sequence, audit.lacks(sequence, &hash)), (8, None));
+    let cut = start(older.path());
+    let lack = cut.lacks(sequence, &hash).unwrap();
+    assert_eq!(lack, "the audit chain had record 8 and ends at 4");
+    // Made longer than it had been, of other records.
+    fill(&cut, 30);
+    drop(cut);
+    let other = start(older.path());
+    assert_eq!(other.attestable().0, 8);
+    let lack = other.lacks(sequence, &hash).unwrap();
+    assert_eq!(lack, "the audit chain has another record 8");
+    assert_eq!(
+        other.lacks(3, &[0; 32]).unwrap(),
+        "the audit chain has another record 3"
+    );
+    drop(other);
+    // Heads in between are compared as well.
+    let covered = |folder: &Path| {
+        let mut heads = Vec::new();
+        verify_each(folder, None, |record| {
+            if record.kind() == Kind::Head {
+                heads.push((record.sequence - 1, record.previous));
+            }
+        })
+        .unwrap();
+        heads
+    };
+    let [first, second] = covered(folder.path())[..] else {
+        panic!("two heads")
+    };
+    let other = start(older.path());
+    assert_eq!(other.lacks(first.0, &first.1), None, "the same up to the copy");
+    assert!(other.lacks(second.0, &second.1).is_some());
+}
+
+#[test]
 fn a_full_queue_says_busy_and_loses_nothing_that_it_took() {
     let folder = tempfile::tempdir().unwrap();
     let (sync, begins, go) = gated();

@@ -100,6 +100,7 @@ impl Writer {
             sequence,
             previous,
             time_ms,
+            covered: _,
             since_head,
             known,
             sealed,

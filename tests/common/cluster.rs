@@ -229,6 +229,13 @@ impl Cluster {
         self.restarted[node] = Some(child);
     }
 
+    /// Waits until a node that was started here ends by itself, which must be as a failure.
+    pub(crate) async fn ended(&mut self, node: usize) {
+        let mut child = self.restarted[node].take().unwrap();
+        let ended = timeout(START, child.wait()).await.unwrap().unwrap();
+        assert!(!ended.success(), "node {node} ended well: {ended}");
+    }
+
     /// Starts a node that is down and waits until it can serve.
     pub(crate) async fn restart(&mut self, node: usize) {
         self.spawn(node);

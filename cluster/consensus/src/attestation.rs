@@ -111,12 +111,15 @@ impl Signed {
         if !attestor.is_signed(node, &message(&self.body), &self.signature) {
             return Err(Violation::Attestation);
         }
-        let attestation: Attestation =
-            records::decode(&self.body).map_err(|_| Violation::Attestation)?;
+        let attestation: Attestation = records::decode(&self.body).map_err(|_| Violation::Attestation)?;
         let fits = attestation.cluster == *cluster
             && attestation.node == node
             && u32::try_from(attestation.positions.len()) == Ok(groups);
-        if fits { Ok(attestation) } else { Err(Violation::Attestation) }
+        if fits {
+            Ok(attestation)
+        } else {
+            Err(Violation::Attestation)
+        }
     }
 }
 
@@ -303,7 +306,11 @@ mod tests {
         let stated = position(7, 2, 10, 6);
         assert_eq!(lack(8, 3, 10, &stated), None);
         assert_eq!(lack(8, 0, 40, &stated), None);
-        assert_eq!(lack(7, 1, 10, &position(7, 0, 10, 6)), None, "it voted after it stated");
+        assert_eq!(
+            lack(7, 1, 10, &position(7, 0, 10, 6)),
+            None,
+            "it voted after it stated"
+        );
         assert_eq!(lack(7, 2, 10, &position(7, 2, 5, 1)), None);
     }
 

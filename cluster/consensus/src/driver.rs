@@ -190,7 +190,9 @@ impl<S: Store> Driver<S> {
                 return Err(Violation::NotMember);
             }
             let body = match body {
-                Body::Call(Call::Attest(_) | Call::Recall { .. } | Call::Recalled { .. }) if group != OF_ALL => {
+                Body::Call(Call::Attest(_) | Call::Recall { .. } | Call::Recalled { .. })
+                    if group != OF_ALL =>
+                {
                     return Err(Violation::Group);
                 }
                 Body::Call(Call::Attest(signed)) => return self.peer_attests(now, from, signed),

@@ -13,8 +13,8 @@ use crate::store::{Reading, StoreError};
 use crate::view::View;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 /// A monotonic clock. Real in production, turned by hand in the simulator.

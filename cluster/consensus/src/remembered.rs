@@ -5,7 +5,7 @@
 //! answered: so nobody helps an amnesiac to a vote or an entry who knows better. One valid attestation of an earlier
 //! life that the disk falls short of is enough, whoever shows it, since only this node can have signed it.
 
-use crate::attestation::{Attestation, Attestor, Opened, Position, RolledBack, Signed};
+use crate::attestation::{Attestation, Attestor, Lack, Opened, Position, RolledBack, Signed};
 use crate::driver::Driver;
 use crate::frame::Call;
 use crate::group::Group;
@@ -78,13 +78,13 @@ impl Remembered {
             };
             match remembered.read(settings, *node, &signed) {
                 Ok(attestation) => drop(remembered.kept.insert(*node, (signed, attestation))),
-                Err(_) => tracing::warn!(node, "what was remembered of a node is not signed by it any more"),
+                Err(_) => tracing::warn!(node, "what was remembered of a node is not its word any more"),
             }
         }
         if let Some((_, attestation)) = remembered.kept.get(&settings.node)
             && let Some(found) = remembered.shortfall(groups, attestation, settings.node)
         {
-            remembered.tell(&found);
+            Self::tell(&found);
             let _ = remembered.rolled_back.set(found);
         }
         Ok(remembered)
@@ -107,18 +107,21 @@ impl Remembered {
         shown_by: NodeId,
     ) -> Option<RolledBack> {
         let positions = attestation.positions.iter().zip(&self.opened);
-        let mut lacks = groups.iter().zip(positions).filter_map(|((id, group), (stated, opened))| {
-            let term_at = |index| raft::Storage::term(group.log(), index).ok();
-            opened.lacks(*id, stated, term_at)
-        });
+        let mut lacks = groups
+            .iter()
+            .zip(positions)
+            .filter_map(|((id, group), (stated, opened))| {
+                let term_at = |index| raft::Storage::term(group.log(), index).ok();
+                opened.lacks(*id, stated, term_at)
+            });
         let lack = lacks.next().or_else(|| {
             let of_mark = self.attestor.lacks(&attestation.mark);
-            of_mark.map(crate::attestation::Lack::Mark)
+            of_mark.map(Lack::Mark)
         });
         lack.map(|lack| RolledBack { shown_by, lack })
     }
 
-    fn tell(&self, found: &RolledBack) {
+    fn tell(found: &RolledBack) {
         tracing::error!(reason = %found, advice = RolledBack::ADVICE, "this node takes no part in anything");
     }
 
@@ -219,9 +222,19 @@ impl<S: Store> Driver<S> {
         };
         let call = Call::Attest(signed.clone());
         // Not before a peer has answered: what it remembers of an earlier life must not be replaced unseen.
-        for peer in self.remembered.answered.iter().filter(|peer| only_to.is_none_or(|to| to == **peer)) {
+        for peer in self
+            .remembered
+            .answered
+            .iter()
+            .filter(|peer| only_to.is_none_or(|to| to == **peer))
+        {
             self.out.call(&self.settings.cluster, OF_ALL, *peer, &call);
         }
+    }
+
+    /// States how far this node is before it stops.
+    pub(crate) fn take_leave(&mut self, now: Millis) {
+        self.attest(now, None);
     }
 
     fn ask(&mut self, now: Millis, peer: NodeId) {
@@ -271,11 +284,20 @@ impl<S: Store> Driver<S> {
 
     fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
         let own = self.settings.node;
-        self.settings.voters.iter().copied().filter(move |peer| *peer != own)
+        self.settings
+            .voters
+            .iter()
+            .copied()
+            .filter(move |peer| *peer != own)
     }
 
     /// A peer states how far it is.
-    pub(crate) fn peer_attests(&mut self, now: Millis, from: NodeId, signed: Signed) -> Result<(), Violation> {
+    pub(crate) fn peer_attests(
+        &mut self,
+        now: Millis,
+        from: NodeId,
+        signed: Signed,
+    ) -> Result<(), Violation> {
         let known = self.remembered.kept.get(&from);
         if known.is_some_and(|(known, _)| *known == signed) || !self.remembered.may_look(now, from) {
             return Ok(());
@@ -332,7 +354,7 @@ impl<S: Store> Driver<S> {
     /// From now on this node neither votes nor appends nor leads nor contributes. It goes on remembering its peers,
     /// and keeps the proof, so that it knows at its next start what it is even if nobody tells it.
     fn roll_back(&mut self, now: Millis, found: RolledBack, signed: Signed, attestation: Attestation) {
-        self.remembered.tell(&found);
+        Remembered::tell(&found);
         let _ = self.remembered.rolled_back.set(found);
         let node = self.settings.node;
         self.remembered.keep(now, node, signed, attestation);

@@ -216,6 +216,8 @@ impl<S: Store> StoreLoop<S> {
         if leads && self.clock.now() < *deadline {
             return false;
         }
+        self.driver.take_leave(self.clock.now());
+        self.send();
         for (_, caller) in std::mem::take(&mut self.callers) {
             if let Caller::Propose(answer) = caller {
                 let _ = answer.send(Err(ProposeError::Stopping));

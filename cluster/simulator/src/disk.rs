@@ -15,6 +15,8 @@ struct Content {
     current: Arc<Map>,
     durable: Map,
     unsynced: Vec<Batch>,
+    /// What somebody copied.
+    copy: Option<Map>,
     failing: bool,
 }
 
@@ -65,6 +67,24 @@ impl SimulatedDisk {
             apply(&mut content.durable, batch);
         }
         content.current = Arc::new(content.durable.clone());
+    }
+
+    /// Somebody copies what is durable now.
+    pub fn copy(&self) {
+        let mut content = self.0.lock();
+        content.copy = Some(content.durable.clone());
+    }
+
+    /// Somebody puts the copy in the place of everything; whether there is one. Only while no process runs on it.
+    pub fn put_back(&self) -> bool {
+        let mut content = self.0.lock();
+        let Some(copy) = content.copy.clone() else {
+            return false;
+        };
+        content.durable = copy;
+        content.unsynced.clear();
+        content.current = Arc::new(content.durable.clone());
+        true
     }
 
     /// Whether writes fail.

@@ -2,7 +2,7 @@
 
 use crate::plan::Fault;
 use crate::process::Cluster;
-use crate::world::{Event, Input, PROBE, World};
+use crate::world::{Event, Input, PROBE, Running, World};
 use conclave_consensus::{GroupId, GroupStatus, NodeId, Role, StoreError};
 use rand::Rng;
 
@@ -84,6 +84,21 @@ impl<C: Cluster> World<C> {
                     machine.slow_micros = micros;
                 }
             }
+            Fault::Copy(node) => {
+                if let Some(machine) = self.machines.get_mut(&node) {
+                    machine.disk.copy();
+                }
+            }
+            Fault::PutBack(node, restart) => {
+                self.crash(node, restart);
+                if let Some(machine) = self.machines.get_mut(&node)
+                    && machine.running.is_none()
+                    && machine.disk.put_back()
+                {
+                    machine.put_back = true;
+                    machine.status.clear();
+                }
+            }
             Fault::Mend => self.network.mend(),
             Fault::Clear => {
                 self.network.heal();
@@ -107,6 +122,9 @@ impl<C: Cluster> World<C> {
         }
         let deadline = (self.clock.micros() + RECOVERY_MICROS) / 1_000;
         for node in self.nodes.clone() {
+            if self.machines.get(&node).is_some_and(|machine| machine.put_back) {
+                continue;
+            }
             for group in (0..self.setup.settings.groups).map(GroupId) {
                 self.probes.insert((node, group), false);
                 let ticket = PROBE + u64::from(group.0);
@@ -140,7 +158,7 @@ impl<C: Cluster> World<C> {
         self.ledger.lock().violate(what);
     }
 
-    /// Healed, every probe answered, every node applied everything acknowledged, all alike, and a little
+    /// Healed, every probe answered, every node applied everything acknowledged or knows that its disk is a copy, all alike, and a little
     /// longer for the processes' own work.
     pub(crate) fn is_well(&self) -> bool {
         let Some(healed) = self.healed_at else {
@@ -152,7 +170,9 @@ impl<C: Cluster> World<C> {
         let ledger = self.ledger.lock();
         self.machines.values().all(|machine| {
             let enough = |status: &GroupStatus| status.applied >= ledger.highest_acknowledged(status.group);
-            machine.running.is_some() && machine.status.iter().all(enough)
+            let well =
+                |running: &Running<C::Process>| running.driver.rolled_back().is_some() == machine.put_back;
+            machine.running.as_ref().is_some_and(well) && machine.status.iter().all(enough)
         }) && (0..self.setup.settings.groups).map(GroupId).all(|group| {
             let statuses = self.machines.values().flat_map(|machine| &machine.status);
             statuses

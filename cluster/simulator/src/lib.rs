@@ -13,6 +13,7 @@ mod disk;
 mod faults;
 mod ledger;
 pub mod majority;
+mod name;
 mod network;
 mod plan;
 mod process;

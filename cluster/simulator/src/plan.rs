@@ -29,6 +29,10 @@ pub enum Fault {
     Weather((u64, u64), f64, f64),
     /// Syncs of this node take this many microseconds longer (F11).
     SlowDisk(NodeId, u64),
+    /// Somebody copies the node's disk.
+    Copy(NodeId),
+    /// The process dies and starts again, after so many microseconds, on the copy of its disk (F29).
+    PutBack(NodeId, u64),
     /// All cuts end.
     Mend,
     /// Network and disks are as good as new.

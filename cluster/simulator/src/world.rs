@@ -7,6 +7,7 @@
 use crate::clock::VirtualClock;
 use crate::disk::SimulatedDisk;
 use crate::ledger::{self, Ledger, Witness};
+use crate::name::Name;
 use crate::network::Network;
 use crate::plan::{self, Fault};
 use crate::process::{Action, Cluster, Node, Process};
@@ -101,6 +102,8 @@ pub(crate) struct Machine<P> {
     /// Die during the next synced write, and start again after so many microseconds.
     pub(crate) doomed: Option<u64>,
     pub(crate) status: Vec<GroupStatus>,
+    /// Its disk is an older copy.
+    pub(crate) put_back: bool,
 }
 
 /// Tickets of the world's own proposals.
@@ -193,6 +196,7 @@ impl<C: Cluster> World<C> {
                 slow_micros: 0,
                 doomed: None,
                 status: Vec::new(),
+                put_back: false,
             };
             self.machines.insert(node, machine);
             self.schedule(0, Event::Start { node });
@@ -316,7 +320,8 @@ impl<C: Cluster> World<C> {
             ledger: self.ledger.clone(),
         });
         let clock = Arc::new(self.clock.clone());
-        let driver = Driver::open(settings, machine.disk.clone(), witness, clock, seed)
+        let attestor = Arc::new(Name(node));
+        let driver = Driver::open(settings, machine.disk.clone(), witness, attestor, clock, seed)
             .map_err(|error| StoreError::message(format!("node {node} does not start: {error}")))?;
         machine.running = Some(Running {
             driver,
@@ -453,6 +458,11 @@ impl<C: Cluster> World<C> {
         }
         machine.status = running.driver.status();
         let mut ledger = self.ledger.lock();
+        if let Some(found) = running.driver.rolled_back()
+            && !machine.put_back
+        {
+            ledger.violate(format!("node {node} on its own disk: {found}"));
+        }
         machine
             .status
             .iter()

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use conclave_consensus::{GroupId, Reason};
 use conclave_garbled::portion::{Gathered, Portion, Wanted};
 use conclave_threshold::{Commitment, envelope};
 
@@ -18,10 +19,17 @@ use crate::keystore::record::{KeyRecord, Sharing};
 /// How often it asks when no link came up.
 const DELIVERY: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How often it looks whether it may fetch at all.
+const STARTING: Duration = Duration::from_millis(200);
 
 /// Fetches envelopes from every peer: at once when a link came up or a share is missed, and now and then.
 pub async fn run(parts: Arc<Parts>) {
     loop {
+        // What an older copy of a disk takes and confirms would be missing on the newest.
+        if !is_current(&parts) {
+            tokio::time::sleep(STARTING).await;
+            continue;
+        }
         for member in &parts.membership.members {
             if member.node != parts.node && parts.network.connected(member.node) {
                 fetch(&parts, member.node).await;
@@ -29,6 +37,14 @@ pub async fn run(parts: Arc<Parts>) {
         }
         let _ = tokio::time::timeout(DELIVERY, parts.wake.notified()).await;
     }
+}
+
+/// Whether a leader of each group has confirmed, since the start, a state that no member knows to be an older copy.
+fn is_current(parts: &Parts) -> bool {
+    (0..parts.rules.groups).map(GroupId).all(|group| {
+        let abstains = parts.consensus.freshness().may_contribute(group).err();
+        abstains.is_none_or(|abstain| !matches!(abstain.reason, Reason::Starting | Reason::RolledBack))
+    })
 }
 
 async fn fetch(parts: &Arc<Parts>, peer: u64) {

@@ -55,6 +55,9 @@ pub(super) async fn confirm(parts: &Arc<Parts>, from: u64, name: ShareName) -> A
 
 /// The pieces of a symmetric key that the asking member holds too and did not get at its birth: the key's record says so.
 pub(super) async fn portion(parts: &Arc<Parts>, from: u64, name: ShareName) -> Answer {
+    if parts.consensus.rolled_back().is_some() {
+        return Abstention::Fenced.into();
+    }
     let opened = tokio::task::spawn_blocking({
         let (parts, name) = (parts.clone(), name.clone());
         move || owed(&parts, from, &name)

@@ -23,6 +23,7 @@ use rand::rngs::OsRng;
 use tempfile::TempDir;
 
 use crate::actors::application::KeystoreApplication;
+use crate::actors::attestor::NodeAttestor;
 use crate::actors::coordinator::{deliveries, upkeep};
 use crate::actors::crypto_pool::CryptoPool;
 use crate::actors::doors::{Doors, Lanes};
@@ -415,7 +416,17 @@ fn node(
         let as_application: Arc<dyn Application> = application.clone();
         // A test that failed takes its folder away: that must not end the process.
         let on_fatal = Box::new(|reason: &str| eprintln!("the store ended: {reason}"));
-        Consensus::open_with(settings, &folder, as_application, lanes.clone(), on_fatal).unwrap()
+        let attestor = NodeAttestor::new(membership.clone(), signing_key.clone(), audit.clone());
+        let attestor = Arc::new(attestor);
+        Consensus::open_with(
+            settings,
+            &folder,
+            as_application,
+            attestor,
+            lanes.clone(),
+            on_fatal,
+        )
+        .unwrap()
     };
     let doors = Arc::new(Doors::new(consensus.clone()));
     let door = Arc::new(Door {

@@ -461,7 +461,8 @@ impl Nodes {
     /// What a node has attested, and how many batches its disk had then.
     pub(super) fn attested(&self, node: NodeId) -> Vec<(usize, Signed)> {
         let own = self.attestations.iter().filter(|(by, ..)| *by == node);
-        own.map(|(_, batches, signed)| (*batches, signed.clone())).collect()
+        own.map(|(_, batches, signed)| (*batches, signed.clone()))
+            .collect()
     }
 
     pub(super) fn dropped(&self, node: NodeId, why: Violation) -> u64 {

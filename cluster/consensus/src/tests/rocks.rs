@@ -1,6 +1,6 @@
 //! The whole crate on RocksDB, with threads: three nodes in one process.
 
-use super::harness::{Hand, G, Words, settings};
+use super::harness::{G, Hand, Words, settings};
 use crate::inbox::{Inbox, Item};
 use crate::store_loop::StoreLoop;
 use crate::*;
@@ -155,7 +155,13 @@ async fn a_full_inbox_drops_and_says_busy() {
     assert_eq!(node.read_index(G, soon()).await, Err(NoLeader(G)));
     // One process a directory.
     let port = Arc::new(Port(1, Hub::default()));
-    let second = Consensus::open(test_settings(1), folder.path(), Arc::new(Words::default()), Hand::of(1), port);
+    let second = Consensus::open(
+        test_settings(1),
+        folder.path(),
+        Arc::new(Words::default()),
+        Hand::of(1),
+        port,
+    );
     assert!(matches!(second.err(), Some(OpenError::Store(_))));
     node.shutdown().await;
 }

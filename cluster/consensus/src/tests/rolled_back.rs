@@ -35,7 +35,9 @@ fn found(nodes: &Nodes, node: NodeId) -> Option<RolledBack> {
 
 fn sent_by(nodes: &Nodes, node: NodeId, from: usize) -> Vec<MessageType> {
     let sent = nodes.sent[from..].iter().filter(|wire| wire.from == node);
-    sent.filter_map(Wire::raft).map(|message| message.get_msg_type()).collect()
+    sent.filter_map(Wire::raft)
+        .map(|message| message.get_msg_type())
+        .collect()
 }
 
 #[test]
@@ -83,19 +85,30 @@ fn a_lost_term_and_a_lost_vote_are_recognized_without_a_lost_entry() {
     nodes.run(1_500);
     let voter = other(&[leader, next]);
     assert!([old, third].contains(&voter));
-    let copies = if voter == old { copies } else { copies.min(batches(&nodes, voter)) };
+    let copies = if voter == old {
+        copies
+    } else {
+        copies.min(batches(&nodes, voter))
+    };
     // As of the batch before the one with its vote.
     let disk = nodes.machines[&voter].disk.clone();
     let term = |batches: usize| {
-        let hard = records::read_hard_state(&*disk.after(batches), G).unwrap().unwrap();
+        let hard = records::read_hard_state(&*disk.after(batches), G)
+            .unwrap()
+            .unwrap();
         (hard.term, hard.vote)
     };
     let now = term(batches(&nodes, voter));
-    let before = (copies..batches(&nodes, voter)).rev().find(|count| term(*count).0 < now.0);
+    let before = (copies..batches(&nodes, voter))
+        .rev()
+        .find(|count| term(*count).0 < now.0);
     put_back(&mut nodes, voter, before.unwrap());
     nodes.run(500);
     let lack = found(&nodes, voter).unwrap().lack;
-    assert!(matches!(lack, Lack::Term { stated, .. } if stated == now.0), "{lack}");
+    assert!(
+        matches!(lack, Lack::Term { stated, .. } if stated == now.0),
+        "{lack}"
+    );
 }
 
 #[test]
@@ -315,7 +328,11 @@ fn what_a_peer_remembers_never_falls() {
         Call::Recalled { attestation, .. } => *attestation == Some(stated.clone()),
         _ => false,
     });
-    assert_eq!(known.count(), 2, "shown to who stated less, and to who asked: {shown:?}");
+    assert_eq!(
+        known.count(),
+        2,
+        "shown to who stated less, and to who asked: {shown:?}"
+    );
 }
 
 #[test]
@@ -355,7 +372,10 @@ fn a_heartbeat_above_the_log_makes_the_node_ask_what_others_remember() {
     }
     nodes.gather(follower);
     let asked = nodes.sent[from..].iter().filter_map(Wire::call);
-    assert_eq!(asked.filter(|call| matches!(call, Call::Recall { .. })).count(), 2);
+    assert_eq!(
+        asked.filter(|call| matches!(call, Call::Recall { .. })).count(),
+        2
+    );
     // Nobody remembers more, so it is the leader that is named, and the node goes on.
     nodes.run(500);
     assert_eq!(nodes.dropped(follower, Violation::HeartbeatCommit), 3);

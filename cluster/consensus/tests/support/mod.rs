@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use conclave_consensus::{
-    Application, Attestor, Consensus, GroupId, Halt, Mark, NodeId, Outbound, Restricts, Role, Scope, Settings,
-    StateTransaction,
+    Application, Attestor, Consensus, GroupId, Halt, Mark, NodeId, Outbound, Restricts, Role, Scope,
+    Settings, StateTransaction,
 };
 use tempfile::TempDir;
 

@@ -1,0 +1,31 @@
+//! An older copy of a disk is put back while a leader dies: whoever is left must not elect without what was acknowledged,
+//! and the node must recognize what it runs on. `SEEDS=2000 cargo test -p conclave-simulator --test put_back` for more.
+
+use conclave_simulator::majority::Clerks;
+use conclave_simulator::{Fault, Setup, World};
+
+#[test]
+fn an_older_copy_undoes_nothing() {
+    let seeds = std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok());
+    for seed in 0..seeds.unwrap_or(60u64) {
+        let mut setup = Setup::from_seed(seed);
+        setup.nodes = 3;
+        setup.faulty_micros = 6_500_000;
+        let node = |place: u64| (seed + place) % 3 + 1;
+        let (old, slow) = (node(0), node(1 + seed / 3 % 2));
+        let dying = 6 - old - slow;
+        setup.faults = Some(vec![
+            (1_400_000, Fault::Copy(old)),
+            // The slow one gets nothing from the one that dies, so that the other two are the only ones who know.
+            (1_500_000, Fault::CutOne(dying, slow)),
+            (4_200_000, Fault::PutBack(old, 50_000)),
+            (4_200_000, Fault::Crash(dying, 2_000_000)),
+            (4_200_001, Fault::Mend),
+        ]);
+        let clerks = Clerks::new(setup.settings.groups);
+        let report = World::new(seed, setup, clerks)
+            .run()
+            .unwrap_or_else(|failure| panic!("{failure}"));
+        assert!(report.acknowledgements > 20, "{report:?}");
+    }
+}
