@@ -2,7 +2,7 @@
 
 use crate::plan::Fault;
 use crate::process::Cluster;
-use crate::world::{Event, Input, PROBE, Running, World};
+use crate::world::{Event, Input, PROBE, World};
 use conclave_consensus::{GroupId, GroupStatus, NodeId, Role, StoreError};
 use rand::Rng;
 
@@ -96,7 +96,6 @@ impl<C: Cluster> World<C> {
                     && machine.disk.put_back()
                 {
                     machine.put_back = true;
-                    machine.status.clear();
                 }
             }
             Fault::Mend => self.network.mend(),
@@ -170,11 +169,16 @@ impl<C: Cluster> World<C> {
         let ledger = self.ledger.lock();
         self.machines.values().all(|machine| {
             let enough = |status: &GroupStatus| status.applied >= ledger.highest_acknowledged(status.group);
-            let well =
-                |running: &Running<C::Process>| running.driver.rolled_back().is_some() == machine.put_back;
-            machine.running.as_ref().is_some_and(well) && machine.status.iter().all(enough)
+            machine
+                .running
+                .as_ref()
+                .is_some_and(|running| match machine.put_back {
+                    true => running.driver.rolled_back().is_some(),
+                    false => machine.status.iter().all(enough),
+                })
         }) && (0..self.setup.settings.groups).map(GroupId).all(|group| {
-            let statuses = self.machines.values().flat_map(|machine| &machine.status);
+            let live = self.machines.values().filter(|machine| !machine.put_back);
+            let statuses = live.flat_map(|machine| &machine.status);
             statuses
                 .filter(|status| status.group == group && status.role == Role::Leader)
                 .count()
