@@ -40,6 +40,9 @@ pub enum Fault {
     /// Two holders of the epoch that ends have dealt different things of a piece that both hold: one of them lies.
     #[error("holders {0} and {1} of the epoch that ends dealt different things")]
     Dealers(u8, u8),
+    /// What the pieces add up to is another key: somebody dealt what it did not hold.
+    #[error("the check value is not the key's")]
+    Check,
     /// The session itself cannot be.
     #[error(transparent)]
     Session(#[from] SharingError),

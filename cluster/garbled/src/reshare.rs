@@ -15,12 +15,13 @@
 //! old epoch is the key's. Which nodes the new holders are is in the session: two sessions deal different parts, so that a
 //! node that has another number in a second attempt does not collect what it must lack.
 //!
-//! **What one corrupt node can do**: end it. What two have dealt alike is what an honest one dealt. **A piece that one holder
-//! alone deals** (of three old holders one is gone; of four, two) is its word: it may deal another key, and the new holders
-//! would agree on that. [`Session::of_one`] says which pieces these are. If there are any, the new holders must compute the
-//! check value ([`crate::operations::check`], under the key's correction) and compare it with the one on record before
-//! they sign; otherwise it tells nothing new, and does no harm. Or the pieces of the one that is gone are first given to a
-//! node that takes its number ([`crate::portion`]: each is compared with its commitment), and that deals in its place.
+//! **What one corrupt node can do**: end it. What two have dealt alike is what an honest one dealt. What one holder alone
+//! deals (of three old holders one is gone; of four, two) is its word: it may deal another key, and the new holders would
+//! agree on that. So **the check value is the last word**: the new holders compute it under the key's correction
+//! ([`crate::operations::check`]), each decodes it itself, and what is not the one on record comes to nothing
+//! ([`Agreed::conclude`]). It is computed even if two have dealt everything: old parts are erased on the strength of it.
+//! Nothing is one holder's word if the pieces of the one that is gone are first given to a node that takes its number
+//! ([`crate::portion`]: each is compared with its commitment), and that deals in its place.
 //!
 //! The correction, the check value and the digest of an HMAC key's inner state stay as they are. Of four new holders one may
 //! be away, and gets its part from the others later.
@@ -33,6 +34,7 @@ use subtle::{Choice, ConstantTimeEq};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::agreement::{self, Committee, Fault, Pieces, Sharing};
+use crate::circuits::CHECK_BYTES;
 use crate::circuits::sha256::STATE_BYTES;
 use crate::held::{Held, InnerState, inner_digest};
 use crate::live::Live;
@@ -55,6 +57,8 @@ pub struct Session {
     pub holders: Vec<u64>,
     /// The number of the new holder that takes no part: one of four at most.
     pub away: Option<u8>,
+    /// What the key is checked by, in every epoch.
+    pub check: [u8; CHECK_BYTES],
 }
 
 /// What a dealer has for one new holder. Secret.
@@ -73,6 +77,14 @@ pub struct Dealt {
 pub struct Combined {
     pieces: agreement::Combined,
     inner: Option<InnerState>,
+    check: [u8; CHECK_BYTES],
+}
+
+/// A new holder whose pieces all agree on, and nobody knows yet whether they are the key's.
+pub struct Agreed {
+    sharing: Sharing,
+    held: Held,
+    check: [u8; CHECK_BYTES],
 }
 
 impl Session {
@@ -108,15 +120,8 @@ impl Session {
             .iter()
             .for_each(|node| hash.update(node.to_be_bytes()));
         hash.update([self.away.unwrap_or(0)]);
+        hash.update(self.check);
         hash.finalize().into()
-    }
-
-    /// The old pieces that one dealer alone has: nothing but the check value tells whether it dealt them.
-    pub fn of_one(&self) -> Vec<u8> {
-        let dealt_by = |number: &u8| self.dealers.iter().filter(|dealer| *dealer != number).count();
-        (1..=self.live.holders())
-            .filter(|number| dealt_by(number) < 2)
-            .collect()
     }
 
     /// What dealer `me` has for each new holder that takes part, by their numbers.
@@ -187,7 +192,9 @@ impl Session {
         }
         let name = self.live.next()?;
         let (pieces, sent) = agreement::Combined::new((committee, me), |_| name, pieces, session);
-        Ok((Combined { pieces, inner }, sent))
+        let check = self.check;
+        let combined = Combined { pieces, inner, check };
+        Ok((combined, sent))
     }
 
     /// What a dealer has for a new holder: of each piece that the one has, the part of each that the other will have.
@@ -202,16 +209,40 @@ impl Session {
 }
 
 impl Combined {
-    /// Takes everybody's commitments to pieces, its own among them: the new sharing, and this holder's part of it.
-    /// Faults name new holders.
+    /// Takes everybody's commitments to pieces, its own among them. Faults name new holders.
     ///
     /// # Errors
     /// [`Fault`].
-    pub fn agree(self, said: &BTreeMap<u8, Pieces>) -> Result<(Sharing, Held), Fault> {
+    pub fn agree(self, said: &BTreeMap<u8, Pieces>) -> Result<Agreed, Fault> {
         let mut agreed = self.pieces.agree(said)?.into_iter();
         let (sharing, share) = agreed.next().ok_or(SharingError::Pieces)?;
-        let inner = self.inner;
-        Ok((sharing, Held { share, inner }))
+        let (inner, check) = (self.inner, self.check);
+        let held = Held { share, inner };
+        Ok(Agreed { sharing, held, check })
+    }
+}
+
+impl Agreed {
+    /// What they agree on: its digest goes into the seeds of the computation of the check value.
+    pub fn sharing(&self) -> &Sharing {
+        &self.sharing
+    }
+
+    /// This holder's part, to compute the check value with.
+    pub fn held(&self) -> &Held {
+        &self.held
+    }
+
+    /// The new sharing and this holder's part of it, if the check value that this holder has decoded itself (or, as the
+    /// evaluator, heard from both garblers) is the one on record.
+    ///
+    /// # Errors
+    /// [`Fault::Check`].
+    pub fn conclude(self, computed: &[u8; CHECK_BYTES]) -> Result<(Sharing, Held), Fault> {
+        match bool::from(self.check.ct_eq(computed)) {
+            true => Ok((self.sharing, self.held)),
+            false => Err(Fault::Check),
+        }
     }
 }
 

@@ -126,12 +126,24 @@ impl Key {
     }
 
     fn reshare(&mut self, dealers: &[u8], holders: u8, random: &mut Random) {
+        let outcomes = self.reshared(dealers, holders, random);
+        self.enter(outcomes);
+    }
+
+    /// What comes of a resharing at each new holder, which computes the check value in some trio.
+    fn reshared(
+        &self,
+        dealers: &[u8],
+        holders: u8,
+        random: &mut Random,
+    ) -> BTreeMap<u8, Result<(Sharing, Held), Fault>> {
         let session = reshare::Session {
             id: random.r#gen(),
             live: self.live.clone(),
             dealers: BTreeSet::from_iter(dealers.iter().copied()),
             holders: (1..=u64::from(holders)).collect(),
             away: None,
+            check: self.check,
         };
         let mut dealt: BTreeMap<u8, BTreeMap<u8, _>> = BTreeMap::new();
         for dealer in dealers {
@@ -147,8 +159,27 @@ impl Key {
             .iter()
             .map(|(me, (_, sent))| (*me, sent.clone()))
             .collect();
-        let outcomes = combined.into_iter().map(|(me, (of, _))| (me, of.agree(&said)));
-        self.enter(outcomes.collect());
+        let agreed: BTreeMap<u8, reshare::Agreed> = combined
+            .into_iter()
+            .map(|(me, (of, _))| (me, of.agree(&said).unwrap()))
+            .collect();
+        let mut candidate = self.clone();
+        candidate
+            .live
+            .commitments
+            .clone_from(&agreed[&1].sharing().commitments);
+        candidate.held = agreed.iter().map(|(me, of)| (*me, of.held().clone())).collect();
+        let check = operations::check(&self.live.key);
+        let with = |me: u8| {
+            let mut trios = candidate.trios().into_iter();
+            let trio = trios.find(|trio| trio.contains(&me)).unwrap();
+            let (_, found) = compute([&candidate; 3], trio, &check);
+            <[u8; 16]>::try_from(found.unwrap()).unwrap()
+        };
+        agreed
+            .into_iter()
+            .map(|(me, of)| (me, of.conclude(&with(me))))
+            .collect()
     }
 
     /// A holder gets from the others what it has no more.
@@ -444,27 +475,25 @@ fn parts_of_two_epochs_compute_nothing() {
 }
 
 /// What new holders get of the only dealer of a piece that it makes up is what they would get of an honest one that held
-/// another piece: they agree, and the check value alone tells, whatever trio computes it.
+/// another piece: they agree, and the check value alone tells.
 #[test]
 fn the_check_value_tells_of_a_piece_that_one_dealer_made_up() {
     let mut random = Random::from_seed([4; 32]);
     for (mut key, _) in keys(3, &mut random) {
-        let honest = key.held[&2].clone();
-        let mut pieces: BTreeMap<u8, Piece> = honest
+        let sound = key.reshared(&[1, 2], 3, &mut random);
+        assert!(sound.values().all(Result::is_ok));
+        let mut pieces: BTreeMap<u8, Piece> = key.held[&2]
             .share
             .pieces()
             .map(|(number, piece)| (number, piece.clone()))
             .collect();
         pieces.get_mut(&1).unwrap().value[0] ^= 1;
-        let made_up = pieces[&1].commitment(&key.live.name(), 1);
+        key.live.commitments[0] = pieces[&1].commitment(&key.live.name(), 1);
         let share = Share::new(3, 2, pieces).unwrap();
-        let inner = honest.inner.clone();
+        let inner = key.held[&2].inner.clone();
         key.held.insert(2, Held { share, inner });
-        key.live.commitments[0] = made_up;
-        key.reshare(&[1, 2], 3, &mut random);
-        for trio in key.trios() {
-            let (_, found) = compute([&key; 3], trio, &operations::check(&key.live.key));
-            assert_ne!(found.unwrap(), key.check, "{trio:?}");
+        for outcome in key.reshared(&[1, 2], 3, &mut random).into_values() {
+            assert_eq!(outcome.err(), Some(Fault::Check));
         }
     }
 }
