@@ -365,10 +365,29 @@ mod tests {
                 );
             }
         }
-        // A segment that is called the last one is not.
-        let mut early = bytes[..starts[1]].to_vec();
-        early[0] |= LAST;
-        assert!(read(&early, &key(1), HEADER).is_err());
+    }
+
+    #[test]
+    fn no_segment_can_be_called_the_last_one() {
+        // Each record fills a segment, so that the section could end after any of them.
+        let record = vec![7_u8; SEGMENT - 4 - 3];
+        let mut bytes = Vec::new();
+        let mut writer = SectionWriter::new(&mut bytes, &key(1), HEADER, Section::Shares);
+        for _ in 0..3 {
+            writer.record(&record).unwrap();
+        }
+        writer.finish().unwrap();
+        assert_eq!(read(&bytes, &key(1), HEADER).unwrap().len(), 3);
+        let starts = segments(&bytes);
+        assert_eq!(starts.len(), 3);
+        for (last, end) in [(0, starts[1]), (starts[1], starts[2])] {
+            let mut early = bytes[..end].to_vec();
+            early[last] |= LAST;
+            assert!(read(&early, &key(1), HEADER).is_err());
+        }
+        let mut endless = bytes;
+        endless[starts[2]] &= !LAST;
+        assert!(read(&endless, &key(1), HEADER).is_err());
     }
 
     #[test]

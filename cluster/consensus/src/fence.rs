@@ -11,7 +11,7 @@ use crate::group::{Context, Group};
 use crate::guard::Violation;
 use crate::ids::{Millis, NodeId};
 use crate::keys;
-use crate::records;
+use crate::records::{self, FIRST_INDEX};
 use crate::store::{Batch, Store, StoreError};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -81,10 +81,18 @@ impl<S: Store> Group<S> {
     }
 
     fn compare(&mut self, from: NodeId, mark: u64, chain: [u8; 32]) {
-        let Some((_, ours)) = self.marks.iter().find(|(index, _)| *index == mark && mark != 0) else {
-            return;
+        let ours = |wanted| self.marks.iter().find(|(index, _)| *index == wanted);
+        // Only groups that began with a restored state have a mark at the first index.
+        let restored_alone = match mark {
+            0 => ours(FIRST_INDEX).is_some(),
+            FIRST_INDEX => ours(0).is_some(),
+            _ => false,
         };
-        let agrees = *ours == chain;
+        let agrees = match ours(mark).filter(|_| mark != 0) {
+            _ if restored_alone => false,
+            Some((_, ours)) => *ours == chain,
+            None => return,
+        };
         if !agrees {
             tracing::error!(group = %self.id, peer = from, index = mark, "a peer has another state at the same index");
         }

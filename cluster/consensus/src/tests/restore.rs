@@ -89,3 +89,58 @@ fn other_groups_or_voters_are_refused() {
     assert!(restoration.put(GroupId(4_000), b"a", b"1").is_err());
     assert!(restoration.put(G, b"a", &vec![0; MAX_PAIR]).is_err());
 }
+
+/// Three nodes, each restored with these pairs or not at all, after their first statements.
+fn together(states: [Option<&[u8]>; 3]) -> Nodes {
+    let mut nodes = Nodes {
+        clock: HandClock::default(),
+        machines: Default::default(),
+        wires: Default::default(),
+        cut: Default::default(),
+        sent: Vec::new(),
+    };
+    for (node, state) in (1..).zip(states) {
+        let disk = Arc::new(Memory::default());
+        Driver::bootstrap(&*disk, &settings(node)).unwrap();
+        if let Some(value) = state {
+            let mut restoration = Restoration::begin_on(disk.clone(), settings(node)).unwrap();
+            restoration.put(G, b"a", value).unwrap();
+            restoration.finish().unwrap();
+        }
+        nodes.start(settings(node), disk, Words::default());
+    }
+    nodes.elect();
+    nodes.run(settings(1).statement_ms + 100);
+    nodes
+}
+
+#[test]
+fn nodes_that_were_restored_alike_go_on_together() {
+    let mut nodes = together([Some(b"1"); 3]);
+    nodes.apply(2, "b=2");
+    for node in 1..=3 {
+        nodes.run(200);
+        assert_eq!(nodes.value(node, "a").as_deref(), Some("1"));
+        assert_eq!(nodes.value(node, "b").as_deref(), Some("2"));
+        assert!(nodes.status(node).differing_peers.is_empty());
+        assert!(nodes.freshness(node).may_contribute(G).is_ok());
+    }
+}
+
+#[test]
+fn a_node_that_was_restored_otherwise_or_not_at_all_takes_no_part() {
+    for odd in [Some(&b"2"[..]), None] {
+        let nodes = together([Some(b"1"), Some(b"1"), odd]);
+        for node in [1, 2] {
+            assert_eq!(nodes.status(node).differing_peers, [3]);
+            assert!(nodes.freshness(node).may_contribute(G).is_ok());
+        }
+        assert_eq!(nodes.status(3).differing_peers, [1, 2]);
+        assert!(nodes.freshness(3).may_contribute(G).is_err());
+    }
+    // Of three, two were forgotten: nothing goes on without the state that is known to be there.
+    let nodes = together([None, Some(b"1"), None]);
+    for node in 1..=3 {
+        assert!(nodes.freshness(node).may_contribute(G).is_err());
+    }
+}
