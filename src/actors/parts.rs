@@ -156,7 +156,9 @@ impl Parts {
     /// Takes note of an entry that this node has applied.
     pub fn applied(&self, entry: &Entry, outcome: &Outcome) {
         if let Outcome::Refused(Rejection::NotEndorsed(_)) = outcome {
+            // Whoever leads can bring such an entry under any name: it decides nothing.
             self.metrics.unendorsed.inc();
+            return;
         }
         if let Some(keystore) = entry.statement.command.keystore() {
             self.denials.lock().decided(&keystore, &entry.statement.operation);

@@ -1,21 +1,25 @@
 //! Renewals of key shares: when they are due, and those that this node takes part in, bounded in number and in time. Pure.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use conclave_threshold::Session;
 use conclave_threshold::dkg::Participant;
 
 use super::symmetric::refreshing::Refreshing;
 use super::wire::Beginning;
 use crate::identifier::{LocalId, OperationId};
 use crate::keystore::KeyRecord;
+use crate::keystore::command::MAX_RENEWED;
 
 /// Longest life of a renewal.
-const LIFE: Duration = Duration::from_secs(10);
+const LIFE: Duration = Duration::from_secs(LIFE_SECONDS as u64);
+const LIFE_SECONDS: usize = 10;
 /// How long an ended one is remembered: a proposal is taken within 5 s of its start.
 const MEMORY: Duration = Duration::from_secs(30);
-/// Most at once for one coordinator.
-const MAX: usize = 8;
+/// Most at once for one coordinator, which runs them one after the other.
+const MAX: usize = 4;
 /// Old shares are made unreadable together, once none has been removed for so long ...
 const QUIET: Duration = Duration::from_secs(60);
 /// ... or this long after the first one.
@@ -68,8 +72,6 @@ pub struct Renewing {
     pub now: u64,
     /// The keys, in the proposal's order.
     pub keys: Vec<OfKey>,
-    /// When it began here.
-    pub begun: Instant,
 }
 
 /// One of its keys.
@@ -96,53 +98,101 @@ pub enum Protocol {
 pub struct Renewals {
     /// When shares are due.
     pub policy: Policy,
-    under_way: HashMap<Id, Renewing>,
-    begun: HashMap<Id, Instant>,
+    slots: HashMap<Id, Slot>,
     /// The first and the last removal of an old share that can still be read on the disk.
     removed: Option<(Instant, Instant)>,
 }
 
+/// One that began, whatever became of it.
+struct Slot {
+    coordinator: u64,
+    begun: Instant,
+    keys: usize,
+    /// Between two rounds; none while one is worked on, and when it is over.
+    renewing: Option<Renewing>,
+    over: bool,
+}
+
 impl Renewals {
-    /// None yet.
+    /// None yet. What was removed before this start may still be readable.
     pub fn new(policy: Policy) -> Self {
+        let now = Instant::now();
         Self {
             policy,
-            under_way: HashMap::new(),
-            begun: HashMap::new(),
-            removed: None,
+            slots: HashMap::new(),
+            removed: Some((now, now)),
         }
     }
 
-    /// Begins one; `false` if there are too many of its coordinator's, or it began before.
-    pub fn begin(&mut self, id: Id, renewing: Renewing) -> bool {
-        self.under_way.retain(|_, one| one.begun.elapsed() < LIFE);
-        self.begun.retain(|_, begun| begun.elapsed() < MEMORY);
-        let coordinator = renewing.coordinator;
-        let of_coordinator = self
-            .under_way
-            .values()
-            .filter(|one| one.coordinator == coordinator);
-        if of_coordinator.count() >= MAX || self.begun.contains_key(&id) {
+    /// Takes a place for one of so many keys, before anything is computed for it. `false` if it began before, if too many of
+    /// its coordinator's are under way, or if the coordinator has begun with more keys lately than it renews in that time:
+    /// whatever ends without an entry leaves shares on every disk for a while.
+    pub fn reserve(&mut self, id: Id, coordinator: u64, keys: usize, now: Instant) -> bool {
+        let age = |slot: &Slot| now.saturating_duration_since(slot.begun);
+        self.slots.retain(|_, slot| age(slot) < MEMORY);
+        let own = || self.slots.values().filter(|slot| slot.coordinator == coordinator);
+        let under_way = own().filter(|slot| !slot.over && age(slot) < LIFE).count();
+        let lately: usize = own().filter(|slot| age(slot) < LIFE).map(|slot| slot.keys).sum();
+        let pace = usize::try_from(self.policy.keys_per_second).unwrap_or(usize::MAX);
+        let budget = pace
+            .saturating_mul(2 * LIFE_SECONDS)
+            .saturating_add(MAX * MAX_RENEWED);
+        if under_way >= MAX || lately + keys > budget || self.slots.contains_key(&id) {
             return false;
         }
-        self.begun.insert(id, renewing.begun);
-        self.under_way.insert(id, renewing);
+        let slot = Slot {
+            coordinator,
+            begun: now,
+            keys,
+            renewing: None,
+            over: false,
+        };
+        self.slots.insert(id, slot);
         true
     }
 
-    /// Takes one out for a round; it is put back after it, or is over.
-    pub fn take(&mut self, id: &Id, coordinator: u64) -> Option<Renewing> {
-        let ours = self
-            .under_way
-            .get(id)
-            .is_some_and(|one| one.coordinator == coordinator);
-        let taken = ours.then(|| self.under_way.remove(id)).flatten();
-        taken.filter(|one| one.begun.elapsed() < LIFE)
+    /// Keeps one between rounds.
+    pub fn keep(&mut self, id: &Id, renewing: Renewing) {
+        if let Some(slot) = self.slots.get_mut(id).filter(|slot| !slot.over) {
+            slot.renewing = Some(renewing);
+        }
     }
 
-    /// Puts one back between rounds.
-    pub fn put_back(&mut self, id: Id, renewing: Renewing) {
-        self.under_way.insert(id, renewing);
+    /// Takes one out for a round; it is kept again after it, or is over.
+    pub fn take(&mut self, id: &Id, coordinator: u64) -> Option<Renewing> {
+        let slot = self.slots.get_mut(id)?;
+        let ours = slot.coordinator == coordinator && slot.begun.elapsed() < LIFE;
+        slot.renewing.take_if(|_| ours)
+    }
+
+    /// It is over: its place is free.
+    pub fn end(&mut self, id: &Id) {
+        if let Some(slot) = self.slots.get_mut(id) {
+            slot.over = true;
+            slot.renewing = None;
+        }
+    }
+
+    /// The same, for who says that it is the coordinator's.
+    pub fn end_of(&mut self, id: &Id, coordinator: u64) {
+        if self
+            .slots
+            .get(id)
+            .is_some_and(|slot| slot.coordinator == coordinator)
+        {
+            self.end(id);
+        }
+    }
+
+    /// The ceremonies of its key pairs, in the order of its keys, while it is kept here.
+    pub fn sessions(&self, id: &Id) -> Vec<Option<Arc<Session>>> {
+        let renewing = self.slots.get(id).and_then(|slot| slot.renewing.as_ref());
+        let keys = renewing.map_or(&[][..], |renewing| &renewing.keys);
+        let sessions = keys.iter().map(|of_key| match &of_key.protocol {
+            Protocol::Pair(participant) => Some(participant.session().clone()),
+            Protocol::Pieces(_) => None,
+        });
+        sessions.collect()
     }
 
     /// Old shares were removed; their bytes are still on the disk.
@@ -190,7 +240,8 @@ mod tests {
             keys_per_second: 1,
         };
         let mut renewals = Renewals::new(policy);
-        let start = Instant::now();
+        let start = Instant::now() + QUIET;
+        assert!(renewals.take_erasure(start), "what was removed before this start");
         assert!(!renewals.take_erasure(start + LATEST), "nothing was removed");
         renewals.removed(start);
         assert!(!renewals.take_erasure(start + QUIET / 2));
@@ -202,5 +253,44 @@ mod tests {
             last += QUIET / 2;
         }
         assert!(renewals.take_erasure(last), "never quiet");
+    }
+
+    #[test]
+    fn a_coordinator_begins_with_as_much_as_it_renews_and_with_nothing_twice() {
+        let policy = Policy {
+            period: 1,
+            keys_per_second: 1,
+        };
+        let mut renewals = Renewals::new(policy);
+        let now = Instant::now();
+        let id = |number: u8| [number; 32];
+        for number in 0..MAX as u8 {
+            assert!(renewals.reserve(id(number), 1, 1, now));
+        }
+        assert!(!renewals.reserve(id(99), 1, 1, now), "too many under way");
+        assert!(renewals.reserve(id(98), 2, 1, now), "another coordinator's");
+        for number in 0..MAX as u8 {
+            renewals.end(&id(number));
+            assert!(
+                !renewals.reserve(id(number), 1, 1, now),
+                "one that is over begins again"
+            );
+        }
+        let mut begun = MAX;
+        for number in 100..200 {
+            if !renewals.reserve(id(number), 1, MAX_RENEWED, now) {
+                break;
+            }
+            renewals.end(&id(number));
+            begun += MAX_RENEWED;
+        }
+        assert!(
+            (2 * LIFE_SECONDS..=2 * LIFE_SECONDS + MAX * MAX_RENEWED).contains(&begun),
+            "{begun}"
+        );
+        assert!(
+            renewals.reserve(id(97), 1, MAX_RENEWED, now + LIFE),
+            "time passes"
+        );
     }
 }

@@ -194,6 +194,8 @@ pub struct Item {
     pub operation: OperationId,
     /// Its own attempt.
     pub attempt: u8,
+    /// As in [`Forwarded`].
+    pub needs: Vec<(u32, u64)>,
     /// The nodes that take part in it, ascending.
     pub participants: Vec<u64>,
     /// As in [`Forwarded`].
@@ -338,6 +340,8 @@ pub enum Answer {
     Renewing(Vec<Vec<u8>>),
     /// To [`Call::Renew`]: this participant has no share of these keys, and cannot deal.
     Lacking(Vec<LocalId>),
+    /// To a round of a renewal: it came to nothing here; the reason is for the log. Somebody else's message may be why.
+    Ended(String),
 }
 
 /// Why a holder abstains.

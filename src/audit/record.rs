@@ -41,11 +41,13 @@ pub enum Kind {
     Head,
     /// This member is about to sign new shares of keys of a keystore: no client asked for it.
     Renewed,
+    /// This member is about to endorse an order of the operators; a hash of what they signed stands for the request.
+    Ordered,
 }
 
 impl Kind {
     /// Every kind, in the order of [`super::Report`]'s counts.
-    pub const ALL: [Kind; 7] = [
+    pub const ALL: [Kind; 8] = [
         Kind::Contributed,
         Kind::Endorsed,
         Kind::Refused,
@@ -53,6 +55,7 @@ impl Kind {
         Kind::Outcome,
         Kind::Head,
         Kind::Renewed,
+        Kind::Ordered,
     ];
 
     /// The lower-case word for reports.
@@ -65,6 +68,7 @@ impl Kind {
             Kind::Outcome => "outcome",
             Kind::Head => "head",
             Kind::Renewed => "renewed",
+            Kind::Ordered => "ordered",
         }
     }
 }

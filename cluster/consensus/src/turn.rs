@@ -158,7 +158,10 @@ impl<S: Store> Group<S> {
                 }
             };
             self.advance_chain(&entry, &writes, &result);
-            if restricts(context.app, self.id, &entry) != Restricts::Nothing {
+            // What is not genuine restricts nothing, and could not be shown to anybody who is to wait for it.
+            if restricts(context.app, self.id, &entry) != Restricts::Nothing
+                && context.app.genuine(self.id, &entry.data)
+            {
                 self.applied.restricting = entry.index;
             }
             written.extend(writes);

@@ -283,14 +283,23 @@ impl ShareStore {
         Ok(sessions)
     }
 
-    /// Shares of ceremonies that started before this time and that nobody has settled, oldest first, `limit` at most:
-    /// those that the replicated state calls live are to be [settled](Self::settle), the orphans
+    /// Shares of ceremonies that started before this time and that nobody has settled, oldest first, `limit` at most, those
+    /// that follow `after`: those that the replicated state calls live are to be [settled](Self::settle), the orphans
     /// [removed](Self::remove_session). The time is the group's applied time, never the local clock.
-    pub fn unsettled(&self, started_before_ms: u64, limit: usize) -> Result<Vec<Session>, Error> {
+    pub fn unsettled(
+        &self,
+        started_before_ms: u64,
+        after: Option<&Session>,
+        limit: usize,
+    ) -> Result<Vec<Session>, Error> {
         let mut end = vec![UNSETTLED];
         end.extend_from_slice(&started_before_ms.to_be_bytes());
+        let begin = match after {
+            Some(after) => [&unsettled_key(after.started_ms, &after.id)[..], &[0]].concat(),
+            None => vec![UNSETTLED],
+        };
         let mut sessions = Vec::new();
-        for entry in self.range(vec![UNSETTLED], end).take(limit.min(PAGE_LIMIT)) {
+        for entry in self.range(begin, end).take(limit.min(PAGE_LIMIT)) {
             let place = id_of(&entry?.0)?;
             if let Some((record, _)) = self.read(&place)? {
                 sessions.push(record.session(&place));

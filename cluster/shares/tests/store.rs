@@ -229,9 +229,14 @@ fn orphans_are_found_by_start_and_go() {
         store.put(&id(2, 1), b"b", &[], 100).unwrap();
         store.put(&id(3, 1), b"c", &[], 200).unwrap();
         let started = |sessions: Vec<Session>| sessions.iter().map(|s| s.started_ms).collect::<Vec<_>>();
-        assert_eq!(started(store.unsettled(300, 9).unwrap()), [100, 200]);
-        assert_eq!(started(store.unsettled(u64::MAX, 9).unwrap()), [100, 200, 300]);
-        assert_eq!(started(store.unsettled(u64::MAX, 1).unwrap()), [100]);
+        assert_eq!(started(store.unsettled(300, None, 9).unwrap()), [100, 200]);
+        assert_eq!(
+            started(store.unsettled(u64::MAX, None, 9).unwrap()),
+            [100, 200, 300]
+        );
+        let first = store.unsettled(u64::MAX, None, 1).unwrap();
+        let rest = store.unsettled(u64::MAX, first.last(), 9).unwrap();
+        assert_eq!((started(first), started(rest)), (vec![100], vec![200, 300]));
         store
             .settle(&Session {
                 id: id(2, 1),
@@ -240,12 +245,12 @@ fn orphans_are_found_by_start_and_go() {
             .unwrap();
         assert!(store.remove_session(&id(3, 1)).unwrap());
         assert!(!store.remove_session(&id(3, 1)).unwrap());
-        assert_eq!(started(store.unsettled(u64::MAX, 9).unwrap()), [300]);
+        assert_eq!(started(store.unsettled(u64::MAX, None, 9).unwrap()), [300]);
     }
     let store = place.open();
     assert!(store.get(&id(3, 1)).unwrap().is_none());
     holds(&store, &id(2, 1), b"b");
-    assert_eq!(store.unsettled(u64::MAX, 9).unwrap().len(), 1);
+    assert_eq!(store.unsettled(u64::MAX, None, 9).unwrap().len(), 1);
 }
 
 #[test]

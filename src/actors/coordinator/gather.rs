@@ -90,7 +90,7 @@ impl Holders {
         }
     }
 
-    /// The holder that knows another epoch of the key, if that ended the last round; asked once.
+    /// A holder that knows another epoch of the key, if one said so; asked once.
     pub(super) fn take_ahead(&mut self) -> Option<u64> {
         self.ahead.take()
     }
@@ -227,7 +227,7 @@ impl Holders {
                 }
                 None => {}
             }
-            if work.left().is_zero() || self.refusals.len() > self.tolerated || self.ahead.is_some() {
+            if work.left().is_zero() || self.refusals.len() > self.tolerated {
                 return Err(self.failure());
             }
         }
@@ -274,6 +274,8 @@ impl Holders {
     /// a fence falls, a share arrives. `false` when enough time was given.
     async fn pause(&mut self, work: &Work) -> bool {
         match PAUSES.get(self.paused) {
+            // The others may know the epoch that this node knows; if nobody is left, it is this node that has to look again.
+            Some(_) if self.ahead.is_some() => false,
             Some(pause) if work.left() > *pause + PATIENCE => {
                 self.paused += 1;
                 tokio::time::sleep(*pause).await;

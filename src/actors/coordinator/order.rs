@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::change::no_quorum;
 use super::endorsements::{Gathered, Gathering, Question};
+use super::using::cannot_contribute;
 use super::{busy, confirm_group, propose_problem};
-use crate::actors::holder::order_statement;
+use crate::actors::holder::{endorse_order, order_statement};
 use crate::actors::parts::Parts;
 use crate::actors::views::GROUP_ZERO;
 use crate::actors::wire::Call;
@@ -17,7 +18,7 @@ use crate::problem::Problem;
 
 const DEADLINE: Duration = Duration::from_secs(8);
 
-/// Brings it in; answers once this node has applied it. The same order again is answered as done.
+/// Brings it in; answers once this node has applied it. One that is in force already is out of sequence.
 ///
 /// # Errors
 /// What is wrong with it, or 503.
@@ -33,8 +34,8 @@ pub async fn submit(parts: &Arc<Parts>, order: SignedOrder) -> Result<(), Proble
     }
     let operation = parts.next_operation();
     let statement = order_statement(parts, &order, operation);
-    let now = parts.now().map_err(|_| busy())?;
-    let own = statement.endorse(parts.node, &parts.signing_key, now);
+    let own = endorse_order(parts, &order, &statement).await;
+    let own = own.map_err(cannot_contribute)?;
     let question = Arc::new(Question {
         call: Call::EndorseOrder(Box::new(order), operation),
         statement,

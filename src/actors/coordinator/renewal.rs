@@ -1,23 +1,22 @@
 //! Renewing shares that are due, in the background: each group's leader looks for them and runs a ceremony with every
 //! member, one after the other, at a bounded rate. What is left undone is found again by whoever leads then.
 
-use std::collections::{BTreeMap, HashMap};
+mod ceremony;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use conclave_consensus::{GroupId, View};
-use futures::future::join_all;
 
-use super::generate::lives;
-use crate::actors::holder::renewal_id;
+use self::ceremony::{Failed, renew};
 use crate::actors::parts::Parts;
 use crate::actors::renewals::Policy;
 use crate::actors::views::GROUP_ZERO;
-use crate::actors::wire::{Answer, Beginning, Call, Renewal, Round, ToRenew};
 use crate::identifier::LocalId;
 use crate::keystore::command::MAX_RENEWED;
 use crate::keystore::state::decode;
-use crate::keystore::{Endorsement, Entry, KeyRecord, Outcome, StateError, Statement, layout, query};
+use crate::keystore::{KeyRecord, StateError, layout, query};
 
 /// Shortest and longest time between two looks at a group.
 const LOOK: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(600));
@@ -27,9 +26,6 @@ const PAGE: usize = 256;
 const BATCHES: usize = 256;
 /// A keystore whose renewal failed is left alone for this long.
 const POSTPONED: Duration = Duration::from_secs(60);
-/// Longest wait for a participant's round, and for the entry.
-const ROUND: Duration = Duration::from_secs(2);
-const COMMIT: Duration = Duration::from_secs(5);
 
 /// Keys of one keystore that are due, each with the ceremony whose shares are to be replaced, ascending.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,21 +131,42 @@ impl Renewer {
         for batch in std::mem::take(&mut found.batches) {
             let began = Instant::now();
             let count = batch.keys.len() as u64;
-            match renew(&parts, &batch).await {
-                Ok(()) => {
-                    parts.metrics.renewed.inc_by(count);
-                    found.due -= count;
-                }
-                Err(reason) => {
-                    parts.metrics.failed_renewals.inc();
-                    tracing::warn!(keystore = %batch.keystore, reason, "shares that are due could not be renewed");
-                    self.postponed.insert(batch.keystore, Instant::now() + POSTPONED);
-                }
-            }
+            let left = self.renew_batch(&batch).await;
+            found.due -= count - left;
             let pace = Duration::from_secs(count) / policy.keys_per_second.max(1);
             tokio::time::sleep(pace.saturating_sub(began.elapsed())).await;
         }
         found
+    }
+
+    /// Renews a batch; if that fails, each of its keys by itself, so that one that cannot be renewed keeps no other from it. How
+    /// many are left.
+    async fn renew_batch(&mut self, batch: &Batch) -> u64 {
+        let all = batch.keys.len() as u64;
+        let reason = match renew(&self.parts, batch).await {
+            Ok(()) => {
+                self.parts.metrics.renewed.inc_by(all);
+                return 0;
+            }
+            Err(Failed::Away(node)) => format!("node {node} is away, and every member has to take part"),
+            Err(Failed::Because(reason)) if all == 1 => reason,
+            Err(Failed::Because(reason)) => {
+                let mut left = 0;
+                for key in &batch.keys {
+                    let alone = Batch {
+                        keystore: batch.keystore,
+                        keys: vec![*key],
+                    };
+                    left += Box::pin(self.renew_batch(&alone)).await;
+                }
+                tracing::warn!(keystore = %batch.keystore, reason, left, "keys were renewed one by one");
+                return left;
+            }
+        };
+        self.parts.metrics.failed_renewals.inc();
+        tracing::warn!(keystore = %batch.keystore, reason, "shares that are due could not be renewed");
+        self.postponed.insert(batch.keystore, Instant::now() + POSTPONED);
+        all
     }
 }
 
@@ -197,161 +214,4 @@ fn look(
             }
         }
     }
-}
-
-/// One batch, from the proposal to the applied entry.
-async fn renew(parts: &Arc<Parts>, batch: &Batch) -> Result<(), String> {
-    let nodes: Vec<u64> = parts
-        .membership
-        .members
-        .iter()
-        .map(|member| member.node)
-        .collect();
-    let away = |node: &&u64| **node != parts.node && !parts.network.connected(**node);
-    if let Some(node) = nodes.iter().find(away) {
-        return Err(format!("node {node} is away, and every member has to take part"));
-    }
-    let participants = lives(parts, &nodes).map_err(|unknown| format!("{unknown:?} have just started"))?;
-    let mut keys: Vec<ToRenew> = Vec::with_capacity(batch.keys.len());
-    keys.extend(batch.keys.iter().map(|(key, replaces)| ToRenew {
-        key: *key,
-        replaces: *replaces,
-        dealers: nodes.clone(),
-    }));
-    // Whoever lacks a share says so once, and gets one in the next attempt.
-    for _ in 0..=nodes.len() {
-        match attempt(parts, batch, (&nodes, participants.clone()), keys.clone()).await? {
-            Attempt::Done => return Ok(()),
-            Attempt::Lacking(node, lacking) => {
-                let known = keys.iter_mut().filter(|of_key| lacking.contains(&of_key.key));
-                known.for_each(|of_key| of_key.dealers.retain(|dealer| *dealer != node));
-                tracing::info!(
-                    node,
-                    keys = lacking.len(),
-                    "a member has no share of keys and gets one"
-                );
-            }
-        }
-    }
-    Err("members go on saying that they lack shares".into())
-}
-
-/// What came of one attempt.
-enum Attempt {
-    Done,
-    /// A member has no share of some of the keys.
-    Lacking(u64, Vec<LocalId>),
-}
-
-async fn attempt(
-    parts: &Arc<Parts>,
-    batch: &Batch,
-    (nodes, participants): (&[u64], Vec<(u64, [u8; 16])>),
-    keys: Vec<ToRenew>,
-) -> Result<Attempt, String> {
-    let group = parts.group_of(&batch.keystore);
-    let proposal = Renewal {
-        operation: parts.next_operation(),
-        keystore: batch.keystore,
-        keys,
-        beginning: Beginning {
-            start: parts.now().map_err(|error| error.to_string())?,
-            participants,
-            configuration: parts.membership.index,
-        },
-        applied: parts.consensus.applied_index(group),
-    };
-    let id = renewal_id(&parts.membership, &proposal);
-    let mut call = Call::Renew(proposal);
-    for round in [Round::Package, Round::Deal, Round::Outcome] {
-        let said = ask(parts, nodes, &call).await?;
-        let lacking = said.iter().find_map(|(node, answer)| match answer {
-            Answer::Lacking(keys) => Some(Attempt::Lacking(*node, keys.clone())),
-            _ => None,
-        });
-        if let Some(lacking) = lacking {
-            return Ok(lacking);
-        }
-        call = Call::RenewStep(id, round, by_key(parts, said, batch.keys.len())?);
-    }
-    let (statement, endorsements) = signatures(parts, ask(parts, nodes, &call).await?)?;
-    let entry = Entry {
-        statement,
-        request: Vec::new(),
-        endorsements,
-    };
-    let proposed = parts
-        .consensus
-        .propose(group, entry.encode(), Instant::now() + COMMIT);
-    let applied = proposed.await.map_err(|error| error.to_string())?;
-    match postcard::from_bytes(&applied.result) {
-        Ok(Outcome::Applied(_)) => Ok(Attempt::Done),
-        Ok(Outcome::Refused(rejection)) => Err(rejection.to_string()),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-/// Everybody's answer; all have to give one.
-async fn ask(parts: &Arc<Parts>, nodes: &[u64], call: &Call) -> Result<Vec<(u64, Answer)>, String> {
-    let asked = nodes
-        .iter()
-        .map(|node| async move { (*node, parts.ask(*node, call, ROUND).await) });
-    let mut said = Vec::new();
-    for (node, answer) in join_all(asked).await {
-        match answer {
-            Ok(answer @ (Answer::Renewing(_) | Answer::Lacking(_) | Answer::Generated(..))) => {
-                said.push((node, answer))
-            }
-            Ok(Answer::Abstained(reason)) => return Err(format!("node {node} abstains: {reason}")),
-            Ok(Answer::Misfit(reason)) => return Err(format!("node {node} does not go on: {reason}")),
-            Ok(_) => return Err(format!("node {node} answers another question")),
-            Err(error) => return Err(format!("node {node} does not answer: {error}")),
-        }
-    }
-    Ok(said)
-}
-
-/// For each key everybody's message that has one, by share index.
-fn by_key(
-    parts: &Parts,
-    said: Vec<(u64, Answer)>,
-    keys: usize,
-) -> Result<Vec<BTreeMap<u16, Vec<u8>>>, String> {
-    let mut all = vec![BTreeMap::new(); keys];
-    for (node, answer) in said {
-        let member = parts.membership.member(node).ok_or("a stranger")?;
-        match answer {
-            Answer::Renewing(messages) if messages.len() == keys => {
-                let said = all
-                    .iter_mut()
-                    .zip(messages)
-                    .filter(|(_, message)| !message.is_empty());
-                said.for_each(|(of_key, message)| drop(of_key.insert(member.index, message)));
-            }
-            _ => return Err(format!("node {node} says something about other keys")),
-        }
-    }
-    Ok(all)
-}
-
-/// This node's own outcome, with everybody's signature over it.
-fn signatures(parts: &Parts, said: Vec<(u64, Answer)>) -> Result<(Statement, Vec<Endorsement>), String> {
-    let own = said.iter().find_map(|(node, answer)| match answer {
-        Answer::Generated(statement, _) if *node == parts.node => Some(statement.as_ref().clone()),
-        _ => None,
-    });
-    let own = own.ok_or("this node has no outcome")?;
-    let mut endorsements = Vec::with_capacity(said.len());
-    for (node, answer) in said {
-        let member = parts.membership.member(node).ok_or("a stranger")?;
-        match answer {
-            Answer::Generated(_, endorsement)
-                if endorsement.node == node && own.is_endorsed(&endorsement, &member.verifying_key) =>
-            {
-                endorsements.push(endorsement);
-            }
-            _ => return Err(format!("node {node} has not signed this outcome")),
-        }
-    }
-    Ok((own, endorsements))
 }

@@ -3,7 +3,7 @@
 
 mod trios;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use base64::Engine;
@@ -112,6 +112,7 @@ impl Use<'_> {
         let task = task.ok_or_else(busy)?;
         let mut failures: BTreeMap<u64, u32> = BTreeMap::new();
         let mut refusals: BTreeMap<u64, Problem> = BTreeMap::new();
+        let mut ahead: BTreeSet<u64> = BTreeSet::new();
         let mut participants = vec![parts.node];
         for attempt in before + 1..=ATTEMPTS {
             let garblers = self.garblers(attempt, &failures).await?;
@@ -155,7 +156,14 @@ impl Use<'_> {
                     }
                 }
                 Fallen::Silent(node) => blame(node),
-                Fallen::Ahead(node) => return Ok(Answered::Ahead(node, attempt)),
+                Fallen::Ahead(node) => {
+                    blame(node);
+                    ahead.insert(node);
+                    // Of four holders the others may know the epoch that this node knows.
+                    if ahead.len() > 1 || self.sharing.holders.len() <= Sharing::TRIO {
+                        return Ok(Answered::Ahead(node, attempt));
+                    }
+                }
                 Fallen::Aborted => {
                     garblers.into_iter().for_each(blame);
                     self.aborted(garblers);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use conclave_consensus::GroupId;
-use conclave_shares::ShareId;
+use conclave_shares::{Session, ShareId};
 
 use super::change::{self, pass_time};
 use super::{Caller, Work, rests_on_state};
@@ -16,6 +16,8 @@ use crate::keystore::query;
 
 /// How often it looks.
 const CHORES: Duration = Duration::from_secs(5);
+/// Shares of one read.
+const PAGE: usize = 256;
 /// A group whose last entry is older than this gets one of time, ms.
 const IDLE: u64 = 60_000;
 
@@ -94,32 +96,44 @@ pub(crate) fn settle(parts: &Parts, age: u64) -> Result<(), String> {
         .max()
         .unwrap_or(0);
     let before = latest.saturating_sub(age);
-    for session in parts
-        .shares
-        .unsettled(before, 256)
-        .map_err(|error| error.to_string())?
-    {
-        let ShareId { keystore, key, .. } = &session.id;
-        let (keystore, key) = (LocalId(*keystore), LocalId(*key));
-        let group = parts.group_of(&keystore);
-        let view = parts.consensus.view(group).map_err(|error| error.to_string())?;
-        let record = query::key(&view, &keystore, &key).map_err(|error| error.to_string())?;
-        if record.is_some_and(|record| record.session == session.id.session) {
-            remove_replaced(parts, &session.id)?;
-            parts.shares.settle(&session).map_err(|error| error.to_string())?;
-        } else if applied_time(parts, group).is_some_and(|time| time > session.started_ms + CEREMONY_LIFE) {
-            parts
-                .shares
-                .remove_session(&session.id)
-                .map_err(|error| error.to_string())?;
+    let mut after: Option<Session> = None;
+    loop {
+        // What cannot be decided yet stays on the list, and keeps nobody from what follows.
+        let page = parts
+            .shares
+            .unsettled(before, after.as_ref(), PAGE)
+            .map_err(text)?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some(last.clone());
+        for session in &page {
+            settle_one(parts, session)?;
         }
+    }
+}
+
+fn settle_one(parts: &Parts, session: &Session) -> Result<(), String> {
+    let ShareId { keystore, key, .. } = &session.id;
+    let (keystore, key) = (LocalId(*keystore), LocalId(*key));
+    // One view for the record and the time: between two, the entry that names this share could be applied.
+    let view = parts.consensus.view(parts.group_of(&keystore)).map_err(text)?;
+    let record = query::key(&view, &keystore, &key).map_err(text)?;
+    if record.is_some_and(|record| record.session == session.id.session) {
+        remove_replaced(parts, &session.id)?;
+        return parts.shares.settle(session).map_err(text);
+    }
+    if query::last_time(&view).map_err(text)? > session.started_ms + CEREMONY_LIFE {
+        parts.shares.remove_session(&session.id).map_err(text)?;
+        parts.renewals.lock().removed(Instant::now());
     }
     Ok(())
 }
 
+fn text(error: impl ToString) -> String {
+    error.to_string()
+}
+
 /// The shares of a key's earlier epochs, once those of this one are live.
 fn remove_replaced(parts: &Parts, live: &ShareId) -> Result<(), String> {
-    let text = |error: conclave_shares::Error| error.to_string();
     let sessions = parts.shares.sessions(&live.keystore, &live.key).map_err(text)?;
     for old in sessions
         .into_iter()

@@ -53,6 +53,7 @@ async fn one(
         index,
         operation,
         attempt,
+        needs,
         participants,
         epoch,
         ask,
@@ -61,7 +62,7 @@ async fn one(
         operation,
         attempt,
         request: examined.encoded.clone(),
-        needs: batch.needs.clone(),
+        needs,
         participants,
         epoch,
     };

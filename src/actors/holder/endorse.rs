@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
+
 use super::{asked, examine};
 use crate::actors::decide::{Decided, Purpose, decide};
 use crate::actors::denials::Life;
@@ -10,9 +12,10 @@ use crate::actors::examined::Examined;
 use crate::actors::parts::Parts;
 use crate::actors::views::GROUP_ZERO;
 use crate::actors::wire::{Abstention, Answer, Forwarded};
+use crate::audit::{Entry, Kind};
 use crate::identifier::OperationId;
 use crate::keystore::apply::request_hash;
-use crate::keystore::{Command, Statement};
+use crate::keystore::{Command, Endorsement, Statement};
 use crate::operation::judge::Intent;
 use crate::operator::SignedOrder;
 
@@ -64,7 +67,7 @@ pub(crate) fn sign(
     request: &Arc<Examined>,
     decided: &Decided,
     statement: &Statement,
-) -> crate::keystore::Endorsement {
+) -> Endorsement {
     let life = Life {
         since: decided.now,
         until: request.dead_after(),
@@ -94,21 +97,34 @@ pub(super) async fn time(parts: &Arc<Parts>, from: u64, group: u32, operation: O
     }
 }
 
-/// Endorses an order of the operators: their signatures stand behind it, and this member's clock.
-pub(super) fn order(parts: &Parts, from: u64, order: &SignedOrder, operation: OperationId) -> Answer {
+/// Endorses an order of the operators: their signatures stand behind it, and this member's clock and record.
+pub(super) async fn order(parts: &Parts, from: u64, order: &SignedOrder, operation: OperationId) -> Answer {
     if operation.node != from {
         return Answer::Misfit("an order under another node's operation".into());
     }
     if let Err(error) = order.verify(&parts.membership) {
         return Answer::Misfit(error.to_string());
     }
-    match parts.now() {
-        Ok(now) => {
-            let statement = order_statement(parts, order, operation);
-            Answer::Endorsed(statement.endorse(parts.node, &parts.signing_key, now))
-        }
-        Err(_) => Answer::Abstained(Abstention::Clock),
+    let statement = order_statement(parts, order, operation);
+    match endorse_order(parts, order, &statement).await {
+        Ok(endorsement) => Answer::Endorsed(endorsement),
+        Err(abstention) => abstention.into(),
     }
+}
+
+/// Puts a verified order on this node's record, then signs the statement of its entry.
+pub(crate) async fn endorse_order(
+    parts: &Parts,
+    order: &SignedOrder,
+    statement: &Statement,
+) -> Result<Endorsement, Abstention> {
+    let now = parts.now().map_err(|_| Abstention::Clock)?;
+    let mut entry = Entry::new(Kind::Ordered, now, statement.operation);
+    entry.request = Sha256::digest(order.order.signed_bytes()).into();
+    entry.verdict = "ok".into();
+    parts.audit.append(entry).await.map_err(|_| Abstention::Audit)?;
+    parts.clock.lock().recorded(now);
+    Ok(statement.endorse(parts.node, &parts.signing_key, now))
 }
 
 /// The statement of a time entry.

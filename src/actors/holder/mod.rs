@@ -34,7 +34,8 @@ use crate::telemetry::logs::request_span;
 pub(crate) use claim::register as register_claim;
 pub(crate) use contribute::key_name;
 pub(crate) use endorse::{
-    close, near, order_statement, sign as sign_statement, statement as statement_of, time_statement,
+    close, endorse_order, near, order_statement, sign as sign_statement, statement as statement_of,
+    time_statement,
 };
 pub(crate) use generate::ceremony_id;
 pub use generate::{Sealed, session_of};
@@ -62,7 +63,7 @@ pub async fn answer(parts: &Arc<Parts>, from: u64, call: Call) -> Answer {
 async fn within(parts: &Arc<Parts>, from: u64, call: Call) -> Answer {
     let answer = match call {
         Call::Endorse(forwarded) => endorse::change(parts, from, forwarded).await,
-        Call::EndorseOrder(order, operation) => endorse::order(parts, from, &order, operation),
+        Call::EndorseOrder(order, operation) => endorse::order(parts, from, &order, operation).await,
         Call::EndorseTime { group, operation } => endorse::time(parts, from, group, operation).await,
         Call::Cosign(..) | Call::Commit(_) | Call::Derive(_) => contribute::to_use(parts, from, call).await,
         Call::Batch(forwarded, items) => batch::answer(parts, from, forwarded, items).await,

@@ -18,12 +18,12 @@ use super::generate::check;
 use crate::actors::parts::Parts;
 use crate::actors::renewals::{Id, Renewing};
 use crate::actors::views::GROUP_ZERO;
-use crate::actors::wire::{Abstention, Answer, Renewal, Round};
+use crate::actors::wire::{Abstention, Answer, Renewal, Round, ToRenew};
 use crate::audit::{AppendError, Entry, Health, Kind};
 use crate::identifier::{LocalId, OperationId};
 use crate::keystore::apply::request_hash;
 use crate::keystore::command::{MAX_RENEWED, RenewedShares};
-use crate::keystore::{Command, Statement, query};
+use crate::keystore::{Command, KeyRecord, Statement, query};
 use crate::membership::Membership;
 
 /// Longest wait for entries that the decision needs.
@@ -33,20 +33,51 @@ fn misfit(reason: impl ToString) -> Answer {
     Answer::Misfit(reason.to_string())
 }
 
-/// First round: look, decide, draw the polynomials.
-pub(super) async fn begin(parts: &Arc<Parts>, from: u64, proposal: Renewal) -> Answer {
-    let begun = try_begin(parts, from, proposal).await;
-    begun.unwrap_or_else(|answer| answer)
+/// It came to nothing here: whose fault that is, this answer does not say.
+fn ended(reason: impl ToString) -> Answer {
+    Answer::Ended(reason.to_string())
 }
 
-async fn try_begin(parts: &Arc<Parts>, from: u64, proposal: Renewal) -> Result<Answer, Answer> {
+/// First round: look, decide, draw the polynomials.
+pub(super) async fn begin(parts: &Arc<Parts>, from: u64, proposal: Renewal) -> Answer {
+    let agreed = match decide(parts, from, &proposal).await {
+        Ok(agreed) => agreed,
+        Err(answer) => return answer,
+    };
+    let id = id_of(&parts.membership, &proposal);
+    let keys = agreed.keys.len();
+    // Before anything is computed.
+    let reserved = parts.renewals.lock().reserve(id, from, keys, Instant::now());
+    if !reserved {
+        return Abstention::Busy.into();
+    }
+    let drawn = draw(parts, from, id, proposal, agreed).await;
+    drawn.unwrap_or_else(|answer| {
+        parts.renewals.lock().end(&id);
+        answer
+    })
+}
+
+/// What this node is ready to renew.
+struct Agreed {
+    keys: Vec<(ToRenew, KeyRecord)>,
+    /// The keystore's state version.
+    version: u64,
+    /// The applied index that the decision rests on.
+    applied: u64,
+    /// This node's time, ms.
+    now: u64,
+}
+
+/// Whether this node takes part, by its own state and clock.
+async fn decide(parts: &Arc<Parts>, from: u64, proposal: &Renewal) -> Result<Agreed, Answer> {
     let Renewal {
         operation,
         keystore,
         keys,
         beginning,
         applied,
-    } = &proposal;
+    } = proposal;
     if operation.node != from {
         return Err(misfit("a renewal under another node's operation"));
     }
@@ -64,26 +95,41 @@ async fn try_begin(parts: &Arc<Parts>, from: u64, proposal: Renewal) -> Result<A
     }
     let view = settled(parts, keystore, *applied).await?;
     let stored = query::keystore(&view, keystore).map_err(|_| Abstention::Behind)?;
-    let stored = stored.ok_or_else(|| misfit("a renewal in a keystore that is not there"))?;
+    let stored = stored.ok_or_else(|| ended("a renewal in a keystore that is not there"))?;
     let policy = parts.renewals.lock().policy;
     let ordered = ordered(parts)?;
-    let mut records = Vec::with_capacity(keys.len());
+    let mut agreed = Vec::with_capacity(keys.len());
     for to_renew in keys {
         let key = &to_renew.key;
         let record = query::key(&view, keystore, key).map_err(|_| Abstention::Behind)?;
         let record = record.filter(|record| record.session == to_renew.replaces);
-        let record = record.ok_or_else(|| misfit("a renewal of shares that are not the key's"))?;
+        let record = record.ok_or_else(|| ended("a renewal of shares that are not the key's"))?;
         let shared_at = query::shared_at(&view, keystore, key, &record).map_err(|_| Abstention::Behind)?;
         if !policy.allows(shared_at, ordered, now) {
-            return Err(misfit("a renewal of shares that are not due"));
+            return Err(ended("a renewal of shares that are not due"));
         }
-        records.push((to_renew.clone(), record));
+        agreed.push((to_renew.clone(), record));
     }
-    let id = id_of(&parts.membership, &proposal);
+    Ok(Agreed {
+        keys: agreed,
+        version: stored.version,
+        applied: view.applied_index(),
+        now,
+    })
+}
+
+/// Draws for every key, and keeps the ceremony for its next round.
+async fn draw(
+    parts: &Arc<Parts>,
+    from: u64,
+    id: Id,
+    proposal: Renewal,
+    agreed: Agreed,
+) -> Result<Answer, Answer> {
     let work = {
-        let (parts, keystore) = (parts.clone(), *keystore);
+        let (parts, keystore) = (parts.clone(), proposal.keystore);
         move || {
-            let begun = records.into_iter().map(|(to_renew, record)| {
+            let begun = agreed.keys.into_iter().map(|(to_renew, record)| {
                 let session = session_id(&id, &to_renew.key);
                 keys::begin(&parts, &keystore, (to_renew, record), session)
             });
@@ -99,24 +145,21 @@ async fn try_begin(parts: &Arc<Parts>, from: u64, proposal: Renewal) -> Result<A
         }
     }
     if !lacking.is_empty() {
-        return Ok(Answer::Lacking(lacking));
+        return Err(Answer::Lacking(lacking));
     }
     let (keys, messages) = under_way.into_iter().unzip();
     let renewing = Renewing {
         coordinator: from,
-        operation: *operation,
-        beginning: beginning.clone(),
-        keystore: *keystore,
-        version: stored.version,
-        applied: view.applied_index(),
-        now,
+        operation: proposal.operation,
+        beginning: proposal.beginning,
+        keystore: proposal.keystore,
+        version: agreed.version,
+        applied: agreed.applied,
+        now: agreed.now,
         keys,
-        begun: Instant::now(),
     };
-    match parts.renewals.lock().begin(id, renewing) {
-        true => Ok(Answer::Renewing(messages)),
-        false => Err(Abstention::Busy.into()),
-    }
+    parts.renewals.lock().keep(&id, renewing);
+    Ok(Answer::Renewing(messages))
 }
 
 /// Shares from before this are to be made anew by the operators' order, as far as this node has applied it.
@@ -192,6 +235,10 @@ pub(super) async fn step(
     messages: Vec<BTreeMap<u16, Vec<u8>>>,
 ) -> Answer {
     let stepped = try_step(parts, from, id, round, messages).await;
+    let goes_on = matches!(stepped, Ok(Answer::Renewing(_)));
+    if !goes_on {
+        parts.renewals.lock().end_of(&id, from);
+    }
     stepped.unwrap_or_else(|answer| answer)
 }
 
@@ -203,7 +250,7 @@ async fn try_step(
     messages: Vec<BTreeMap<u16, Vec<u8>>>,
 ) -> Result<Answer, Answer> {
     let renewing = parts.renewals.lock().take(&id, from);
-    let mut renewing = renewing.ok_or_else(|| misfit("a round of a renewal that is not under way"))?;
+    let mut renewing = renewing.ok_or_else(|| ended("a round of a renewal that is not under way"))?;
     if messages.len() != renewing.keys.len() {
         return Err(misfit("messages of other keys"));
     }
@@ -224,7 +271,7 @@ async fn try_step(
             };
             let (renewing, said) = parts.pool.run(work).await.map_err(|_| Abstention::Busy)?;
             let said = said?;
-            parts.renewals.lock().put_back(id, renewing);
+            parts.renewals.lock().keep(&id, renewing);
             Ok(Answer::Renewing(said))
         }
         Round::Outcome => finish(parts, renewing, messages).await,
@@ -247,24 +294,23 @@ async fn finish(
         }
     };
     let finished = parts.pool.run(work).await.map_err(|_| Abstention::Busy)??;
-    let keys = finished.iter().map(|finished| finished.new.clone()).collect();
-    let stored = tokio::task::spawn_blocking({
-        let (parts, keystore, started) = (parts.clone(), renewing.keystore, renewing.beginning.start);
-        move || store(&parts, &keystore, &finished, started)
-    });
-    let (stored, recorded) = futures::join!(stored, record(parts, &renewing));
-    recorded?;
-    if !matches!(stored, Ok(Ok(()))) {
-        tracing::error!("a new share could not be written: the renewal is not signed");
-        return Err(Abstention::Audit.into());
-    }
     let renewed = RenewedShares {
         keystore: renewing.keystore,
         start: renewing.beginning.start,
         configuration: renewing.beginning.configuration,
         participants: renewing.beginning.nodes(),
-        keys,
+        keys: finished.iter().map(|finished| finished.new.clone()).collect(),
     };
+    let stored = tokio::task::spawn_blocking({
+        let (parts, keystore, started) = (parts.clone(), renewing.keystore, renewing.beginning.start);
+        move || store(&parts, &keystore, &finished, started)
+    });
+    let (stored, recorded) = futures::join!(stored, record(parts, &renewing, &renewed));
+    recorded?;
+    if !matches!(stored, Ok(Ok(()))) {
+        tracing::error!("a new share could not be written: the renewal is not signed");
+        return Err(Abstention::Audit.into());
+    }
     let statement = statement(parts, renewing.operation, renewing.version, renewed);
     let endorsement = statement.endorse(parts.node, &parts.signing_key, renewing.now);
     Ok(Answer::Generated(Box::new(statement), endorsement))
@@ -291,11 +337,12 @@ fn store(
     Ok(())
 }
 
-/// Puts it on this node's record, before it signs.
-async fn record(parts: &Parts, renewing: &Renewing) -> Result<(), Abstention> {
+/// Puts it on this node's record, before it signs: what stands for the request is a hash of the outcome.
+async fn record(parts: &Parts, renewing: &Renewing, renewed: &RenewedShares) -> Result<(), Abstention> {
     let mut entry = Entry::new(Kind::Renewed, renewing.now, renewing.operation);
     entry.group = parts.group_of(&renewing.keystore).0;
     entry.keystore = renewing.keystore.0;
+    entry.request = Sha256::digest(postcard::to_stdvec(renewed).unwrap_or_default()).into();
     entry.participants = renewing.beginning.nodes();
     entry.applied = renewing.applied;
     entry.verdict = "ok".into();

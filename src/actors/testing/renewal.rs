@@ -257,7 +257,7 @@ fn nobody_renews_out_of_turn_or_without_a_member() {
             change(&mut proposal);
             async move {
                 match thief.ask(1, &Call::Renew(proposal)).await {
-                    Answer::Misfit(told) => assert_eq!(told, reason),
+                    Answer::Misfit(told) | Answer::Ended(told) => assert_eq!(told, reason),
                     _ => panic!("node 1 took part: {reason}"),
                 }
             }
@@ -504,6 +504,17 @@ fn a_holder_that_says_something_else_ends_a_renewal_and_the_old_epoch_stays() {
             cluster.catch_up(&keystore.id).await;
             assert_eq!(record(cluster.node(leader), &keystore, &hmac).epoch, 0);
             assert_eq!(desk.tag(leader, &hmac, b"before").await, tag);
+            assert!(cluster.node(leader).named(liar.parts.node) > 0, "nobody is named");
+            let honest = 6 - leader - liar.parts.node;
+            assert_eq!(
+                cluster.node(leader).named(honest) + cluster.node(honest).named(leader),
+                0
+            );
+            assert_eq!(
+                cluster.node(honest).misfits(leader),
+                0,
+                "who hands it on is counted"
+            );
             liar.tamper(|_, answer| answer.encode());
         }
         renew_to(&cluster, &keystore, &hmac, 1).await;

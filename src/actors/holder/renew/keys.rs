@@ -10,7 +10,7 @@ use conclave_threshold::{Commitment, Fault, Session};
 use rand::rngs::OsRng;
 use zeroize::Zeroizing;
 
-use super::misfit;
+use super::ended;
 use crate::actors::holder::generate::terms_of;
 use crate::actors::holder::key_name;
 use crate::actors::parts::{OpenError, Parts};
@@ -68,20 +68,20 @@ fn renew(
     let open = match parts.open_key(keystore, key, record) {
         Ok(open) => Some(open),
         Err(OpenError::NoShare) => None,
-        Err(error) => return Err(misfit(error)),
+        Err(error) => return Err(ended(error)),
     };
     let epoch = record
         .epoch
         .checked_add(1)
-        .ok_or_else(|| misfit("the last epoch"))?;
+        .ok_or_else(|| ended("the last epoch"))?;
     let of_key = (record.key_type, epoch, key_name(keystore, key));
     let terms = terms_of(&parts.membership, of_key, session, dealers);
-    let mut terms = terms.ok_or_else(|| misfit("a renewal of a key that is no pair, or by strangers"))?;
-    let (commitment, _) = record.material.pair().ok_or_else(|| misfit("no key pair"))?;
-    let commitment: Commitment = postcard::from_bytes(commitment).map_err(misfit)?;
+    let mut terms = terms.ok_or_else(|| ended("a renewal of a key that is no pair, or by strangers"))?;
+    let (commitment, _) = record.material.pair().ok_or_else(|| ended("no key pair"))?;
+    let commitment: Commitment = postcard::from_bytes(commitment).map_err(ended)?;
     let constants = renewal::constants(&commitment, terms.participants.iter().copied());
-    terms.constants = constants.ok_or_else(|| misfit("too few that have a share of the key"))?;
-    let session = Session::new(terms).map_err(misfit)?;
+    terms.constants = constants.ok_or_else(|| ended("too few that have a share of the key"))?;
+    let session = Session::new(terms).map_err(ended)?;
     let me = parts
         .membership
         .member(parts.node)
@@ -91,9 +91,7 @@ fn renew(
         (None, false) => Participant::receive(session, me).map(|receiver| (receiver, Vec::new())),
         (None, true) => return Ok(None),
         (Some(_), false) => {
-            return Err(misfit(
-                "a renewal in which this node deals nothing of what it has",
-            ));
+            return Err(ended("a renewal in which this node deals nothing of what it has"));
         }
     };
     let (participant, message) = begun.map_err(|fault| faulty(parts, fault))?;
@@ -120,17 +118,17 @@ fn refresh(
         commitments: sharing.pieces.clone(),
         inner: sharing.inner,
     };
-    let held = held.map(|held| Held::from_bytes(&held.to_bytes()).map_err(misfit));
+    let held = held.map(|held| Held::from_bytes(&held.to_bytes()).map_err(ended));
     let own = (parts.node, held.transpose()?);
     let begun = Refreshing::begin((session, live), &sharing.holders, own, &mut OsRng);
-    let (refreshing, message) = begun.map_err(misfit)?;
+    let (refreshing, message) = begun.map_err(ended)?;
     Ok((Protocol::Pieces(Box::new(refreshing)), message))
 }
 
 fn unopened(error: OpenError) -> Answer {
     match error {
         OpenError::NoShare => Abstention::NoShare.into(),
-        error => misfit(error),
+        error => ended(error),
     }
 }
 
@@ -141,7 +139,7 @@ fn faulty(parts: &Parts, fault: Fault) -> Answer {
             parts.name_liar(member.node, &fault.reason.to_string());
         }
     }
-    misfit(fault.reason)
+    ended(fault.reason)
 }
 
 /// What this node shares with the other holders of symmetric keys; nothing if there is no such key.
@@ -175,12 +173,12 @@ pub(super) fn go_on(
             let dealt = participant.deal(messages, &mut OsRng);
             dealt.map_err(|fault| faulty(parts, fault))
         }
-        (Protocol::Pieces(refreshing), Round::Package) => refreshing
-            .open(&by_node(parts, messages), secrets)
-            .map_err(misfit),
+        (Protocol::Pieces(refreshing), Round::Package) => {
+            refreshing.open(&by_node(parts, messages), secrets).map_err(ended)
+        }
         (Protocol::Pieces(refreshing), _) => refreshing
             .combine(&by_node(parts, messages), secrets)
-            .map_err(misfit),
+            .map_err(ended),
     }
 }
 
@@ -219,11 +217,11 @@ pub(super) fn outcome(
             (same_pair(&record, &outcome)?, outcome.transcript, Some(share))
         }
         Protocol::Pieces(refreshing) => {
-            let outcome = refreshing.agree(&by_node(parts, messages)).map_err(misfit)?;
+            let outcome = refreshing.agree(&by_node(parts, messages)).map_err(ended)?;
             let sharing = record
                 .material
                 .sharing()
-                .ok_or_else(|| misfit("no symmetric key"))?;
+                .ok_or_else(|| ended("no symmetric key"))?;
             let renewed = Sharing {
                 pieces: outcome.agreed.commitments,
                 ..sharing.clone()
@@ -236,7 +234,7 @@ pub(super) fn outcome(
     let epoch = record
         .epoch
         .checked_add(1)
-        .ok_or_else(|| misfit("the last epoch"))?;
+        .ok_or_else(|| ended("the last epoch"))?;
     Ok(Finished {
         new: RenewedKey {
             key,
@@ -253,17 +251,17 @@ pub(super) fn outcome(
 
 /// The same key pair, shared anew; nothing else.
 fn same_pair(record: &KeyRecord, outcome: &Outcome) -> Result<Material, Answer> {
-    let (_, public_key) = record.material.pair().ok_or_else(|| misfit("no key pair"))?;
+    let (_, public_key) = record.material.pair().ok_or_else(|| ended("no key pair"))?;
     let same = match record.key_type.purpose() {
         Purpose::Sign => outcome.commitment.public_key() == *public_key,
         Purpose::DeriveSecret => outcome.commitment.montgomery() == *public_key,
         Purpose::Authenticate | Purpose::WrapKey => false,
     };
     if !same {
-        return Err(misfit("a renewal that came to another key"));
+        return Err(ended("a renewal that came to another key"));
     }
     Ok(Material::Pair {
-        commitment: postcard::to_stdvec(&outcome.commitment).map_err(misfit)?,
+        commitment: postcard::to_stdvec(&outcome.commitment).map_err(ended)?,
         public_key: *public_key,
     })
 }

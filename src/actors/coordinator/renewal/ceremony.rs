@@ -1,0 +1,260 @@
+//! One renewal from its coordinator's side: the proposal, three rounds with every member, the entry that all signed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use conclave_threshold::dkg::is_signed;
+use conclave_threshold::{Edwards25519, Session};
+use futures::future::join_all;
+
+use super::Batch;
+use crate::actors::coordinator::generate::lives;
+use crate::actors::holder::renewal_id;
+use crate::actors::parts::Parts;
+use crate::actors::renewals::Id;
+use crate::actors::wire::{Answer, Beginning, Call, Renewal, Round, ToRenew};
+use crate::identifier::LocalId;
+use crate::keystore::{Endorsement, Entry, Outcome, Statement};
+
+/// Longest wait for a participant's round, and for the entry.
+const ROUND: Duration = Duration::from_secs(2);
+const COMMIT: Duration = Duration::from_secs(5);
+
+/// Why nothing came of a renewal.
+pub(super) enum Failed {
+    /// A member is not there.
+    Away(u64),
+    /// For another reason.
+    Because(String),
+}
+
+impl From<String> for Failed {
+    fn from(reason: String) -> Self {
+        Self::Because(reason)
+    }
+}
+
+impl From<&str> for Failed {
+    fn from(reason: &str) -> Self {
+        Self::Because(reason.to_owned())
+    }
+}
+
+/// One batch, from the proposal to the applied entry.
+pub(super) async fn renew(parts: &Arc<Parts>, batch: &Batch) -> Result<(), Failed> {
+    let nodes: Vec<u64> = parts
+        .membership
+        .members
+        .iter()
+        .map(|member| member.node)
+        .collect();
+    let away = |node: &&u64| **node != parts.node && !parts.network.connected(**node);
+    if let Some(node) = nodes.iter().find(away) {
+        return Err(Failed::Away(*node));
+    }
+    let participants = lives(parts, &nodes).map_err(|unknown| format!("{unknown:?} have just started"))?;
+    let mut keys: Vec<ToRenew> = Vec::with_capacity(batch.keys.len());
+    keys.extend(batch.keys.iter().map(|(key, replaces)| ToRenew {
+        key: *key,
+        replaces: *replaces,
+        dealers: nodes.clone(),
+    }));
+    // Whoever lacks a share says so once, and gets one in the next attempt.
+    for _ in 0..=nodes.len() {
+        match attempt(parts, batch, (&nodes, participants.clone()), keys.clone()).await? {
+            Attempt::Done => return Ok(()),
+            Attempt::Lacking(node, lacking) => {
+                let known = keys.iter_mut().filter(|of_key| lacking.contains(&of_key.key));
+                known.for_each(|of_key| of_key.dealers.retain(|dealer| *dealer != node));
+                tracing::info!(
+                    node,
+                    keys = lacking.len(),
+                    "a member has no share of keys and gets one"
+                );
+            }
+        }
+    }
+    Err("members go on saying that they lack shares".into())
+}
+
+/// What came of one attempt.
+enum Attempt {
+    Done,
+    /// A member has no share of some of the keys.
+    Lacking(u64, Vec<LocalId>),
+}
+
+async fn attempt(
+    parts: &Arc<Parts>,
+    batch: &Batch,
+    (nodes, participants): (&[u64], Vec<(u64, [u8; 16])>),
+    keys: Vec<ToRenew>,
+) -> Result<Attempt, String> {
+    let group = parts.group_of(&batch.keystore);
+    let proposal = Renewal {
+        operation: parts.next_operation(),
+        keystore: batch.keystore,
+        keys,
+        beginning: Beginning {
+            start: parts.now().map_err(|error| error.to_string())?,
+            participants,
+            configuration: parts.membership.index,
+        },
+        applied: parts.consensus.applied_index(group),
+    };
+    let id = renewal_id(&parts.membership, &proposal);
+    let mut call = Call::Renew(proposal);
+    let mut handed_out = HandedOut::default();
+    for round in [Round::Package, Round::Deal, Round::Outcome] {
+        let said = match ask(parts, nodes, &call).await {
+            Ok(said) => said,
+            Err(reason) => return Err(handed_out.blame(parts, reason).await),
+        };
+        let lacking = said.iter().find_map(|(node, answer)| match answer {
+            Answer::Lacking(keys) => Some(Attempt::Lacking(*node, keys.clone())),
+            _ => None,
+        });
+        if let Some(lacking) = lacking {
+            return Ok(lacking);
+        }
+        let messages = by_key(parts, said, batch.keys.len())?;
+        handed_out.take(parts, &id, (round.before(), &messages));
+        call = Call::RenewStep(id, round, messages);
+    }
+    let said = match ask(parts, nodes, &call).await {
+        Ok(said) => said,
+        Err(reason) => return Err(handed_out.blame(parts, reason).await),
+    };
+    let (statement, endorsements) = signatures(parts, said)?;
+    let entry = Entry {
+        statement,
+        request: Vec::new(),
+        endorsements,
+    };
+    let proposed = parts
+        .consensus
+        .propose(group, entry.encode(), Instant::now() + COMMIT);
+    let applied = proposed.await.map_err(|error| error.to_string())?;
+    match postcard::from_bytes(&applied.result) {
+        Ok(Outcome::Applied(_)) => Ok(Attempt::Done),
+        Ok(Outcome::Refused(rejection)) => Err(rejection.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Everybody's answer; all have to give one.
+async fn ask(parts: &Arc<Parts>, nodes: &[u64], call: &Call) -> Result<Vec<(u64, Answer)>, String> {
+    let asked = nodes
+        .iter()
+        .map(|node| async move { (*node, parts.ask(*node, call, ROUND).await) });
+    let mut said = Vec::new();
+    for (node, answer) in join_all(asked).await {
+        match answer {
+            Ok(answer @ (Answer::Renewing(_) | Answer::Lacking(_) | Answer::Generated(..))) => {
+                said.push((node, answer))
+            }
+            Ok(Answer::Abstained(reason)) => return Err(format!("node {node} abstains: {reason}")),
+            Ok(Answer::Ended(reason) | Answer::Misfit(reason)) => {
+                return Err(format!("node {node} does not go on: {reason}"));
+            }
+            Ok(_) => return Err(format!("node {node} answers another question")),
+            Err(error) => return Err(format!("node {node} does not answer: {error}")),
+        }
+    }
+    Ok(said)
+}
+
+/// What participants said in a round and were all given in the next one, for the case that it fails there.
+#[derive(Default)]
+struct HandedOut {
+    /// Of each key pair, while this node takes part itself.
+    sessions: Vec<Option<Arc<Session>>>,
+    /// The number of the round, and of each key what everybody said.
+    last: Option<(u8, Vec<BTreeMap<u16, Vec<u8>>>)>,
+}
+
+impl HandedOut {
+    fn take(
+        &mut self,
+        parts: &Parts,
+        id: &Id,
+        (round, messages): (Option<Round>, &[BTreeMap<u16, Vec<u8>>]),
+    ) {
+        let sessions = parts.renewals.lock().sessions(id);
+        if !sessions.is_empty() {
+            self.sessions = sessions;
+        }
+        let number = round.and_then(Round::number);
+        self.last = number.map(|number| (number, messages.to_vec()));
+    }
+
+    /// Why the round after it failed: a message that a participant did not sign goes before what others make of it, and
+    /// names that participant.
+    async fn blame(self, parts: &Arc<Parts>, reason: String) -> String {
+        let Self { sessions, last } = self;
+        let looked = parts.pool.run(move || {
+            let (number, messages) = last?;
+            let of_keys = sessions.into_iter().zip(messages);
+            let mut said = of_keys.flat_map(|(session, said)| {
+                let signed = move |(index, message): (u16, Vec<u8>)| {
+                    let session = session.as_ref()?;
+                    (!is_signed::<Edwards25519>(session, number, index, &message)).then_some(index)
+                };
+                said.into_iter().filter_map(signed)
+            });
+            said.next()
+        });
+        let liar = looked.await.ok().flatten();
+        let Some(member) = liar.and_then(|index| parts.membership.by_index(index)) else {
+            return reason;
+        };
+        parts.name_liar(member.node, "a message of a renewal that it did not sign");
+        format!("node {} said what it did not sign", member.node)
+    }
+}
+
+/// For each key everybody's message that has one, by share index.
+fn by_key(
+    parts: &Parts,
+    said: Vec<(u64, Answer)>,
+    keys: usize,
+) -> Result<Vec<BTreeMap<u16, Vec<u8>>>, String> {
+    let mut all = vec![BTreeMap::new(); keys];
+    for (node, answer) in said {
+        let member = parts.membership.member(node).ok_or("a stranger")?;
+        match answer {
+            Answer::Renewing(messages) if messages.len() == keys => {
+                let said = all
+                    .iter_mut()
+                    .zip(messages)
+                    .filter(|(_, message)| !message.is_empty());
+                said.for_each(|(of_key, message)| drop(of_key.insert(member.index, message)));
+            }
+            _ => return Err(format!("node {node} says something about other keys")),
+        }
+    }
+    Ok(all)
+}
+
+/// This node's own outcome, with everybody's signature over it.
+fn signatures(parts: &Parts, said: Vec<(u64, Answer)>) -> Result<(Statement, Vec<Endorsement>), String> {
+    let own = said.iter().find_map(|(node, answer)| match answer {
+        Answer::Generated(statement, _) if *node == parts.node => Some(statement.as_ref().clone()),
+        _ => None,
+    });
+    let own = own.ok_or("this node has no outcome")?;
+    let mut endorsements = Vec::with_capacity(said.len());
+    for (node, answer) in said {
+        let member = parts.membership.member(node).ok_or("a stranger")?;
+        match answer {
+            Answer::Generated(_, endorsement)
+                if endorsement.node == node && own.is_endorsed(&endorsement, &member.verifying_key) =>
+            {
+                endorsements.push(endorsement);
+            }
+            _ => return Err(format!("node {node} has not signed this outcome")),
+        }
+    }
+    Ok((own, endorsements))
+}
