@@ -63,7 +63,7 @@ pub fn apply(
         Command::GenerateKey(_) | Command::RenewShares(_) => CEREMONY_LIFE,
         _ => ENDORSEMENT_LIFE,
     };
-    if endorsed_at + life < last_time {
+    if endorsed_at.saturating_add(life) < last_time {
         return Ok(Outcome::Refused(Rejection::Stale));
     }
     let time = endorsed_at.max(last_time);
@@ -78,12 +78,12 @@ pub fn apply(
     let is_final = !matches!(&outcome, Outcome::Refused(rejection) if rejection.is_stale());
     if is_final && !matches!(statement.command, Command::Time) {
         state.put_record(&by_operation, &outcome)?;
-        let expires = match statement.command {
+        let forgotten = match statement.command {
             // No request that expires.
-            Command::Order(_) => time,
-            _ => statement.expires,
+            Command::Order(_) => time.saturating_add(NAME_MEMORY),
+            _ => name_forgotten(statement),
         };
-        let forget = (expires + NAME_MEMORY).min(time + 2 * 600_000);
+        let forget = forgotten.min(time.saturating_add(2 * 600_000));
         state.put(&layout::expiry(forget, &by_operation), &[])?;
     }
     Ok(outcome)
@@ -287,18 +287,25 @@ fn first_or_twin(
             first: time,
             count: 1,
         }),
-        Some(seen) if time <= seen.first + TWIN_WINDOW && seen.count < MAX_TWINS => Some(Repeat {
-            first: seen.first,
-            count: seen.count + 1,
-        }),
+        Some(seen) if time <= seen.first.saturating_add(TWIN_WINDOW) && seen.count < MAX_TWINS => {
+            Some(Repeat {
+                first: seen.first,
+                count: seen.count + 1,
+            })
+        }
         Some(_) => None,
     })
+}
+
+/// When a request's name may be forgotten, ms.
+fn name_forgotten(statement: &Statement) -> u64 {
+    statement.expires.saturating_add(NAME_MEMORY)
 }
 
 fn remember(statement: &Statement, repeat: Repeat, state: &mut impl WriteState) -> Result<(), StateError> {
     let key = layout::name(&statement.name);
     if repeat.count == 1 {
-        state.put(&layout::expiry(statement.expires + NAME_MEMORY, &key), &[])?;
+        state.put(&layout::expiry(name_forgotten(statement), &key), &[])?;
     }
     state.put_record(&key, &repeat)
 }
@@ -312,7 +319,7 @@ fn update(
     let Some(stored) = stored else {
         return Ok(Err(Rejection::Missing));
     };
-    let follows = config.sequence == stored.config.sequence + 1
+    let follows = Some(config.sequence) == stored.config.sequence.checked_add(1)
         && config.kms_module == stored.config.kms_module
         && config.meter == stored.config.meter;
     if !follows {
@@ -346,7 +353,7 @@ fn generate(
     if generated.configuration != members.index {
         return Ok(Err(Rejection::ConfigurationChanged));
     }
-    if time > generated.start + CEREMONY_LIFE {
+    if time > generated.start.saturating_add(CEREMONY_LIFE) {
         return Ok(Err(Rejection::Stale));
     }
     let key = layout::of_key(&generated.keystore, &generated.key);

@@ -546,3 +546,20 @@ fn an_update_ends_the_hold_of_its_keystore_alone() {
     assert_eq!(query::hold(&state, &KS).unwrap(), None);
     assert_eq!(query::hold(&state, &other).unwrap(), Some(Hold { backup: 5 }));
 }
+
+/// Found by the fuzz target `entry`: times at the end of the clock, endorsed by a quorum, overflowed.
+#[test]
+fn no_time_that_is_endorsed_overflows() {
+    for time in [NOW, u64::MAX] {
+        let mut create = create(1);
+        create.expires = u64::MAX;
+        let mut state = State::new();
+        let made = run(&mut state, &endorsed(create, &[(1, time), (2, time)]));
+        assert_eq!(made, Outcome::Applied(Reply::Keystore(KS)));
+        let born = run(
+            &mut state,
+            &endorsed(generate(2, &[1, 2], u64::MAX), &[(1, time), (2, time)]),
+        );
+        assert!(matches!(born, Outcome::Applied(Reply::Key(..))), "{born:?}");
+    }
+}

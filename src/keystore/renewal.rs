@@ -34,7 +34,7 @@ pub(super) fn renew(
     if renewed.configuration != members.index {
         return Ok(Err(Rejection::ConfigurationChanged));
     }
-    if time > renewed.start + CEREMONY_LIFE {
+    if time > renewed.start.saturating_add(CEREMONY_LIFE) {
         return Ok(Err(Rejection::Stale));
     }
     let mut records = Vec::with_capacity(renewed.keys.len());

@@ -201,6 +201,10 @@ fn seeds() -> Vec<Seed> {
     let pair = made(key(5, KeyType::Ed25519VerificationKey2020, pair));
     let symmetric = made(key(6, KeyType::Sha256HmacKey2019, pieces));
     vec![
+        seed(
+            "end-of-time",
+            entries_until(u64::MAX, ALL, &[(create.clone(), 0)]),
+        ),
         seed("one-endorser", entries(1, &[(create.clone(), 0)])),
         seed("one-twice", entries(9, &[(create.clone(), 0)])),
         seed("meter", entries(ALL, &[(meter, 0), (Command::Time, 0)])),
@@ -220,6 +224,10 @@ fn seeds() -> Vec<Seed> {
 }
 
 fn entries(endorsers: u8, commands: &[(Command, u64)]) -> Vec<u8> {
+    entries_until(NOW + 600_000, endorsers, commands)
+}
+
+fn entries_until(expires: u64, endorsers: u8, commands: &[(Command, u64)]) -> Vec<u8> {
     let mut output = Output::default();
     for (number, (command, state_version)) in (1..).zip(commands) {
         let statement = Statement {
@@ -232,7 +240,7 @@ fn entries(endorsers: u8, commands: &[(Command, u64)]) -> Vec<u8> {
             },
             request: [0; 32],
             name: [number as u8; 32],
-            expires: NOW + 600_000,
+            expires,
             command: command.clone(),
             state_version: *state_version,
             chain: vec![("urn:uuid:9".into(), "did:key:a".into())],
