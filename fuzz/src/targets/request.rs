@@ -71,7 +71,6 @@ fn is_taken(request: &RawRequest) -> bool {
 
 fn seeds() -> Vec<Seed> {
     let requests = vectors::requests().into_iter();
-    requests
-        .map(|(name, request)| seed(name, request.encode()))
-        .collect()
+    let some = requests.filter(|(name, _)| !name.starts_with("bad") || name.contains("stripped"));
+    some.map(|(name, request)| seed(name, request.encode())).collect()
 }
