@@ -236,6 +236,9 @@ async fn serve(config: Config, ended: impl Future<Output = ()>) -> Result<ExitCo
     // it was carried out.
     closing.store(true, Ordering::Relaxed);
     tokio::time::sleep(FAREWELL).await;
+    if let Some(keeper) = &node.keeper {
+        keeper.stop();
+    }
     // Clients first: what is under way is answered. Then leaderships, so that the others go on at once.
     if tokio::time::timeout(DRAIN, http_handle.stop(true)).await.is_err() {
         http_handle.stop(false).await;

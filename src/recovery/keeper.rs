@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use conclave_consensus::GroupId;
@@ -39,6 +40,8 @@ pub struct Keeper {
     state: Mutex<State>,
     /// Held while one is made.
     making: Mutex<()>,
+    /// Whether the node stops: what is being made is given up.
+    stops: AtomicBool,
 }
 
 /// What it remembers.
@@ -59,10 +62,10 @@ struct Last {
 }
 
 impl Keeper {
-    /// Opens the configured folder (and makes it, mode 0700) and looks for the last backup in it.
+    /// Looks for the last backup in the configured folder. A folder that is not there stops no node: making a backup says so.
     ///
     /// # Errors
-    /// Officers of another cluster, or what the system says.
+    /// Officers of another cluster, or who cannot be read.
     pub fn open(
         settings: &config::Backup,
         parts: Arc<Parts>,
@@ -70,17 +73,11 @@ impl Keeper {
         audit: PathBuf,
     ) -> Result<Self, RecoveryError> {
         let recovery = officers(settings, &parts.membership.cluster)?;
-        if !settings.folder.is_dir() {
-            fs::DirBuilder::new().mode(0o700).create(&settings.folder)?;
-        }
-        let names = names(&settings.folder)?;
-        for unfinished in unfinished(&settings.folder, &parts)? {
-            // Of a process that ended meanwhile: nobody else writes under this node's name.
-            fs::remove_file(unfinished)?;
-        }
+        let names = names(&settings.folder).unwrap_or_default();
         let keeper = Self {
             state: Mutex::default(),
             making: Mutex::new(()),
+            stops: AtomicBool::new(false),
             parts,
             genesis,
             audit,
@@ -102,8 +99,18 @@ impl Keeper {
         Ok(keeper)
     }
 
+    /// What the names of this node's backups begin with.
     fn prefix(&self) -> String {
-        prefix(&self.parts)
+        format!(
+            "conclave-{}-node-{}-",
+            encode_hex(&self.parts.membership.cluster[..4]),
+            self.parts.node
+        )
+    }
+
+    /// The node stops: a backup that is being made is given up.
+    pub fn stop(&self) {
+        self.stops.store(true, Ordering::Relaxed);
     }
 
     fn is_own(&self, name: &str) -> bool {
@@ -142,7 +149,16 @@ impl Keeper {
     }
 
     fn make_at(&self, now: u64) -> Result<(PathBuf, Written), RecoveryError> {
-        let parts = &self.parts;
+        let (parts, folder) = (&self.parts, &self.settings.folder);
+        if !folder.is_dir() {
+            fs::DirBuilder::new().mode(0o700).create(folder)?;
+        }
+        for name in names(folder)? {
+            if name.starts_with(&self.prefix()) && name.ends_with(UNFINISHED) {
+                // Of a process that ended meanwhile: nobody else writes under this node's name.
+                fs::remove_file(folder.join(name))?;
+            }
+        }
         let views = (0..parts.rules.groups).map(|group| parts.consensus.view(GroupId(group)));
         let views = views
             .collect::<Result<_, _>>()
@@ -157,20 +173,18 @@ impl Keeper {
             shares: &parts.shares,
             audit: &self.audit,
             now,
+            stops: &self.stops,
         };
         let stamp = time_text(now).replace(['-', ':'], "");
-        let file = self
-            .settings
-            .folder
-            .join(format!("{}{stamp}{ENDING}", self.prefix()));
+        let file = folder.join(format!("{}{stamp}{ENDING}", self.prefix()));
         let sign = |message: &[u8]| parts.signing_key.sign(message).to_bytes();
         let written = write(source, &file, sign, &mut OsRng)?;
-        let own: Vec<String> = names(&self.settings.folder)?
+        let own: Vec<String> = names(folder)?
             .into_iter()
             .filter(|name| self.is_own(name))
             .collect();
         for old in surplus(&own, self.settings.keep as usize) {
-            fs::remove_file(self.settings.folder.join(old))?;
+            fs::remove_file(folder.join(old))?;
         }
         Ok((file, written))
     }
@@ -255,14 +269,6 @@ pub fn officers(settings: &config::Backup, cluster: &[u8; 32]) -> Result<Recover
     }
 }
 
-fn prefix(parts: &Parts) -> String {
-    format!(
-        "conclave-{}-node-{}-",
-        encode_hex(&parts.membership.cluster[..4]),
-        parts.node
-    )
-}
-
 /// All names in the folder, sorted: of one node's by time.
 fn names(folder: &Path) -> Result<Vec<String>, RecoveryError> {
     let mut names = Vec::new();
@@ -271,16 +277,6 @@ fn names(folder: &Path) -> Result<Vec<String>, RecoveryError> {
     }
     names.sort_unstable();
     Ok(names)
-}
-
-fn unfinished(folder: &Path, parts: &Parts) -> Result<Vec<PathBuf>, RecoveryError> {
-    let own = prefix(parts);
-    let is_own = |name: &String| name.starts_with(&own) && name.ends_with(UNFINISHED);
-    Ok(names(folder)?
-        .into_iter()
-        .filter(is_own)
-        .map(|name| folder.join(name))
-        .collect())
 }
 
 /// Those beyond `keep`, oldest first, out of names sorted by time.

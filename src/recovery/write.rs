@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use conclave_consensus::{GroupId, StoreError, View};
 use conclave_shares::{ShareId, ShareStore};
@@ -44,6 +45,8 @@ pub struct Source<'a> {
     pub audit: &'a Path,
     /// The time, ms.
     pub now: u64,
+    /// Set when it is no longer wanted.
+    pub stops: &'a AtomicBool,
 }
 
 /// A backup that was written.
@@ -127,10 +130,11 @@ fn fill(
 
     let mut section = SectionWriter::new(&mut to, &state_key, header.hash(), Section::State);
     for view in source.views {
-        group(&view, &mut section)?;
+        group(&view, &mut section, source.stops)?;
     }
     let mut after = None;
     while let Some(page) = page(source.shares, &mut after)? {
+        go_on(source.stops)?;
         for place in page {
             section.record(&StateRecord::Holding {
                 keystore: place.keystore,
@@ -139,12 +143,13 @@ fn fill(
             })?;
         }
     }
-    audit(source.audit, &mut section)?;
+    audit(source.audit, &mut section, source.stops)?;
     section.finish()?;
 
     let mut section = SectionWriter::new(&mut to, &shares_key, header.hash(), Section::Shares);
     let (mut shares, mut after) = (0, None);
     while let Some(page) = page(source.shares, &mut after)? {
+        go_on(source.stops)?;
         for place in page {
             // A ceremony that came to nothing may have been cleared away by now.
             let Some((session, secret)) = source.shares.open_at(&place)? else {
@@ -218,16 +223,33 @@ fn head(view: &View) -> Result<GroupHead, RecoveryError> {
     })
 }
 
-fn group<W: Write>(view: &View, section: &mut SectionWriter<'_, W>) -> Result<(), RecoveryError> {
+/// The state may be large, and a node that stops waits for nobody.
+fn go_on(stops: &AtomicBool) -> Result<(), RecoveryError> {
+    match stops.load(Ordering::Relaxed) {
+        true => Err(RecoveryError::Unfit("the node stops".to_owned())),
+        false => Ok(()),
+    }
+}
+
+fn group<W: Write>(
+    view: &View,
+    section: &mut SectionWriter<'_, W>,
+    stops: &AtomicBool,
+) -> Result<(), RecoveryError> {
     let GroupId(number) = view.group();
     section.record(&StateRecord::Group(number))?;
     scan(view, &[], |key, value| {
+        go_on(stops)?;
         section.record(&StateRecord::Pair { key, value })
     })
 }
 
 /// The audit segments as they are now: the last one may end inside a record, as after a crash.
-fn audit<W: Write>(folder: &Path, section: &mut SectionWriter<'_, W>) -> Result<(), RecoveryError> {
+fn audit<W: Write>(
+    folder: &Path,
+    section: &mut SectionWriter<'_, W>,
+    stops: &AtomicBool,
+) -> Result<(), RecoveryError> {
     let mut segments: Vec<PathBuf> = fs::read_dir(folder)?
         .map(|entry| entry.map(|entry| entry.path()))
         .collect::<Result<_, _>>()?;
@@ -250,6 +272,7 @@ fn audit<W: Write>(folder: &Path, section: &mut SectionWriter<'_, W>) -> Result<
         let mut offset = 0;
         while offset < length {
             let room = usize::try_from(length - offset).unwrap_or(CHUNK).min(CHUNK);
+            go_on(stops)?;
             let got = file.read(&mut chunk[..room])?;
             if got == 0 {
                 break;
