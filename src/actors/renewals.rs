@@ -89,7 +89,7 @@ pub struct OfKey {
 /// The protocol that makes a key's next shares.
 pub enum Protocol {
     /// Of a key pair.
-    Pair(Participant),
+    Pair(Box<Participant>),
     /// Of a symmetric key.
     Pieces(Box<Refreshing>),
 }

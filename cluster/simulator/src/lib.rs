@@ -21,6 +21,7 @@ mod setup;
 mod world;
 
 pub use disk::SimulatedDisk;
+pub use name::Name;
 pub use network::Network;
 pub use plan::Fault;
 pub use process::{Cluster, Node, Process};

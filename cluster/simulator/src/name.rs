@@ -4,7 +4,7 @@ use crate::ledger;
 use conclave_consensus::{Attestor, Mark, NodeId};
 
 /// A node's name.
-pub(crate) struct Name(pub(crate) NodeId);
+pub struct Name(pub NodeId);
 
 fn signature(by: NodeId, message: &[u8]) -> [[u8; 32]; 2] {
     let mut halves = [[0; 32]; 2];

@@ -9,7 +9,7 @@ use conclave_consensus::{
     Application, Clock, Driver, GroupId, GroupStatus, Halt, Millis, NodeId, Restricts, Role, Scope, Settings,
     StateTransaction, Store as _,
 };
-use conclave_simulator::SimulatedDisk;
+use conclave_simulator::{Name, SimulatedDisk};
 use parking_lot::Mutex;
 
 /// The only group.
@@ -89,7 +89,9 @@ impl Node {
         Driver::bootstrap(&*disk, &settings).expect("an empty disk");
         let seed = [number as u8; 32];
         let app = Arc::new(Record::default());
-        let driver = Driver::open(settings, disk.clone(), app, clock.clone(), seed).expect("a sound disk");
+        let name = Arc::new(Name(number));
+        let driver = Driver::open(settings, disk.clone(), app, name, clock.clone(), seed);
+        let driver = driver.expect("a sound disk");
         Self {
             driver,
             disk,

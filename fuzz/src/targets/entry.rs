@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use conclave::identifier::{LocalId, OperationId};
 use conclave::keystore::apply::{apply, is_endorsed, request_hash};
-use conclave::keystore::command::GeneratedKey;
+use conclave::keystore::command::{GeneratedKey, RenewedKey, RenewedShares};
 use conclave::keystore::entry::EntryError;
 use conclave::keystore::query::last_time;
 use conclave::keystore::record::{KeyType, Material, Sharing};
@@ -138,6 +138,8 @@ fn membership() -> Membership {
         cluster: CLUSTER,
         index: 1,
         members: (1..=3).map(member).collect(),
+        operators: vec![key(9).verifying_key()],
+        operator_threshold: 1,
     }
 }
 
@@ -198,6 +200,20 @@ fn seeds() -> Vec<Seed> {
         product: "urn:p".into(),
     };
     let made = |key| Command::GenerateKey(Box::new(key));
+    let renewal = Command::RenewShares(Box::new(RenewedShares {
+        keystore,
+        start: NOW,
+        configuration: 1,
+        participants: vec![1, 2, 3],
+        keys: vec![RenewedKey {
+            key: LocalId([5; 16]),
+            replaces: [5; 32],
+            epoch: 1,
+            session: [9; 32],
+            transcript: [8; 32],
+            material: pair.clone(),
+        }],
+    }));
     let pair = made(key(5, KeyType::Ed25519VerificationKey2020, pair));
     let symmetric = made(key(6, KeyType::Sha256HmacKey2019, pieces));
     vec![
@@ -211,7 +227,11 @@ fn seeds() -> Vec<Seed> {
         seed("keystore", entries(ALL, &[(create.clone(), 0), (update, 1)])),
         seed(
             "keys",
-            entries(ALL, &[(create.clone(), 0), (pair, 1), (symmetric, 1)]),
+            entries(ALL, &[(create.clone(), 0), (pair.clone(), 1), (symmetric, 1)]),
+        ),
+        seed(
+            "renewal",
+            entries(ALL, &[(create.clone(), 0), (pair, 1), (renewal, 1)]),
         ),
         seed(
             "revocations",

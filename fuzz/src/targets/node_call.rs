@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use conclave::actors::conduct::Abort;
 use conclave::actors::wire::{
-    Abstention, Answer, Beginning, BirthStep, Call, Computed, Forwarded, Half, Item, ItemAsk, Roles, Round,
-    ShareName,
+    Abstention, Answer, Beginning, BirthStep, Call, Computed, Forwarded, Half, Item, ItemAsk, Renewal, Roles,
+    Round, ShareName, ToRenew,
 };
 use conclave::authorization::RawRequest;
 use conclave::identifier::{LocalId, OperationId};
@@ -115,6 +115,7 @@ fn calls() -> Vec<(&'static str, Call)> {
         request: request.encode(),
         needs: vec![(3, 77)],
         participants: vec![1, 2],
+        epoch: Some(1),
     };
     let beginning = Beginning {
         start: 1_780_315_205_000,
@@ -133,7 +134,9 @@ fn calls() -> Vec<(&'static str, Call)> {
         index: 0,
         operation: OPERATION,
         attempt: 1,
+        needs: vec![(3, 77)],
         participants: vec![1, 2],
+        epoch: None,
         ask,
     };
     let items = vec![
@@ -174,6 +177,24 @@ fn calls() -> Vec<(&'static str, Call)> {
             }),
         ),
         ("garble", Call::Garble(forwarded.clone(), ROLES)),
+        (
+            "renew",
+            Call::Renew(Renewal {
+                operation: OPERATION,
+                keystore: LocalId([1; 16]),
+                keys: vec![ToRenew {
+                    key: LocalId([2; 16]),
+                    replaces: [3; 32],
+                    dealers: vec![1, 2],
+                }],
+                beginning: beginning.clone(),
+                applied: 77,
+            }),
+        ),
+        (
+            "renew-step",
+            Call::RenewStep([9; 32], Round::Deal, vec![BTreeMap::from([(1, vec![1; 32])])]),
+        ),
         ("birth", Call::Birth(forwarded, beginning)),
         ("combine", Call::BirthStep([9; 32], BirthStep::Combine(pieces))),
         (
@@ -213,5 +234,8 @@ fn answers() -> Vec<(&'static str, Answer)> {
         ("refused", Answer::Refused(Box::new(problem))),
         ("abstained", Answer::Abstained(Abstention::NoShare)),
         ("misfit", Answer::Misfit("no such ceremony".into())),
+        ("renewing", Answer::Renewing(vec![vec![1; 32], vec![]])),
+        ("lacking", Answer::Lacking(vec![LocalId([2; 16])])),
+        ("ended", Answer::Ended("not due".into())),
     ]
 }

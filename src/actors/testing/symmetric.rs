@@ -302,7 +302,8 @@ fn a_segment_that_is_altered_on_its_way_changes_no_answer() {
         let (outer, inner) = desk.rebuilt(&hmac, [2, 3]);
         let evaluator = cluster.node(1);
         // The lane's mark, the operation's number, the kind, then what is said.
-        let alterations: [(&str, bool, fn(&mut Vec<u8>)); 8] = [
+        type Alteration = (&'static str, bool, fn(&mut Vec<u8>));
+        let alterations: [Alteration; 8] = [
             ("another number", false, |frame| frame[8] ^= 1),
             ("another kind", false, |frame| frame[9] ^= 1),
             ("the first byte", true, |frame| frame[10] ^= 1),

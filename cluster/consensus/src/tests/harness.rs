@@ -237,8 +237,9 @@ impl Nodes {
         Self::with(|_| {})
     }
 
-    pub(super) fn with(adjust: impl Fn(&mut Settings)) -> Self {
-        let mut nodes = Nodes {
+    /// Before any of them is started.
+    pub(super) fn none() -> Self {
+        Nodes {
             clock: HandClock::default(),
             machines: BTreeMap::new(),
             wires: VecDeque::new(),
@@ -247,7 +248,11 @@ impl Nodes {
             lives: 0,
             sent: Vec::new(),
             attestations: Vec::new(),
-        };
+        }
+    }
+
+    pub(super) fn with(adjust: impl Fn(&mut Settings)) -> Self {
+        let mut nodes = Self::none();
         for node in 1..=3 {
             let disk = Arc::new(Memory::default());
             let mut settings = settings(node);

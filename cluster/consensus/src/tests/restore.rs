@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 fn open(disk: &Arc<Memory>) -> Result<Driver<Memory>, OpenError> {
     let (words, clock) = (Arc::new(Words::default()), Arc::new(HandClock::default()));
-    Driver::open(settings(1), disk.clone(), words, clock, [1; 32])
+    Driver::open(settings(1), disk.clone(), words, Hand::of(1), clock, [1; 32])
 }
 
 /// A disk that `init` made.
@@ -92,13 +92,7 @@ fn other_groups_or_voters_are_refused() {
 
 /// Three nodes, each restored with these pairs or not at all, after their first statements.
 fn together(states: [Option<&[u8]>; 3]) -> Nodes {
-    let mut nodes = Nodes {
-        clock: HandClock::default(),
-        machines: Default::default(),
-        wires: Default::default(),
-        cut: Default::default(),
-        sent: Vec::new(),
-    };
+    let mut nodes = Nodes::none();
     for (node, state) in (1..).zip(states) {
         let disk = Arc::new(Memory::default());
         Driver::bootstrap(&*disk, &settings(node)).unwrap();

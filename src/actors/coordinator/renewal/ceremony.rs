@@ -165,22 +165,20 @@ async fn ask(parts: &Arc<Parts>, nodes: &[u64], call: &Call) -> Result<Vec<(u64,
     Ok(said)
 }
 
+/// What everybody said about one key in a round, by share index.
+type Messages = BTreeMap<u16, Vec<u8>>;
+
 /// What participants said in a round and were all given in the next one, for the case that it fails there.
 #[derive(Default)]
 struct HandedOut {
     /// Of each key pair, while this node takes part itself.
     sessions: Vec<Option<Arc<Session>>>,
     /// The number of the round, and of each key what everybody said.
-    last: Option<(u8, Vec<BTreeMap<u16, Vec<u8>>>)>,
+    last: Option<(u8, Vec<Messages>)>,
 }
 
 impl HandedOut {
-    fn take(
-        &mut self,
-        parts: &Parts,
-        id: &Id,
-        (round, messages): (Option<Round>, &[BTreeMap<u16, Vec<u8>>]),
-    ) {
+    fn take(&mut self, parts: &Parts, id: &Id, (round, messages): (Option<Round>, &[Messages])) {
         let sessions = parts.renewals.lock().sessions(id);
         if !sessions.is_empty() {
             self.sessions = sessions;
@@ -215,12 +213,8 @@ impl HandedOut {
 }
 
 /// For each key everybody's message that has one, by share index.
-fn by_key(
-    parts: &Parts,
-    said: Vec<(u64, Answer)>,
-    keys: usize,
-) -> Result<Vec<BTreeMap<u16, Vec<u8>>>, String> {
-    let mut all = vec![BTreeMap::new(); keys];
+fn by_key(parts: &Parts, said: Vec<(u64, Answer)>, keys: usize) -> Result<Vec<Messages>, String> {
+    let mut all = vec![Messages::new(); keys];
     for (node, answer) in said {
         let member = parts.membership.member(node).ok_or("a stranger")?;
         match answer {

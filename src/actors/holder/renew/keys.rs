@@ -95,7 +95,7 @@ fn renew(
         }
     };
     let (participant, message) = begun.map_err(|fault| faulty(parts, fault))?;
-    Ok(Some((Protocol::Pair(participant), message)))
+    Ok(Some((Protocol::Pair(Box::new(participant)), message)))
 }
 
 /// This node's part of one symmetric key, if it holds one; in the pool.
