@@ -5,7 +5,7 @@ use super::harness::*;
 use crate::attestation::{Attestation, Position, Signed};
 use crate::frame::Call;
 use crate::*;
-use raft::eraftpb::MessageType;
+use raft::eraftpb::{Message, MessageType};
 use std::sync::Arc;
 
 /// Three nodes that have done something, and stated it.
@@ -38,6 +38,17 @@ fn sent_by(nodes: &Nodes, node: NodeId, from: usize) -> Vec<MessageType> {
     sent.filter_map(Wire::raft)
         .map(|message| message.get_msg_type())
         .collect()
+}
+
+/// Asks for a vote in the next term, whoever leads now.
+fn canvass(of: &GroupStatus, from: NodeId, to: NodeId) -> Message {
+    let mut vote = Message::default();
+    vote.set_msg_type(MessageType::MsgRequestVote);
+    (vote.from, vote.to, vote.term) = (from, to, of.term + 1);
+    // Further than any log here.
+    (vote.index, vote.log_term) = (of.last_index + 9, of.term);
+    vote.context = raft::CAMPAIGN_TRANSFER.into();
+    vote
 }
 
 #[test]
@@ -75,21 +86,13 @@ fn an_older_copy_votes_appends_and_contributes_no_more() {
 }
 
 #[test]
-fn a_lost_term_and_a_lost_vote_are_recognized_without_a_lost_entry() {
+fn a_lost_term_is_recognized_without_a_lost_entry() {
     let (mut nodes, leader) = busy();
-    let (old, third) = (other(&[leader]), other(&[leader, other(&[leader])]));
-    let copies = batches(&nodes, old);
     // The leader is away: the two elect, one of them with the other's vote.
     nodes.cut.insert(leader);
     let next = nodes.elect();
     nodes.run(1_500);
     let voter = other(&[leader, next]);
-    assert!([old, third].contains(&voter));
-    let copies = if voter == old {
-        copies
-    } else {
-        copies.min(batches(&nodes, voter))
-    };
     // As of the batch before the one with its vote.
     let disk = nodes.machines[&voter].disk.clone();
     let term = |batches: usize| {
@@ -99,7 +102,7 @@ fn a_lost_term_and_a_lost_vote_are_recognized_without_a_lost_entry() {
         (hard.term, hard.vote)
     };
     let now = term(batches(&nodes, voter));
-    let before = (copies..batches(&nodes, voter))
+    let before = (2..batches(&nodes, voter))
         .rev()
         .find(|count| term(*count).0 < now.0);
     put_back(&mut nodes, voter, before.unwrap());
@@ -145,6 +148,41 @@ fn no_message_of_raft_is_taken_from_a_peer_that_has_not_answered() {
 }
 
 #[test]
+fn what_arrived_before_the_proof_is_neither_written_nor_answered() {
+    let (mut nodes, leader) = busy();
+    let old = other(&[leader]);
+    let third = other(&[leader, old]);
+    let copy = batches(&nodes, old);
+    nodes.apply(leader, "b=1");
+    nodes.run(1_500);
+    let (_, stated) = nodes.attested(old).pop().unwrap();
+    put_back(&mut nodes, old, copy);
+    let began = nodes.sent.len();
+    nodes.tick(25);
+    nodes.gather(old);
+    let boot = nodes.sent[began..].iter().find_map(|wire| match wire.call() {
+        Some(Call::Recall { boot }) => Some(boot),
+        _ => None,
+    });
+    let recalled = |attestation| {
+        let boot = boot.unwrap();
+        call_frame(&Call::Recalled { boot, attestation })
+    };
+    // The leader, taken over, says that it remembers nothing, and has a vote before the third says what it knows.
+    nodes.receive(old, leader, &recalled(None));
+    let vote = canvass(&nodes.status(old), leader, old);
+    nodes.receive(old, leader, &raft_frame(&vote));
+    assert_eq!(nodes.status(old).term, vote.term);
+    nodes.receive(old, third, &recalled(Some(stated)));
+    nodes.turn(old);
+    assert!(found(&nodes, old).is_some());
+    assert!(sent_by(&nodes, old, began).is_empty());
+    let disk = &*nodes.machines[&old].disk;
+    let hard = records::read_hard_state(disk, G).unwrap().unwrap();
+    assert!(hard.term < vote.term);
+}
+
+#[test]
 fn a_node_on_its_own_disk_is_never_accused_whenever_it_died() {
     let (mut nodes, leader) = busy();
     nodes.apply(leader, "b=1");
@@ -181,6 +219,31 @@ fn a_node_on_its_own_disk_is_never_accused_whenever_it_died() {
         }
     }
     assert!(checked > 10, "{checked}");
+}
+
+#[test]
+fn what_is_not_written_yet_is_not_stated() {
+    let (mut nodes, leader) = busy();
+    let node = other(&[leader]);
+    let before = nodes.status(node);
+    let vote = canvass(&before, other(&[leader, node]), node);
+    nodes.receive(node, vote.from, &raft_frame(&vote));
+    assert_eq!(nodes.status(node).term, before.term + 1, "in memory");
+    let terms = |nodes: &mut Nodes| -> Vec<u64> {
+        let known = nodes.attested(node).len();
+        nodes.tick(6_000);
+        nodes.gather(node);
+        let stated = nodes.attested(node).split_off(known);
+        let read = |signed: &Signed| signed.read(&CLUSTER, node, 1, &*Hand::of(node)).unwrap();
+        stated
+            .iter()
+            .map(|(_, signed)| read(signed).positions[0].term)
+            .collect()
+    };
+    assert_eq!(terms(&mut nodes), [before.term; 2]);
+    nodes.turn(node);
+    let after = terms(&mut nodes);
+    assert!(after.iter().all(|term| *term > before.term) && !after.is_empty());
 }
 
 #[test]
@@ -362,7 +425,7 @@ fn a_heartbeat_above_the_log_makes_the_node_ask_what_others_remember() {
     nodes.run(1_500);
     let follower = other(&[leader]);
     let status = nodes.status(follower);
-    let mut heartbeat = raft::eraftpb::Message::default();
+    let mut heartbeat = Message::default();
     heartbeat.set_msg_type(MessageType::MsgHeartbeat);
     (heartbeat.from, heartbeat.to, heartbeat.term) = (leader, follower, status.term);
     heartbeat.commit = status.last_index + 1;
