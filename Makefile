@@ -47,7 +47,7 @@ search: ## Look for a whole key in memory, disks, logs, metrics and on the wire 
 	$(CARGO) test --locked --release --test search -- --include-ignored --nocapture --test-threads 1
 
 simulate: deps ## SEEDS simulated worlds, invariants after every event
-	SEEDS=$(SEEDS) $(CARGO) test --locked --workspace --test majority -- --nocapture
+	SEEDS=$(SEEDS) $(CARGO) test --locked --workspace --test majority --test put_back -- --nocapture
 	SEEDS=$(SEEDS) $(CARGO) test --locked -p conclave-threshold --test worlds -- --nocapture
 	SEEDS=$(REAL_SEEDS) $(CARGO) test --locked --test simulation -- --nocapture
 
