@@ -248,7 +248,7 @@ fn what_is_not_written_yet_is_not_stated() {
 
 #[test]
 fn a_node_that_restarts_on_its_own_disk_goes_on() {
-    let (mut nodes, leader) = busy();
+    let (mut nodes, _) = busy();
     for node in 1..=3 {
         for _ in 0..3 {
             let all = batches(&nodes, node);
@@ -264,7 +264,6 @@ fn a_node_that_restarts_on_its_own_disk_goes_on() {
         assert!(nodes.freshness(node).may_contribute(G).is_ok());
         assert_eq!(nodes.value(node, "again").as_deref(), Some("1"));
     }
-    let _ = leader;
 }
 
 #[test]
