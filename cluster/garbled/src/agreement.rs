@@ -77,12 +77,17 @@ impl Committee {
         self.numbers().filter(move |number| Some(*number) != self.away)
     }
 
-    /// Whether holder `me` can take part. One of three that was away would leave pieces of which one holder alone tells.
-    pub(crate) fn is_possible_for(self, me: u8) -> bool {
+    /// Whether it can be. One of three that was away would leave pieces of which one holder alone tells.
+    pub(crate) fn is_possible(self) -> bool {
         let away = self
             .away
             .is_none_or(|away| self.holders == 4 && self.numbers().contains(&away));
-        HOLDERS.contains(&self.holders) && away && self.present().any(|number| number == me)
+        HOLDERS.contains(&self.holders) && away
+    }
+
+    /// The same, and whether holder `me` takes part.
+    pub(crate) fn is_possible_for(self, me: u8) -> bool {
+        self.is_possible() && self.present().any(|number| number == me)
     }
 
     /// The pieces that a holder has.

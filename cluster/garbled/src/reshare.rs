@@ -97,12 +97,13 @@ impl Session {
         }
     }
 
-    /// Whether it can be, beside the new holder or dealer that it is asked for.
-    fn check(&self) -> Result<(), SharingError> {
+    /// Whether it can be.
+    fn is_possible(&self) -> Result<(), SharingError> {
         let old = self.live.holders();
         let known = self.dealers.iter().all(|number| (1..=old).contains(number));
         let ascending = self.holders.windows(2).all(|pair| pair[0] < pair[1]);
-        if !HOLDERS.contains(&old) || !known || self.dealers.len() < 2 || !ascending {
+        let dealers = HOLDERS.contains(&old) && known && self.dealers.len() >= 2;
+        if !dealers || !ascending || !self.committee().is_possible() {
             return Err(SharingError::Holders);
         }
         self.live.next().map(drop)
@@ -129,10 +130,9 @@ impl Session {
     /// # Errors
     /// [`Fault::Session`]: a session that cannot be, or a part that is not the dealer's in this epoch.
     pub fn deal(&self, me: u8, held: &Held) -> Result<BTreeMap<u8, Dealt>, Fault> {
-        self.check()?;
+        self.is_possible()?;
         let committee = self.committee();
-        let first = committee.present().next().ok_or(SharingError::Holders)?;
-        if !self.dealers.contains(&me) || !committee.is_possible_for(first) {
+        if !self.dealers.contains(&me) {
             return Err(SharingError::Holders.into());
         }
         self.live.verify(held, me)?;
@@ -159,7 +159,7 @@ impl Session {
     /// # Errors
     /// [`Fault::Dealer`], [`Fault::Dealers`], [`Fault::Session`].
     pub fn combine(&self, me: u8, dealt: &BTreeMap<u8, Dealt>) -> Result<(Combined, Pieces), Fault> {
-        self.check()?;
+        self.is_possible()?;
         let committee = self.committee();
         if !committee.is_possible_for(me) {
             return Err(SharingError::Holders.into());
