@@ -126,7 +126,8 @@ class Cluster:
     def restart(self, place):
         """SIGKILL to a node and a new start; seconds until it is ready."""
         node = self.nodes[place]
-        os.kill(node["pid"], 9)
+        if place not in self.restarted or self.restarted[place].poll() is None:
+            os.kill(node["pid"], 9)
         if place in self.restarted:
             self.restarted[place].wait()
         while os.path.exists(f"/proc/{node['pid']}") and place not in self.restarted:
@@ -147,4 +148,7 @@ class Cluster:
                         return time.perf_counter() - began
             except (urllib.error.URLError, ConnectionError):
                 pass
+            if process.poll() is not None:
+                # The old process's last threads still held its folder.
+                return self.restart(place)
             time.sleep(0.01)
