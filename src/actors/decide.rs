@@ -14,7 +14,7 @@ use super::parts::Parts;
 use super::stages::Stage;
 use super::views::{GROUP_ZERO, Views};
 use super::wire::Abstention;
-use crate::audit::{AppendError, Entry, Health, Kind};
+use crate::audit::{Entry, Health, Kind};
 use crate::identifier::{LocalId, OperationId};
 use crate::keystore::query;
 use crate::operation::judge::{Case, Intent, Judgement, NotAllowed, Using};
@@ -192,18 +192,8 @@ impl Weighed {
             Purpose::Contribute => Kind::Contributed,
         };
         let entry = self.entry(kind, attempt, participants);
-        let appended = self.parts.audit.append(entry);
-        match self.parts.metrics.stages.time(Stage::audit, appended).await {
-            Ok(_) => {
-                self.parts.clock.lock().recorded(self.now);
-                Ok(())
-            }
-            Err(AppendError::Busy) => Err(Abstention::Busy),
-            Err(error) => {
-                tracing::error!(%error, "the audit record cannot be written: nothing is contributed");
-                Err(Abstention::Audit)
-            }
-        }
+        let recorded = self.parts.record(entry);
+        self.parts.metrics.stages.time(Stage::audit, recorded).await
     }
 
     /// The coordinator's record of how it ended, for which nobody waits: `participants` brought the answer. What the

@@ -25,7 +25,7 @@ use super::metrics::{Metrics, OfNode};
 use super::renewals::Renewals;
 use super::symmetric::Symmetric;
 use super::wire::{Abstention, Answer, Call};
-use crate::audit::{Audit, RefusalRate};
+use crate::audit::{self, AppendError, Audit, RefusalRate};
 use crate::identifier::{LocalId, OperationId};
 use crate::keystore::{Entry, KeyRecord, Outcome, Rejection};
 use crate::membership::Membership;
@@ -170,6 +170,25 @@ impl Parts {
         self.boot[..8]
             .iter()
             .fold(0, |number, byte| number << 8 | u64::from(*byte))
+    }
+
+    /// Puts something on this node's record, durable when this returns; the clock does not run back behind it.
+    ///
+    /// # Errors
+    /// [`Abstention::Audit`] or [`Abstention::Busy`]: then nothing may be signed or contributed that rests on it.
+    pub async fn record(&self, entry: audit::Entry) -> Result<(), Abstention> {
+        let time = entry.time_ms;
+        match self.audit.append(entry).await {
+            Ok(_) => {
+                self.clock.lock().recorded(time);
+                Ok(())
+            }
+            Err(AppendError::Busy) => Err(Abstention::Busy),
+            Err(error) => {
+                tracing::error!(%error, "the audit record cannot be written: nothing is contributed");
+                Err(Abstention::Audit)
+            }
+        }
     }
 
     /// The group of a keystore: 1 to G-1.

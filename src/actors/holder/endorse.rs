@@ -122,8 +122,7 @@ pub(crate) async fn endorse_order(
     let mut entry = Entry::new(Kind::Ordered, now, statement.operation);
     entry.request = Sha256::digest(order.order.signed_bytes()).into();
     entry.verdict = "ok".into();
-    parts.audit.append(entry).await.map_err(|_| Abstention::Audit)?;
-    parts.clock.lock().recorded(now);
+    parts.record(entry).await?;
     Ok(statement.endorse(parts.node, &parts.signing_key, now))
 }
 
@@ -142,7 +141,7 @@ pub(crate) fn order_statement(parts: &Parts, order: &SignedOrder, operation: Ope
 }
 
 /// The statement of what no client asks for, and that rests on no keystore's state.
-fn unasked(parts: &Parts, group: u32, operation: OperationId, command: Command) -> Statement {
+pub(super) fn unasked(parts: &Parts, group: u32, operation: OperationId, command: Command) -> Statement {
     Statement {
         cluster: parts.membership.cluster,
         group,

@@ -14,14 +14,14 @@ use conclave_shares::ShareId;
 use sha2::{Digest, Sha256};
 
 use self::keys::{Begun, Finished, go_on, outcome, secrets};
+use super::endorse::unasked;
 use super::generate::check;
 use crate::actors::parts::Parts;
 use crate::actors::renewals::{Id, Renewing};
 use crate::actors::views::GROUP_ZERO;
 use crate::actors::wire::{Abstention, Answer, Renewal, Round, ToRenew};
-use crate::audit::{AppendError, Entry, Health, Kind};
+use crate::audit::{Entry, Health, Kind};
 use crate::identifier::{LocalId, OperationId};
-use crate::keystore::apply::request_hash;
 use crate::keystore::command::{MAX_RENEWED, RenewedShares};
 use crate::keystore::{Command, KeyRecord, Statement, query};
 use crate::membership::Membership;
@@ -346,29 +346,14 @@ async fn record(parts: &Parts, renewing: &Renewing, renewed: &RenewedShares) -> 
     entry.participants = renewing.beginning.nodes();
     entry.applied = renewing.applied;
     entry.verdict = "ok".into();
-    match parts.audit.append(entry).await {
-        Ok(_) => {
-            parts.clock.lock().recorded(renewing.now);
-            Ok(())
-        }
-        Err(AppendError::Busy) => Err(Abstention::Busy),
-        Err(error) => {
-            tracing::error!(%error, "the audit record cannot be written: no renewal is signed");
-            Err(Abstention::Audit)
-        }
-    }
+    parts.record(entry).await
 }
 
 fn statement(parts: &Parts, operation: OperationId, version: u64, renewed: RenewedShares) -> Statement {
+    let (group, expires) = (parts.group_of(&renewed.keystore), renewed.start);
     Statement {
-        cluster: parts.membership.cluster,
-        group: parts.group_of(&renewed.keystore).0,
-        operation,
-        request: request_hash(&[]),
-        name: [0; 32],
-        expires: renewed.start,
-        command: Command::RenewShares(Box::new(renewed)),
+        expires,
         state_version: version,
-        chain: Vec::new(),
+        ..unasked(parts, group.0, operation, Command::RenewShares(Box::new(renewed)))
     }
 }
