@@ -1,7 +1,8 @@
 //! What the network counted since its start. Values only grow (gauges are named so); read them for metrics.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::iter;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use crate::network::{Lane, NodeId};
 
@@ -126,19 +127,64 @@ pub struct Counters {
     pub accepted: Count,
     /// Times that accepting failed (no file descriptors, say) and waited.
     pub accept_failed: Count,
-    peers: BTreeMap<NodeId, PeerCounters>,
+    first: OnceLock<Box<Entry>>,
+}
+
+/// A node that is or was a peer. Entries are only added, so that a reader needs no lock; there are as many as operators
+/// ever put on the list. A node that returns goes on where it was: a number for one node means one node.
+#[derive(Debug)]
+struct Entry {
+    node: NodeId,
+    /// Whether it is a peer now.
+    listed: AtomicBool,
+    counters: PeerCounters,
+    next: OnceLock<Box<Entry>>,
 }
 
 impl Counters {
     /// Zero for everything, with these peers.
     pub fn new(peers: impl IntoIterator<Item = NodeId>) -> Self {
-        Self {
-            peers: peers
-                .into_iter()
-                .map(|peer| (peer, PeerCounters::default()))
-                .collect(),
-            ..Self::default()
+        let counters = Self::default();
+        counters.follow(peers);
+        counters
+    }
+
+    /// From now on these are the peers.
+    pub(crate) fn follow(&self, peers: impl IntoIterator<Item = NodeId>) {
+        let peers: Vec<NodeId> = peers.into_iter().collect();
+        for entry in self.entries() {
+            entry.listed.store(peers.contains(&entry.node), Relaxed);
         }
+        for peer in peers {
+            self.add(peer);
+        }
+    }
+
+    /// Adds a peer that was none before.
+    fn add(&self, peer: NodeId) {
+        let mut slot = &self.first;
+        loop {
+            let entry = slot.get_or_init(|| {
+                Box::new(Entry {
+                    node: peer,
+                    listed: AtomicBool::new(true),
+                    counters: PeerCounters::default(),
+                    next: OnceLock::new(),
+                })
+            });
+            if entry.node == peer {
+                return;
+            }
+            slot = &entry.next;
+        }
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        iter::successors(self.first.get(), |entry| entry.next.get()).map(Box::as_ref)
+    }
+
+    fn listed(&self) -> impl Iterator<Item = &Entry> {
+        self.entries().filter(|entry| entry.listed.load(Relaxed))
     }
 
     /// How often connections were refused for this reason, either side of the handshake.
@@ -146,23 +192,27 @@ impl Counters {
         self.refusals[reason as usize].get()
     }
 
-    /// What was counted with this peer; `None` for a node that is not one.
+    /// What was counted with this peer; `None` for a node that is not one now.
     pub fn peer(&self, peer: NodeId) -> Option<&PeerCounters> {
-        self.peers.get(&peer)
+        let entry = self.listed().find(|entry| entry.node == peer)?;
+        Some(&entry.counters)
     }
 
-    /// The peers.
+    /// The peers of now, by number.
     pub fn peers(&self) -> impl Iterator<Item = (NodeId, &PeerCounters)> {
-        self.peers.iter().map(|(node, counters)| (*node, counters))
+        let mut listed: Vec<_> = self.listed().map(|entry| (entry.node, &entry.counters)).collect();
+        listed.sort_unstable_by_key(|(node, _)| *node);
+        listed.into_iter()
     }
 
     pub(crate) fn refuse(&self, reason: Refusal) {
         self.refusals[reason as usize].one();
     }
 
+    /// Also of a node that was a peer: its last frames are lost, and counted, after it was taken off the list.
     pub(crate) fn with(&self, peer: NodeId, count: impl FnOnce(&PeerCounters)) {
-        if let Some(counters) = self.peers.get(&peer) {
-            count(counters);
+        if let Some(entry) = self.entries().find(|entry| entry.node == peer) {
+            count(&entry.counters);
         }
     }
 
@@ -178,5 +228,26 @@ impl Counters {
             c.received_frames[lane.index()].one();
             c.received_bytes[lane.index()].add(bytes as u64);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_returns_goes_on_where_it_was() {
+        let counters = Counters::new([3, 2]);
+        let listed = |counters: &Counters| counters.peers().map(|(node, _)| node).collect::<Vec<_>>();
+        assert_eq!(listed(&counters), [2, 3]);
+        counters.sent(2, Lane::Raft, 10);
+        counters.follow([3, 5]);
+        assert_eq!(listed(&counters), [3, 5]);
+        assert!(counters.peer(2).is_none());
+        counters.with(2, |c| c.lost[0].one());
+        counters.follow([2, 3]);
+        assert_eq!(listed(&counters), [2, 3]);
+        let two = counters.peer(2).unwrap();
+        assert_eq!((two.sent_bytes[0].get(), two.lost[0].get()), (10, 1));
     }
 }

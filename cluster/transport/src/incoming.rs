@@ -120,11 +120,16 @@ async fn serve(shared: &Arc<Shared>, half_open: &Mutex<HalfOpen>, id: u64, strea
             .with(peer.node, |c| c.replaced[lane.index()].one());
     }
     // The peer is alive: no need to wait for the next attempt to reach it.
-    for lane in &peer.lanes {
-        lane.poke.notify_waiters();
+    peer.poke();
+    let listening = async {
+        let _order = peer.lane(lane).order.lock().await;
+        listen(shared, &peer, lane, stream).await;
+    };
+    tokio::select! {
+        biased;
+        () = peer.until_ended() => (),
+        () = listening => (),
     }
-    let _order = peer.lane(lane).order.lock().await;
-    listen(shared, &peer, lane, stream).await;
 }
 
 async fn shake_hands(
@@ -140,17 +145,17 @@ async fn shake_hands(
     }
     let certificate = connection.peer_certificates().and_then(|chain| chain.first());
     let key = certificate.and_then(public_key_of).ok_or(Refusal::PublicKey)?;
-    let peer = shared
-        .by_key
-        .get(&key)
-        .and_then(|node| shared.peers.get(node))
-        .ok_or(Refusal::PublicKey)?;
+    let peer = shared.peers.by_key(&key).ok_or(Refusal::PublicKey)?;
 
     let mut bytes = [0; hello::SIZE];
     stream
         .read_exact(&mut bytes)
         .await
         .map_err(|_| Refusal::Handshake)?;
+    // Taken off the list since: a stranger, who is not answered.
+    if peer.is_ended() {
+        return Err(Refusal::PublicKey);
+    }
     let theirs = Hello::decode(&bytes)?;
     let verdict = theirs.check(&shared.cluster, peer.node, shared.node);
     let own = Hello {
@@ -168,7 +173,7 @@ async fn shake_hands(
         .map_err(|_| Refusal::Handshake)?;
     stream.flush().await.map_err(|_| Refusal::Handshake)?;
     verdict?;
-    Ok((stream, Arc::clone(peer), theirs.lane))
+    Ok((stream, peer, theirs.lane))
 }
 
 /// Reads what the peer sends and writes the answers, until the connection ends.
@@ -208,6 +213,10 @@ async fn read_requests(
             Ok(frame) => frame,
             Err(error) => return error,
         };
+        // Many frames may be in the buffer; none of them is handled any more.
+        if peer.is_ended() {
+            return ReadError::Io(io::ErrorKind::ConnectionAborted.into());
+        }
         let weight = frame.weight();
         match frame {
             Frame::Ping => {

@@ -9,11 +9,15 @@
 //! interleaved chunks on one: each lane then has its own window, socket buffer and loss recovery, so a snapshot that
 //! fills its own never stands before a heartbeat, and no code of ours has to reassemble or be fair.
 //!
+//! **Who the peers are** may change while it runs: [`Network::set_peers`] takes the whole new list. Every handshake looks
+//! at the list of that moment, so a node that was taken off it is a stranger at once.
+//!
 //! **What is never promised.** A one-way message that was accepted may still be lost with its connection; a call ends
 //! with an answer or an error, never in silence, and after `TimedOut` or `Closed` its outcome is unknown.
 
 mod backoff;
 mod calls;
+mod change;
 pub mod codec;
 pub mod counters;
 mod frame;
@@ -25,6 +29,7 @@ mod outgoing;
 mod peers;
 mod queue;
 pub mod settings;
+mod table;
 pub mod tcp;
 pub mod tls;
 mod writer;

@@ -1,23 +1,25 @@
 //! The in-memory double: the same contract as [`crate::Transport`] without sockets, for tests of many nodes in one
-//! process. It can cut links, and shows every payload in the clear to a recorder.
+//! process. It can cut links, and shows every payload in the clear to a recorder. Two nodes are linked while each is on
+//! the other's list of peers; addresses and public keys in it are only checked, never used.
 //!
-//! Needs a tokio runtime. For seeded simulation, where the order of events must replay, drive the sans-IO cores instead.
+//! Nodes join inside a tokio runtime. For seeded simulation, where the order of events must replay, drive the sans-IO cores instead.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-use async_trait::async_trait;
+mod network;
+
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Semaphore, oneshot, watch};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::runtime;
+use tokio::sync::{Semaphore, watch};
 
 use crate::counters::Counters;
-use crate::frame::Verdict;
-use crate::network::{CallError, Handler, Lane, Network, NodeId, Refused, SendError};
-use crate::queue::{PushError, QueueReceiver, QueueSender, queue};
+use crate::network::{Handler, Lane, NodeId};
+use crate::queue::{QueueReceiver, QueueSender, queue};
 use crate::settings::{Boot, Bounds, SettingsError};
+
+pub use network::MemoryNetwork;
 
 /// What a payload was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +57,7 @@ pub struct Hub {
 }
 
 struct Inner {
+    /// Each node's peers when it joins.
     nodes: BTreeSet<NodeId>,
     bounds: Bounds,
     recorder: Option<Recorder>,
@@ -76,11 +79,20 @@ struct Seat {
     boot: Boot,
     handler: Arc<dyn Handler>,
     counters: Counters,
-    /// Bumped when a pipe from here comes or goes, or the seat is given up.
+    /// Its peers now; changed under the hub's `control`.
+    peers: RwLock<BTreeSet<NodeId>>,
+    /// Bumped when a pipe from here comes, the peers change, or (then `true`) the seat is given up.
     changed: watch::Sender<bool>,
+    runtime: runtime::Handle,
 }
 
-/// What one node sends to another while both are there and nothing is cut.
+impl Seat {
+    fn lists(&self, peer: NodeId) -> bool {
+        self.peers.read().contains(&peer)
+    }
+}
+
+/// What one node sends to another while both are there, each is the other's peer, and nothing is cut.
 struct Pipe {
     from: Arc<Seat>,
     to: Arc<Seat>,
@@ -91,7 +103,7 @@ struct Pipe {
 }
 
 impl Hub {
-    /// A hub for these nodes, none of which has joined.
+    /// A hub for these nodes, none of which has joined; each begins with all others as its peers.
     pub fn new(
         nodes: impl IntoIterator<Item = NodeId>,
         bounds: Bounds,
@@ -113,13 +125,16 @@ impl Hub {
     /// Makes a node present; one that was present under this number is gone first. Its links come up before this
     /// returns.
     pub fn join(&self, node: NodeId, boot: Boot, handler: Arc<dyn Handler>) -> MemoryNetwork {
-        let others = self.inner.nodes.iter().copied().filter(|other| *other != node);
+        let mut peers = self.inner.nodes.clone();
+        peers.remove(&node);
         let seat = Arc::new(Seat {
             node,
             boot,
             handler,
-            counters: Counters::new(others),
+            counters: Counters::new(peers.iter().copied()),
+            peers: RwLock::new(peers),
             changed: watch::Sender::new(false),
+            runtime: runtime::Handle::current(),
         });
         let _control = self.inner.control.lock();
         let older = self.inner.state.write().seats.remove(&node);
@@ -155,7 +170,7 @@ impl Hub {
 }
 
 impl Inner {
-    /// Makes the pipes what seats and cuts want, then announces what changed.
+    /// Makes the pipes what seats, their lists and cuts want, then announces what changed.
     fn settle(&self) {
         let mut gone = Vec::new();
         let mut come = Vec::new();
@@ -165,16 +180,20 @@ impl Inner {
             pipes.retain(|pair, pipe| {
                 let present =
                     |seat: &Arc<Seat>| seats.get(&seat.node).is_some_and(|now| Arc::ptr_eq(now, seat));
-                let keep = !cut.contains(pair) && present(&pipe.from) && present(&pipe.to);
+                let (from, to) = (&pipe.from, &pipe.to);
+                let peers = from.lists(to.node) && to.lists(from.node);
+                let keep = !cut.contains(pair) && peers && present(from) && present(to);
                 if !keep {
-                    gone.push((Arc::clone(pipe), present(&pipe.from) && !present(&pipe.to)));
+                    let process_gone = present(from) && !present(to) && from.lists(to.node);
+                    gone.push((Arc::clone(pipe), process_gone));
                 }
                 keep
             });
             for from in seats.values() {
                 for to in seats.values() {
                     let pair = (from.node, to.node);
-                    if from.node != to.node && !cut.contains(&pair) && !pipes.contains_key(&pair) {
+                    let peers = from.lists(to.node) && to.lists(from.node);
+                    if peers && !cut.contains(&pair) && !pipes.contains_key(&pair) {
                         let pipe = self.pipe(from, to);
                         come.push(Arc::clone(&pipe));
                         pipes.insert(pair, pipe);
@@ -206,7 +225,7 @@ impl Inner {
                 lane,
                 recorder: self.recorder.clone(),
             };
-            tokio::spawn(delivery.run(receiver, closed.subscribe()));
+            from.runtime.spawn(delivery.run(receiver, closed.subscribe()));
             sender
         });
         Arc::new(Pipe {
@@ -276,192 +295,4 @@ impl Delivery {
         let lost = receiver.close().len() as u64;
         self.from.counters.with(to, |c| c.lost[lane.index()].add(lost));
     }
-}
-
-/// One node's view of a [`Hub`].
-#[derive(Clone)]
-pub struct MemoryNetwork {
-    inner: Arc<Inner>,
-    seat: Arc<Seat>,
-}
-
-impl MemoryNetwork {
-    fn stopped(&self) -> bool {
-        *self.seat.changed.borrow()
-    }
-
-    fn sendable(&self, to: NodeId, lane: Lane, payload: &Bytes) -> Result<(), SendError> {
-        if self.stopped() {
-            return Err(SendError::ShutDown);
-        }
-        if lane == Lane::Ceremony {
-            return Err(SendError::CallsOnly);
-        }
-        if payload.len() > self.inner.bounds.payload_of(lane) {
-            return Err(SendError::TooLarge);
-        }
-        if to == self.seat.node || !self.inner.nodes.contains(&to) {
-            return Err(SendError::UnknownPeer);
-        }
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl Network for MemoryNetwork {
-    fn node(&self) -> NodeId {
-        self.seat.node
-    }
-
-    fn send(&self, to: NodeId, lane: Lane, payload: Bytes) -> Result<(), SendError> {
-        self.sendable(to, lane, &payload)?;
-        let pipe = self.inner.find(&self.seat, to).ok_or(SendError::NotConnected)?;
-        let size = payload.len();
-        pipe.queues[lane.index()]
-            .try_push(payload, size)
-            .map_err(|error| match error {
-                PushError::Full => {
-                    self.seat.counters.with(to, |c| c.queue_full[lane.index()].one());
-                    SendError::Full
-                }
-                PushError::Closed => SendError::NotConnected,
-            })
-    }
-
-    async fn send_when_free(
-        &self,
-        to: NodeId,
-        lane: Lane,
-        payload: Bytes,
-        timeout: Duration,
-    ) -> Result<(), SendError> {
-        self.sendable(to, lane, &payload)?;
-        let mut changed = self.seat.changed.subscribe();
-        let sending = async {
-            loop {
-                if *changed.borrow_and_update() {
-                    return Err(SendError::ShutDown);
-                }
-                let Some(pipe) = self.inner.find(&self.seat, to) else {
-                    if changed.changed().await.is_err() {
-                        return Err(SendError::ShutDown);
-                    }
-                    continue;
-                };
-                if pipe.queues[lane.index()]
-                    .push(payload.clone(), payload.len())
-                    .await
-                    .is_ok()
-                {
-                    return Ok(());
-                }
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout_at(Instant::now() + timeout, sending)
-            .await
-            .unwrap_or(Err(SendError::TimedOut))
-    }
-
-    async fn call(&self, to: NodeId, payload: Bytes, timeout: Duration) -> Result<Bytes, CallError> {
-        let deadline = Instant::now() + timeout.min(self.inner.bounds.call_time);
-        if self.stopped() {
-            return Err(CallError::Closed);
-        }
-        if payload.len() > self.inner.bounds.payload_of(Lane::Ceremony) {
-            return Err(CallError::TooLarge);
-        }
-        let pipe = self.inner.find(&self.seat, to).ok_or(CallError::NotConnected)?;
-        let count = |count: fn(&crate::counters::PeerCounters)| self.seat.counters.with(to, count);
-        let Ok(_room) = pipe.room.try_acquire() else {
-            count(|c| c.busy_here.one());
-            return Err(CallError::Busy);
-        };
-        let (sender, receiver) = oneshot::channel();
-        self.seat.counters.sent(to, Lane::Ceremony, payload.len());
-        tokio::spawn(callee(
-            Arc::clone(&self.inner),
-            Arc::clone(&pipe),
-            payload,
-            deadline,
-            sender,
-        ));
-        match timeout_at(deadline, receiver).await {
-            Err(_) => {
-                count(|c| c.timed_out.one());
-                Err(CallError::TimedOut)
-            }
-            Ok(Err(_)) | Ok(Ok(Verdict::Failed)) => Err(CallError::Closed),
-            Ok(Ok(Verdict::Done(bytes))) => Ok(bytes),
-            Ok(Ok(Verdict::Busy)) => {
-                count(|c| c.busy_there.one());
-                Err(CallError::Busy)
-            }
-            Ok(Ok(Verdict::Refused { code, detail })) => {
-                Err(CallError::Refused(Refused::Because { code, detail }))
-            }
-        }
-    }
-
-    fn connected(&self, peer: NodeId) -> bool {
-        self.inner.find(&self.seat, peer).is_some()
-    }
-
-    fn boot_of(&self, peer: NodeId) -> Option<Boot> {
-        self.inner.find(&self.seat, peer).map(|pipe| pipe.to.boot)
-    }
-
-    fn counters(&self) -> &Counters {
-        &self.seat.counters
-    }
-
-    async fn shutdown(&self) {
-        let _control = self.inner.control.lock();
-        {
-            let mut state = self.inner.state.write();
-            if state
-                .seats
-                .get(&self.seat.node)
-                .is_some_and(|seat| Arc::ptr_eq(seat, &self.seat))
-            {
-                state.seats.remove(&self.seat.node);
-            }
-        }
-        self.seat.changed.send_replace(true);
-        self.inner.settle();
-    }
-}
-
-/// What happens to a call at the other node. Dropping `answer` tells the caller that the connection ended.
-async fn callee(
-    inner: Arc<Inner>,
-    pipe: Arc<Pipe>,
-    payload: Bytes,
-    deadline: Instant,
-    answer: oneshot::Sender<Verdict>,
-) {
-    let (from, to, lane) = (pipe.from.node, pipe.to.node, Lane::Ceremony);
-    inner.record(from, to, lane, Kind::Call, &payload);
-    pipe.to.counters.received(from, lane, payload.len());
-    let mut closed = pipe.closed.subscribe();
-    let left = deadline.saturating_duration_since(Instant::now());
-    let result = tokio::select! {
-        _ = closed.wait_for(|closed| *closed) => return,
-        result = timeout(left, async { pipe.to.handler.call(from, payload, left).await }) => result,
-    };
-    let verdict = match result {
-        // The caller's own clock is about to tell it; dropping the channel before would say `Closed`.
-        Err(_) => {
-            let mut answer = answer;
-            return answer.closed().await;
-        }
-        Ok(Ok(bytes)) if bytes.len() > inner.bounds.payload_of(lane) => Verdict::Failed,
-        Ok(result) => Verdict::from(result),
-    };
-    if let Verdict::Done(bytes) = &verdict {
-        inner.record(to, from, lane, Kind::Answer, bytes);
-        pipe.to.counters.sent(from, lane, bytes.len());
-        pipe.from.counters.received(to, lane, bytes.len());
-    }
-    let _ = answer.send(verdict);
 }

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::counters::Counters;
-use crate::settings::Boot;
+use crate::settings::{Boot, Peer, SettingsError};
 
 /// A node's number in the membership; never used again for another node.
 pub type NodeId = u64;
@@ -93,7 +93,7 @@ pub enum Refused {
 /// Why a one-way message was not taken. None of it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// No such peer in the settings, or this node itself.
+    /// No such peer now, or this node itself.
     #[error("unknown peer")]
     UnknownPeer,
     /// The lane has no connection now.
@@ -144,6 +144,18 @@ pub enum CallError {
 pub trait Network: Send + Sync + 'static {
     /// This node.
     fn node(&self) -> NodeId;
+
+    /// Makes these the peers, all of them; the same list again changes nothing. Returns at once, on any thread.
+    ///
+    /// A new peer is dialled and accepted from now on. One that is gone loses its connections and what is queued for
+    /// it: calls under way end with `Closed`, later sends say `UnknownPeer`, [`Handler::link`] is told `false` if the
+    /// link was up, before this returns, and it is not said to be [`Handler::gone`]. (A message that a task was about
+    /// to hand over may still come.) A peer with another public key is let go and taken on again with the new one. A
+    /// peer with another address keeps its connections; it is dialled there at the next attempt.
+    ///
+    /// Refuses, and changes nothing, where [`crate::Settings::check`] would. Not to be called from within a
+    /// [`Handler`]'s own method.
+    fn set_peers(&self, peers: Vec<Peer>) -> Result<(), SettingsError>;
 
     /// Queues a one-way message on [`Lane::Raft`] or [`Lane::Bulk`] and returns at once.
     fn send(&self, to: NodeId, lane: Lane, payload: Bytes) -> Result<(), SendError>;

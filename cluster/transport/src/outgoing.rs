@@ -1,4 +1,4 @@
-//! Dials one lane of one peer, for as long as the transport lives: connect, speak, wait a while, again.
+//! Dials one lane of one peer, for as long as the transport lives and it is a peer: connect, speak, wait a while, again.
 
 use std::io;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ impl DialError {
     }
 }
 
-/// Keeps a lane to a peer up until the transport ends.
+/// Keeps a lane to a peer up until the transport ends, or the peer does.
 pub(crate) async fn keep_up(
     shared: Arc<Shared>,
     peer: Arc<PeerState>,
@@ -55,18 +55,20 @@ pub(crate) async fn keep_up(
     let mut rng = StdRng::from_entropy();
     let mut backoff = Backoff::new(shared.bounds.backoff_first, shared.bounds.backoff_most);
     let mut failures = 0_u64;
-    let mut lost = false;
-    while !shared.stopped() {
+    // Where the connection led that was lost: another address that refuses says nothing of that process.
+    let mut lost = None;
+    while !shared.stopped() && !peer.is_ended() {
+        let address = peer.address();
         let attempt = tokio::select! {
-            attempt = timeout(shared.bounds.handshake, dial(&shared, &peer, lane, &config)) => attempt,
-            () = shared.until_stopped() => return,
+            attempt = timeout(shared.bounds.handshake, dial(&shared, &peer, &address, lane, &config)) => attempt,
+            () = shared.until_over(&peer) => return,
         };
         match attempt.unwrap_or(Err(DialError::Slow)) {
             Ok((stream, boot)) => {
                 failures = 0;
                 let began = Instant::now();
                 speak(&shared, &peer, lane, stream, boot).await;
-                lost = lane == Lane::Raft;
+                lost = (lane == Lane::Raft).then_some(address);
                 // One that is taken and dropped at once is no better than one that is refused.
                 if began.elapsed() >= shared.bounds.backoff_most {
                     backoff.reset();
@@ -74,7 +76,8 @@ pub(crate) async fn keep_up(
             }
             Err(error) => {
                 failures += 1;
-                if std::mem::take(&mut lost) && error.is_refused_by_the_host() {
+                let same_place = lost.take() == Some(address);
+                if same_place && error.is_refused_by_the_host() && !peer.is_ended() {
                     shared.handler.gone(peer.node);
                 }
                 shared
@@ -93,7 +96,7 @@ pub(crate) async fn keep_up(
         tokio::select! {
             () = sleep(backoff.wait(&mut rng)) => (),
             () = peer.lane(lane).poke.notified() => (),
-            () = shared.until_stopped() => return,
+            () = shared.until_over(&peer) => return,
         }
     }
 }
@@ -101,10 +104,11 @@ pub(crate) async fn keep_up(
 async fn dial(
     shared: &Shared,
     peer: &PeerState,
+    address: &str,
     lane: Lane,
     config: &Arc<ClientConfig>,
 ) -> Result<(TlsStream<TcpStream>, Boot), DialError> {
-    let tcp = TcpStream::connect(peer.address.as_str()).await?;
+    let tcp = TcpStream::connect(address).await?;
     tcp.set_nodelay(true)?;
     // Never sent and never checked: the pinned key is the identity.
     let name = ServerName::try_from("node.conclave.internal").map_err(io::Error::other)?;
@@ -165,6 +169,9 @@ async fn speak(shared: &Shared, peer: &PeerState, lane: Lane, stream: TlsStream<
     let (reading, writing) = split(stream);
     let sent = |bytes| shared.counters.sent(peer.node, lane, bytes);
     tokio::select! {
+        // First, so that nothing more is written to one that is let go.
+        biased;
+        () = shared.until_over(peer) => (),
         error = read_answers(shared, peer, lane, reading, &calls) => {
             match error {
                 ReadError::Length(_) => shared.counters.refuse(Refusal::FrameLength),
@@ -176,7 +183,6 @@ async fn speak(shared: &Shared, peer: &PeerState, lane: Lane, stream: TlsStream<
         ended = write_queue(writing, &mut receiver, Some(bounds.probe), bounds.silence, sent) => {
             tracing::debug!(peer = peer.node, ?lane, ?ended, "connection ended");
         }
-        () = shared.until_stopped() => (),
     }
 
     peer.lane(lane).current.send_replace(None);

@@ -1,11 +1,11 @@
 //! What this node keeps for each peer, and what all tasks of the transport share.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::runtime;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -15,7 +15,8 @@ use crate::counters::Counters;
 use crate::frame::Verdict;
 use crate::network::{Handler, Lane, NodeId};
 use crate::queue::QueueSender;
-use crate::settings::{Boot, Bounds};
+use crate::settings::{Boot, Bounds, Peer};
+use crate::table::PeerTable;
 use crate::tls::Tls;
 
 /// What waits to be written.
@@ -50,13 +51,13 @@ pub(crate) struct LaneState {
     /// The task that reads what the peer sends: a newer connection ends it.
     pub(crate) reader: Mutex<Option<AbortHandle>>,
     /// Held by that task, so that the messages of two connections are not handled at one time.
-    pub(crate) order: tokio::sync::Mutex<()>,
+    pub(crate) order: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// One peer.
+/// One peer, with one public key, for as long as it is on the list.
 pub(crate) struct PeerState {
     pub(crate) node: NodeId,
-    pub(crate) address: String,
+    address: Mutex<String>,
     pub(crate) public_key: [u8; 32],
     pub(crate) lanes: [LaneState; 3],
     /// Room for calls to the peer.
@@ -65,26 +66,75 @@ pub(crate) struct PeerState {
     pub(crate) calls_in: Arc<Semaphore>,
     pub(crate) up: AtomicBool,
     announced: Mutex<bool>,
+    /// Becomes true once: the node is no peer any more, or has another key.
+    ended: watch::Sender<bool>,
 }
 
 impl PeerState {
-    pub(crate) fn new(node: NodeId, address: String, public_key: [u8; 32], bounds: &Bounds) -> Self {
-        let lane = || LaneState {
+    /// A peer that is not reached yet. `former` is what was kept for this node before, if a task still works with it:
+    /// its last message is handled before the first one of this.
+    pub(crate) fn new(peer: Peer, bounds: &Bounds, former: Option<&PeerState>) -> Self {
+        let lanes = Lane::ALL.map(|lane| LaneState {
             current: watch::Sender::new(None),
             poke: Notify::new(),
             reader: Mutex::new(None),
-            order: tokio::sync::Mutex::new(()),
-        };
+            order: former.map_or_else(Arc::default, |former| Arc::clone(&former.lane(lane).order)),
+        });
         Self {
-            node,
-            address,
-            public_key,
-            lanes: [lane(), lane(), lane()],
+            node: peer.node,
+            address: Mutex::new(peer.address),
+            public_key: peer.public_key,
+            lanes,
             calls_out: Arc::new(Semaphore::new(bounds.calls)),
             calls_in: Arc::new(Semaphore::new(bounds.calls)),
             up: AtomicBool::new(false),
             announced: Mutex::new(false),
+            ended: watch::Sender::new(false),
         }
+    }
+
+    /// Where to dial it now.
+    pub(crate) fn address(&self) -> String {
+        self.address.lock().clone()
+    }
+
+    /// From the next attempt on it is dialled there; connections that are up stay.
+    pub(crate) fn move_to(&self, address: String) {
+        let mut now = self.address.lock();
+        if *now != address {
+            tracing::info!(peer = self.node, %address, "address changed");
+            *now = address;
+            self.poke();
+        }
+    }
+
+    /// Ends the waits before dialling again.
+    pub(crate) fn poke(&self) {
+        for lane in &self.lanes {
+            lane.poke.notify_waiters();
+        }
+    }
+
+    pub(crate) fn is_ended(&self) -> bool {
+        *self.ended.borrow()
+    }
+
+    /// Ends when this is to end.
+    pub(crate) async fn until_ended(&self) {
+        // The sender is in `self`, so this cannot fail.
+        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+    }
+
+    /// Ends calls under way, says that the link is down if it was up, and lets every task of this peer end. No link is
+    /// announced after this returns.
+    pub(crate) fn end(&self, handler: &dyn Handler) {
+        self.ended.send_replace(true);
+        for lane in &self.lanes {
+            if let Some(connection) = lane.current.send_replace(None) {
+                connection.calls.close();
+            }
+        }
+        self.refresh_link(handler);
     }
 
     pub(crate) fn lane(&self, lane: Lane) -> &LaneState {
@@ -101,7 +151,8 @@ impl PeerState {
     pub(crate) fn refresh_link(&self, handler: &dyn Handler) {
         let mut announced = self.announced.lock();
         let up = match (self.current(Lane::Raft), self.current(Lane::Ceremony)) {
-            (Some(raft), Some(ceremony)) => raft.boot == ceremony.boot,
+            // What a task publishes after the end is taken back by that task.
+            (Some(raft), Some(ceremony)) => raft.boot == ceremony.boot && !self.is_ended(),
             _ => false,
         };
         if up != *announced {
@@ -122,8 +173,13 @@ pub(crate) struct Shared {
     pub(crate) tls: Tls,
     pub(crate) handler: Arc<dyn Handler>,
     pub(crate) counters: Counters,
-    pub(crate) peers: BTreeMap<NodeId, Arc<PeerState>>,
-    pub(crate) by_key: HashMap<[u8; 32], NodeId>,
+    /// Also in the hands of the TLS verifier.
+    pub(crate) peers: Arc<PeerTable>,
+    /// Those that left the list and whose tasks may not all have ended. Held while the list changes, and by the one
+    /// that sets `stop`: no task begins after it.
+    pub(crate) former: Mutex<Vec<Weak<PeerState>>>,
+    /// Where tasks run; the list may change on a thread that has no runtime.
+    pub(crate) runtime: runtime::Handle,
     /// Becomes true once: everything ends.
     pub(crate) stop: watch::Sender<bool>,
     /// How many tasks run.
@@ -139,6 +195,23 @@ impl Shared {
     pub(crate) async fn until_stopped(&self) {
         // The sender is in `self`, so this cannot fail.
         let _ = self.stop.subscribe().wait_for(|stop| *stop).await;
+    }
+
+    /// Ends when the transport is to end, or this peer.
+    pub(crate) async fn until_over(&self, peer: &PeerState) {
+        tokio::select! {
+            () = self.until_stopped() => (),
+            () = peer.until_ended() => (),
+        }
+    }
+
+    /// Spawns a task that a shutdown waits for, even if it has not begun by then.
+    pub(crate) fn run(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) {
+        let task = self.task();
+        self.runtime.spawn(async move {
+            let _task = task;
+            work.await;
+        });
     }
 
     /// Counts a task until the guard is dropped.

@@ -1,11 +1,13 @@
 //! What a node needs to know to reach its peers. Check with [`Settings::check`]; [`crate::Transport::start`] does.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::network::{Lane, NodeId};
+use crate::tls::public_key_of;
 
 /// A nonce that a process draws at its start.
 pub type Boot = [u8; 16];
@@ -37,7 +39,7 @@ pub struct Settings {
     pub private_key: PrivateKeyDer<'static>,
     /// The cluster's certificate authority.
     pub roots: Vec<CertificateDer<'static>>,
-    /// The other members, this node not among them.
+    /// The other members at the start, this node not among them; later [`crate::Network::set_peers`] changes them.
     pub peers: Vec<Peer>,
     /// Sizes, numbers and times.
     pub bounds: Bounds,
@@ -121,23 +123,27 @@ impl Settings {
     /// Refuses settings that cannot work.
     pub fn check(&self) -> Result<(), SettingsError> {
         self.bounds.check()?;
-        let mut keys = Vec::new();
-        let mut nodes = Vec::new();
-        for peer in &self.peers {
-            if peer.node == self.node {
-                return Err(SettingsError::SelfPeer);
-            }
-            if nodes.contains(&peer.node) {
-                return Err(SettingsError::DuplicateNode(peer.node));
-            }
-            if keys.contains(&peer.public_key) {
-                return Err(SettingsError::DuplicateKey(peer.node));
-            }
-            nodes.push(peer.node);
-            keys.push(peer.public_key);
-        }
-        Ok(())
+        let own = self.certificate_chain.first().and_then(public_key_of);
+        check_peers(self.node, own.as_ref(), &self.peers)
     }
+}
+
+/// Refuses a list of peers that cannot work for this node, whose own public key is `own` where it has one.
+pub(crate) fn check_peers(node: NodeId, own: Option<&[u8; 32]>, peers: &[Peer]) -> Result<(), SettingsError> {
+    let mut keys: HashSet<_> = own.into_iter().collect();
+    let mut nodes = HashSet::new();
+    for peer in peers {
+        if peer.node == node {
+            return Err(SettingsError::SelfPeer);
+        }
+        if !nodes.insert(peer.node) {
+            return Err(SettingsError::DuplicateNode(peer.node));
+        }
+        if !keys.insert(&peer.public_key) {
+            return Err(SettingsError::DuplicateKey(peer.node));
+        }
+    }
+    Ok(())
 }
 
 impl Bounds {

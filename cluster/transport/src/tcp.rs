@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
+use tokio::runtime;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
@@ -17,10 +19,10 @@ use crate::counters::Counters;
 use crate::frame::Verdict;
 use crate::incoming::accept_all;
 use crate::network::{CallError, Handler, Lane, Network, NodeId, Refused, SendError};
-use crate::outgoing::keep_up;
 use crate::peers::{Outbound, PeerState, Shared};
 use crate::queue::PushError;
-use crate::settings::{Boot, Settings, SettingsError};
+use crate::settings::{Boot, Peer, Settings, SettingsError};
+use crate::table::PeerTable;
 use crate::tls::{Tls, TlsError};
 
 /// Why the transport does not start.
@@ -65,7 +67,8 @@ impl Transport {
     /// Listens, and dials every peer until it is reached. Returns when the port is open, not when peers are up.
     pub async fn start(settings: Settings, handler: Arc<dyn Handler>) -> Result<Transport, StartError> {
         settings.check()?;
-        let tls = Tls::new(&settings)?;
+        let peers = Arc::<PeerTable>::default();
+        let tls = Tls::new(&settings, Arc::clone(&peers))?;
         let address = settings.listen;
         let listening = async {
             let listener = TcpListener::bind(address).await?;
@@ -75,28 +78,17 @@ impl Transport {
         let (listener, local) = listening
             .await
             .map_err(|source| StartError::Listen { address, source })?;
-        let bounds = settings.bounds;
-        let state = |peer: crate::settings::Peer| {
-            let state = PeerState::new(peer.node, peer.address, peer.public_key, &bounds);
-            (state.node, Arc::new(state))
-        };
-        let counters = Counters::new(settings.peers.iter().map(|peer| peer.node));
-        let by_key = settings
-            .peers
-            .iter()
-            .map(|peer| (peer.public_key, peer.node))
-            .collect();
-        let peers = settings.peers.into_iter().map(state).collect();
         let shared = Arc::new(Shared {
             cluster: settings.cluster,
             node: settings.node,
             boot: settings.boot,
-            bounds,
+            bounds: settings.bounds,
             tls,
             handler,
-            counters,
+            counters: Counters::default(),
             peers,
-            by_key,
+            former: Mutex::default(),
+            runtime: runtime::Handle::current(),
             stop: watch::Sender::new(false),
             tasks: watch::Sender::new(0),
         });
@@ -104,16 +96,8 @@ impl Transport {
             shared: Arc::clone(&shared),
             local,
         });
-        for peer in shared.peers.values() {
-            let config = shared.tls.client(peer.public_key)?;
-            for lane in Lane::ALL {
-                run(
-                    &shared,
-                    keep_up(Arc::clone(&shared), Arc::clone(peer), lane, Arc::clone(&config)),
-                );
-            }
-        }
-        run(&shared, accept_all(Arc::clone(&shared), listener));
+        shared.set_peers(settings.peers)?;
+        shared.run(accept_all(Arc::clone(&shared), listener));
         Ok(Transport { owner })
     }
 
@@ -122,12 +106,12 @@ impl Transport {
         self.owner.local
     }
 
-    fn shared(&self) -> &Shared {
+    fn shared(&self) -> &Arc<Shared> {
         &self.owner.shared
     }
 
     /// What both ways of sending check first.
-    fn sendable(&self, to: NodeId, lane: Lane, payload: &Bytes) -> Result<&PeerState, SendError> {
+    fn sendable(&self, to: NodeId, lane: Lane, payload: &Bytes) -> Result<Arc<PeerState>, SendError> {
         let shared = self.shared();
         if shared.stopped() {
             return Err(SendError::ShutDown);
@@ -138,23 +122,39 @@ impl Transport {
         if payload.len() > shared.bounds.payload_of(lane) {
             return Err(SendError::TooLarge);
         }
-        Ok(shared.peers.get(&to).ok_or(SendError::UnknownPeer)?)
+        shared.peers.get(to).ok_or(SendError::UnknownPeer)
     }
 }
 
-/// Spawns a task that a shutdown waits for, even if it has not begun by then.
-fn run(shared: &Arc<Shared>, work: impl Future<Output = ()> + Send + 'static) {
-    let task = shared.task();
-    tokio::spawn(async move {
-        let _task = task;
-        work.await;
-    });
+/// Waits for a connection and for room in its queue.
+async fn push_when_free(peer: &PeerState, lane: Lane, payload: &Bytes) -> Result<(), SendError> {
+    let mut current = peer.lane(lane).current.subscribe();
+    loop {
+        let connection = match current.wait_for(Option::is_some).await {
+            Ok(connection) => connection.clone(),
+            Err(_) => return Err(SendError::ShutDown),
+        };
+        if let Some(connection) = connection {
+            let pushed = connection
+                .queue
+                .push(Outbound::Message(payload.clone()), payload.len());
+            if pushed.await.is_ok() {
+                return Ok(());
+            }
+            // It ended; the slot is emptied in a moment.
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 #[async_trait]
 impl Network for Transport {
     fn node(&self) -> NodeId {
         self.shared().node
+    }
+
+    fn set_peers(&self, peers: Vec<Peer>) -> Result<(), SettingsError> {
+        self.shared().set_peers(peers)
     }
 
     fn send(&self, to: NodeId, lane: Lane, payload: Bytes) -> Result<(), SendError> {
@@ -182,29 +182,16 @@ impl Network for Transport {
         payload: Bytes,
         timeout: Duration,
     ) -> Result<(), SendError> {
-        let peer = self.sendable(to, lane, &payload)?;
-        let mut current = peer.lane(lane).current.subscribe();
-        let sending = async {
-            loop {
-                let connection = match current.wait_for(Option::is_some).await {
-                    Ok(connection) => connection.clone(),
-                    Err(_) => return Err(SendError::ShutDown),
-                };
-                if let Some(connection) = connection {
-                    let pushed = connection
-                        .queue
-                        .push(Outbound::Message(payload.clone()), payload.len());
-                    if pushed.await.is_ok() {
-                        return Ok(());
-                    }
-                    // It ended; the slot is emptied in a moment.
-                    tokio::task::yield_now().await;
-                }
+        let deadline = Instant::now() + timeout;
+        loop {
+            let peer = self.sendable(to, lane, &payload)?;
+            let sending = push_when_free(&peer, lane, &payload);
+            tokio::select! {
+                sent = timeout_at(deadline, sending) => return sent.unwrap_or(Err(SendError::TimedOut)),
+                // Either it is no peer any more, or it has another key: look again.
+                () = peer.until_ended() => (),
+                () = self.shared().until_stopped() => return Err(SendError::ShutDown),
             }
-        };
-        tokio::select! {
-            sent = timeout_at(Instant::now() + timeout, sending) => sent.unwrap_or(Err(SendError::TimedOut)),
-            () = self.shared().until_stopped() => Err(SendError::ShutDown),
         }
     }
 
@@ -217,7 +204,7 @@ impl Network for Transport {
         if payload.len() > shared.bounds.payload_of(Lane::Ceremony) {
             return Err(CallError::TooLarge);
         }
-        let peer = shared.peers.get(&to).ok_or(CallError::NotConnected)?;
+        let peer = shared.peers.get(to).ok_or(CallError::NotConnected)?;
         let busy = || {
             shared.counters.with(to, |c| c.busy_here.one());
             CallError::Busy
@@ -255,12 +242,12 @@ impl Network for Transport {
     fn connected(&self, peer: NodeId) -> bool {
         self.shared()
             .peers
-            .get(&peer)
+            .get(peer)
             .is_some_and(|peer| peer.up.load(Ordering::Acquire))
     }
 
     fn boot_of(&self, peer: NodeId) -> Option<Boot> {
-        let peer = self.shared().peers.get(&peer)?;
+        let peer = self.shared().peers.get(peer)?;
         peer.current(Lane::Ceremony).map(|connection| connection.boot)
     }
 
@@ -270,7 +257,10 @@ impl Network for Transport {
 
     async fn shutdown(&self) {
         let shared = self.shared();
-        shared.stop.send_replace(true);
+        {
+            let _no_change = shared.former.lock();
+            shared.stop.send_replace(true);
+        }
         // The sender is in `shared`, so this cannot fail.
         let _ = shared.tasks.subscribe().wait_for(|tasks| *tasks == 0).await;
     }

@@ -15,10 +15,11 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
     SignatureScheme,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::counters::Refusal;
 use crate::settings::Settings;
+use crate::table::PeerTable;
 
 /// The protocol name in ALPN; its number is raised with the hello's version.
 const ALPN: &[u8] = b"conclave/1";
@@ -50,37 +51,36 @@ pub fn public_key_of(certificate: &CertificateDer<'_>) -> Option<[u8; 32]> {
 
 /// Everything that connections need of TLS.
 pub(crate) struct Tls {
-    provider: Arc<CryptoProvider>,
-    roots: Arc<RootCertStore>,
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    /// This node's own key.
+    pub(crate) public_key: [u8; 32],
     pub(crate) server: Arc<ServerConfig>,
+    /// Takes nobody but this node itself: each peer's is this one with that peer's key.
+    client: ClientConfig,
+    verifier: PinnedServer,
 }
 
 impl Tls {
-    pub(crate) fn new(settings: &Settings) -> Result<Tls, TlsError> {
+    /// `peers` says, at every handshake, whose clients are taken.
+    pub(crate) fn new(settings: &Settings, peers: Arc<PeerTable>) -> Result<Tls, TlsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();
         for root in &settings.roots {
             roots.add(root.clone())?;
         }
         let roots = Arc::new(roots);
-        let own = settings
+        let public_key = settings
             .certificate_chain
             .first()
             .and_then(public_key_of)
             .ok_or(TlsError::NotEd25519)?;
-        if settings.peers.iter().any(|peer| peer.public_key == own) {
-            return Err(rustls::Error::General("a peer has this node's own public key".into()).into());
-        }
-        let verifier = PinnedClients {
+        let clients = PinnedClients {
             inner: WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
                 .build()?,
-            keys: settings.peers.iter().map(|peer| peer.public_key).collect(),
+            peers,
         };
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_client_cert_verifier(Arc::new(verifier))
+            .with_client_cert_verifier(Arc::new(clients))
             .with_single_cert(
                 settings.certificate_chain.clone(),
                 settings.private_key.clone_key(),
@@ -88,31 +88,40 @@ impl Tls {
         server.alpn_protocols = vec![ALPN.to_vec()];
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
-        Ok(Tls {
-            provider,
+        let verifier = PinnedServer {
+            provider: Arc::clone(&provider),
             roots,
-            chain: settings.certificate_chain.clone(),
-            key: settings.private_key.clone_key(),
+            key: public_key,
+        };
+        let mut client = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier.clone()))
+            .with_client_auth_cert(
+                settings.certificate_chain.clone(),
+                settings.private_key.clone_key(),
+            )?;
+        client.alpn_protocols = vec![ALPN.to_vec()];
+        client.resumption = Resumption::disabled();
+        client.enable_sni = false;
+        Ok(Tls {
+            public_key,
             server: Arc::new(server),
+            client,
+            verifier,
         })
     }
 
     /// A configuration that speaks to the holder of this key and nobody else.
-    pub(crate) fn client(&self, public_key: [u8; 32]) -> Result<Arc<ClientConfig>, TlsError> {
-        let verifier = PinnedServer {
-            provider: Arc::clone(&self.provider),
-            roots: Arc::clone(&self.roots),
-            key: public_key,
-        };
-        let mut client = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
-            .with_protocol_versions(&[&rustls::version::TLS13])?
+    pub(crate) fn client(&self, public_key: [u8; 32]) -> Arc<ClientConfig> {
+        let mut client = self.client.clone();
+        client
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_client_auth_cert(self.chain.clone(), self.key.clone_key())?;
-        client.alpn_protocols = vec![ALPN.to_vec()];
-        client.resumption = Resumption::disabled();
-        client.enable_sni = false;
-        Ok(Arc::new(client))
+            .set_certificate_verifier(Arc::new(PinnedServer {
+                key: public_key,
+                ..self.verifier.clone()
+            }));
+        Arc::new(client)
     }
 }
 
@@ -149,11 +158,11 @@ fn no_tls12() -> rustls::Error {
     rustls::Error::General("tls 1.2 is not offered".into())
 }
 
-/// Of clients: signed by the authority, and with a key that belongs to some peer. Which one, the acceptor looks up.
+/// Of clients: signed by the authority, and with a key that is pinned for some peer now. Which one, the acceptor looks up.
 #[derive(Debug)]
 struct PinnedClients {
     inner: Arc<dyn ClientCertVerifier>,
-    keys: Vec<[u8; 32]>,
+    peers: Arc<PeerTable>,
 }
 
 impl ClientCertVerifier for PinnedClients {
@@ -170,7 +179,7 @@ impl ClientCertVerifier for PinnedClients {
     ) -> Result<ClientCertVerified, rustls::Error> {
         let verified = self.inner.verify_client_cert(end_entity, intermediates, now)?;
         match public_key_of(end_entity) {
-            Some(key) if self.keys.contains(&key) => Ok(verified),
+            Some(key) if self.peers.by_key(&key).is_some() => Ok(verified),
             _ => Err(not_pinned()),
         }
     }
@@ -199,7 +208,7 @@ impl ClientCertVerifier for PinnedClients {
 }
 
 /// Of the server that was dialled: signed by the authority, and with exactly this key.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct PinnedServer {
     provider: Arc<CryptoProvider>,
     roots: Arc<RootCertStore>,

@@ -9,53 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Members, PATIENCE, Seen, patient, quick};
+use common::world::{World, call, contract, pair, text};
+use common::{PATIENCE, Seen, patient, quick};
 use conclave_transport::memory::{Hub, Kind, Recorder};
-use conclave_transport::{Bounds, CallError, Handler, Lane, Network, NodeId, Refused, SendError, Transport};
-
-/// Something that makes networks.
-trait World {
-    fn new(nodes: usize, bounds: Bounds) -> Self;
-    async fn join(&self, node: NodeId, boot: u8, handler: Arc<Seen>) -> Arc<dyn Network>;
-}
-
-struct Tls(Members, Bounds);
-
-impl World for Tls {
-    fn new(nodes: usize, bounds: Bounds) -> Self {
-        Tls(Members::new(nodes), bounds)
-    }
-
-    async fn join(&self, node: NodeId, boot: u8, handler: Arc<Seen>) -> Arc<dyn Network> {
-        let settings = self.0.settings(node, [boot; 16], self.1.clone());
-        Arc::new(Transport::start(settings, handler).await.unwrap())
-    }
-}
-
-struct Memory(Hub);
-
-impl World for Memory {
-    fn new(nodes: usize, bounds: Bounds) -> Self {
-        Memory(Hub::new(1..=nodes as u64, bounds, None).unwrap())
-    }
-
-    async fn join(&self, node: NodeId, boot: u8, handler: Arc<Seen>) -> Arc<dyn Network> {
-        Arc::new(self.0.join(node, [boot; 16], handler))
-    }
-}
-
-macro_rules! contract {
-    ($($name:ident)*) => {
-        mod tls {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() { super::$name::<super::Tls>().await })*
-        }
-        mod memory {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() { super::$name::<super::Memory>().await })*
-        }
-    };
-}
+use conclave_transport::{Bounds, CallError, Handler, Lane, Network, Refused, SendError};
 
 contract! {
     messages_keep_their_order
@@ -71,25 +28,6 @@ contract! {
     sending_waits_for_the_peer
     shutdown_ends_calls
     three_nodes_know_each_other
-}
-
-async fn pair<W: World>(bounds: Bounds) -> (W, [Arc<dyn Network>; 2], [Arc<Seen>; 2]) {
-    let world = W::new(2, bounds);
-    let seen = [Seen::new(), Seen::new()];
-    let one = world.join(1, 1, Arc::clone(&seen[0])).await;
-    let two = world.join(2, 2, Arc::clone(&seen[1])).await;
-    assert_eq!(seen[0].link().await, (2, true));
-    assert_eq!(seen[1].link().await, (1, true));
-    assert!(one.connected(2) && two.connected(1));
-    (world, [one, two], seen)
-}
-
-fn text(text: &'static str) -> Bytes {
-    Bytes::from_static(text.as_bytes())
-}
-
-async fn call(network: &Arc<dyn Network>, to: NodeId, payload: &'static str) -> Result<Bytes, CallError> {
-    patient(network.call(to, text(payload), PATIENCE)).await
 }
 
 async fn messages_keep_their_order<W: World>() {

@@ -1,6 +1,9 @@
-//! What both test files share: an authority, node identities, a handler that tells what it saw.
+//! What all test files share: an authority, node identities, a handler that tells what it saw.
 
 #![allow(dead_code, unreachable_pub)]
+
+pub mod by_hand;
+pub mod world;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,6 +101,16 @@ impl Members {
         }
     }
 
+    /// A node as others list it.
+    pub fn peer(&self, node: NodeId) -> Peer {
+        let at = node as usize - 1;
+        Peer {
+            node,
+            address: format!("127.0.0.1:{}", self.ports[at]),
+            public_key: self.identities[at].public_key(),
+        }
+    }
+
     pub fn settings(&self, node: NodeId, boot: Boot, bounds: Bounds) -> Settings {
         let own = &self.identities[node as usize - 1];
         let peers = (1..=self.identities.len() as u64).filter(|peer| *peer != node);
@@ -111,13 +124,7 @@ impl Members {
             certificate_chain: vec![own.certificate.clone()],
             private_key: own.private_key(),
             roots: vec![self.authority.certificate.clone()],
-            peers: peers
-                .map(|peer| Peer {
-                    node: peer,
-                    address: format!("127.0.0.1:{}", self.ports[peer as usize - 1]),
-                    public_key: self.identities[peer as usize - 1].public_key(),
-                })
-                .collect(),
+            peers: peers.map(|peer| self.peer(peer)).collect(),
             bounds,
         }
     }
