@@ -69,7 +69,10 @@ async fn a_peer_that_is_added_is_reached_and_let_in<W: World>() {
     assert_eq!(call(&two, 1, "who").await, Err(CallError::NotConnected));
     assert_eq!(one.send(2, Lane::Raft, text("x")), Err(SendError::UnknownPeer));
 
-    one.set_peers(vec![world.peer(2)]).unwrap();
+    // From a thread that has no runtime.
+    let (network, added) = (Arc::clone(&one), vec![world.peer(2)]);
+    let setting = std::thread::spawn(move || network.set_peers(added));
+    setting.join().unwrap().unwrap();
     assert_eq!(listed(&one), [2]);
     assert_eq!(seen[0].link().await, (2, true));
     assert_eq!(seen[1].link().await, (1, true));
@@ -250,25 +253,22 @@ async fn changes_among_calls_and_connections_leave_nothing_behind<W: World>() {
             }));
         }
     }
-    // From threads that have no runtime, both nodes at once.
+    // Both nodes at once.
     let changing = [(0, 2), (1, 1)].map(|(node, other): (usize, NodeId)| {
         let (network, peer) = (Arc::clone(&nodes[node]), world.peer(other));
-        std::thread::spawn(move || {
-            for round in 0..100 {
+        tokio::spawn(async move {
+            for round in 0..80 {
                 network.set_peers(Vec::new()).unwrap();
                 network.set_peers(vec![peer.clone()]).unwrap();
                 // Now and then long enough for connections to be half made, or made.
-                for _ in 0..(round % 8) * 4 {
-                    std::thread::yield_now();
+                for _ in 0..(round % 10) * 20 {
+                    tokio::task::yield_now().await;
                 }
             }
         })
     });
-    for thread in changing {
-        patient(tokio::task::spawn_blocking(move || thread.join()))
-            .await
-            .unwrap()
-            .unwrap();
+    for task in changing {
+        patient(task).await.unwrap();
     }
     over.store(true, Ordering::Relaxed);
     for task in work {
