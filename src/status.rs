@@ -320,7 +320,7 @@ fn describe(status: &mut NodeStatus, parts: &Parts) {
             last: group.last_index,
             committed: group.committed,
             applied: group.applied,
-            voters: group.voters,
+            voters: group.configuration.voters,
             holders: if group.group.0 == 0 {
                 Vec::new()
             } else {

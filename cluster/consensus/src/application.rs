@@ -1,5 +1,6 @@
 //! What a group's entries mean. The caller implements [`Application`]; nothing of it is known in here.
 
+use crate::configuration::{Configuration, Move};
 use crate::ids::{GroupId, Restricts};
 use crate::keys;
 use crate::store::{Batch, Pair, Reading, StoreError};
@@ -55,6 +56,56 @@ pub trait Application: Send + Sync + 'static {
     /// accepted (endorsements valid). What is not is a lie: counted, and it does not fence (consensus.md 1.7).
     fn genuine(&self, group: GroupId, entry: &[u8]) -> bool {
         self.restricts(group, entry) != Restricts::Nothing
+    }
+
+    /// The change of voters that this state calls for, if any. Asked at every entry of configuration, which counts only
+    /// if it is the next step of this move, and of the leader, who takes the steps: so it must follow from the state
+    /// alone, the same on every replica. Once the group is joint the state must go on calling for the move until it is
+    /// over. An entry that changes the answer restricts everything, or the leader may not notice before its next start;
+    /// while there is a move, the leader looks after every entry.
+    fn wanted(&self, _group: GroupId, _state: &dyn StateRead) -> Result<Option<Move>, Halt> {
+        Ok(None)
+    }
+
+    /// An entry of configuration was allowed and is being applied at this index: what the state has to keep of it is
+    /// written here, in the same batch. Rules of [`Application::apply`].
+    fn configured(
+        &self,
+        _group: GroupId,
+        _index: u64,
+        _configuration: &Configuration,
+        _state: &mut StateTransaction<'_>,
+    ) -> Result<(), Halt> {
+        Ok(())
+    }
+
+    /// Whether a snapshot of this state may bring this configuration. `initial` is the one of the group's first day. An
+    /// application whose groups move compares it with what [`Application::configured`] wrote.
+    fn configuration_allowed(
+        &self,
+        _group: GroupId,
+        configuration: &Configuration,
+        initial: &Configuration,
+        _state: &dyn StateRead,
+    ) -> bool {
+        configuration == initial
+    }
+}
+
+/// Reads of one group's state, by the application's keys.
+pub trait StateRead {
+    /// The value of a key.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+    /// Up to `limit` pairs whose keys start with `prefix` and come after `after` (a whole key), in order.
+    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, StoreError>;
+}
+
+impl StateRead for StateTransaction<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        StateTransaction::get(self, key)
+    }
+    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, StoreError> {
+        StateTransaction::scan(self, prefix, after, limit)
     }
 }
 

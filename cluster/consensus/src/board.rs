@@ -1,6 +1,7 @@
 //! What a group shows to readers: applied index, pending entries, signs of a leader. The store thread writes
 //! it; decisions and health checks read it.
 
+use crate::configuration::Standing;
 use crate::ids::{GroupId, Millis, NodeId, Restricts, Scope};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -34,6 +35,8 @@ pub(crate) struct Board {
     changes: watch::Sender<u64>,
     applied: AtomicU64,
     pub(crate) configuration_index: AtomicU64,
+    /// What this node is in the group.
+    pub(crate) standing: Mutex<Standing>,
     /// Last direct sign of a leader.
     pub(crate) heard: AtomicU64,
     /// The ReadIndex after the start was answered and applied.
@@ -46,13 +49,14 @@ pub(crate) struct Board {
 }
 
 impl Board {
-    pub(crate) fn new(group: GroupId, applied: u64, configuration_index: u64) -> Self {
+    pub(crate) fn new(group: GroupId, applied: u64, configuration_index: u64, standing: Standing) -> Self {
         Board {
             group,
             pending: Mutex::default(),
             changes: watch::Sender::new(0),
             applied: AtomicU64::new(applied),
             configuration_index: AtomicU64::new(configuration_index),
+            standing: Mutex::new(standing),
             heard: AtomicU64::new(0),
             confirmed: AtomicBool::new(false),
             halted: Mutex::new(None),
@@ -81,12 +85,13 @@ impl Board {
         self.pending.lock().snapshot = Some(index);
     }
 
-    /// The snapshot is installed and visible; the log before it is gone.
-    pub(crate) fn installed(&self, index: u64) {
+    /// The snapshot at `index` is installed and visible; the log before it is gone. It ends at `last`: what came after the
+    /// snapshot in the same turn is pending, whatever was there before is not.
+    pub(crate) fn installed(&self, index: u64, last: u64) {
         self.applied.store(index, Ordering::Release);
         let mut pending = self.pending.lock();
         pending.snapshot = None;
-        pending.entries.clear();
+        pending.entries.retain(|at, _| (index + 1..=last).contains(at));
         drop(pending);
         self.changed();
     }

@@ -48,6 +48,13 @@ impl Consensus {
         Driver::bootstrap(&RocksStore::open(path)?, settings)
     }
 
+    /// Writes this node's identity and the one-use permission to start with empty groups, which their leaders fill once the
+    /// node is a learner. `settings.voters` are those that the cluster began with, `settings.peers` those who are in it
+    /// now. Refuses a directory that has something in it.
+    pub fn prepare_joining(path: &Path, settings: &Settings) -> Result<(), OpenError> {
+        Driver::prepare_joining(&RocksStore::open(path)?, settings)
+    }
+
     /// Opens the database at `path` and starts the store thread. An empty directory is
     /// [`OpenError::Joining`], another node's or cluster's [`OpenError::Mismatch`]. A failed write aborts the
     /// process.
@@ -131,6 +138,11 @@ impl Consensus {
     /// the peer led start an election within 150 ms instead of a second.
     pub fn refused(&self, peer: NodeId) {
         let _ = self.shared.inbox.put(Item::Refused(peer));
+    }
+
+    /// Changes whom this node may talk to beside the members of its groups ([`Settings::peers`]).
+    pub fn set_peers(&self, peers: Vec<NodeId>) {
+        let _ = self.shared.inbox.put(Item::Peers(peers));
     }
 
     /// Proposes an entry through whichever node leads and answers when **this** node has applied it, with the

@@ -55,10 +55,15 @@ pub struct Counters {
     pub snapshots_sent: Counter,
     /// Decisions that were answered *behind*.
     pub behind: Counter,
-    /// Configuration entries that no operator allowed and that were therefore not applied.
+    /// Configuration entries that were applied.
+    pub configurations_applied: Counter,
+    /// Configuration entries that the state did not call for and that therefore changed nothing.
     pub configurations_refused: Counter,
     /// Statements of peers that could not show the entry behind them.
     pub lies: Counter,
+    /// Frames about a group from known nodes that are not in it at the moment, such as one that was removed and does not
+    /// know yet: dropped without alarm.
+    pub outsiders: Counter,
     /// Messages of raft from peers that had not said yet what they remember of this node.
     pub early: Counter,
     dropped: Mutex<BTreeMap<(NodeId, Violation), u64>>,

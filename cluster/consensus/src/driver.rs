@@ -8,6 +8,7 @@
 use crate::application::Application;
 use crate::attestation::Attestor;
 use crate::board::Board;
+use crate::configuration::{Configuration, Standing};
 use crate::counters::Counters;
 use crate::frame::{self, Body, Call};
 use crate::freshness::{Clock, Freshness};
@@ -54,8 +55,14 @@ pub struct GroupStatus {
     pub applied: u64,
     /// Index of the last entry known to be committed.
     pub committed: u64,
-    /// The voters.
-    pub voters: Vec<NodeId>,
+    /// Who is in it, as of the last applied entry.
+    pub configuration: Configuration,
+    /// Index of the entry that made this configuration.
+    pub configuration_index: u64,
+    /// What this node is in it.
+    pub standing: Standing,
+    /// How far the log of each other member is known to be; empty unless this node leads.
+    pub progress: Vec<(NodeId, u64)>,
     /// What this node does in it.
     pub role: Role,
     /// Why the application stopped, if it did.
@@ -109,12 +116,18 @@ macro_rules! context {
 impl<S: Store> Driver<S> {
     /// Writes the records of a new node: its identity, and the one-use permission to create the groups.
     pub fn bootstrap(store: &S, settings: &Settings) -> Result<(), OpenError> {
-        opening::validate(settings)?;
-        // Whatever is there, it is not a new disk.
-        if !store.scan(&[], &[u8::MAX], 1)?.is_empty() {
-            return Err(OpenError::AlreadyInitialized);
-        }
+        opening::validate_voter(settings)?;
+        opening::check_empty(store)?;
         store.write(&records::initial(settings)?, true)?;
+        Ok(())
+    }
+
+    /// Writes the records of a node that joins a cluster: its identity, and the one-use permission to create the groups
+    /// with nothing in them. Their leaders fill them, once an entry of configuration has made the node a learner.
+    pub fn prepare_joining(store: &S, settings: &Settings) -> Result<(), OpenError> {
+        opening::validate(settings)?;
+        opening::check_empty(store)?;
+        store.write(&records::joining(settings)?, true)?;
         Ok(())
     }
 
@@ -130,6 +143,7 @@ impl<S: Store> Driver<S> {
         opening::validate(&settings)?;
         opening::check_identity(&*store, &settings)?;
         opening::consume_bootstrap(&*store, &settings)?;
+        opening::consume_joining(&*store, &settings)?;
         opening::consume_restore(&*store, &settings)?;
         let mut rng = ChaCha20Rng::from_seed(seed);
         let mut groups = BTreeMap::new();
@@ -186,7 +200,7 @@ impl<S: Store> Driver<S> {
     pub fn receive(&mut self, now: Millis, from: NodeId, frame: &[u8]) {
         self.counters.frames_in.add(1);
         let result = frame::parse(&self.settings.cluster, frame).and_then(|(group, body)| {
-            if from == self.settings.node || !self.settings.voters.contains(&from) {
+            if !self.knows(from) {
                 return Err(Violation::NotMember);
             }
             let body = match body {
@@ -217,7 +231,10 @@ impl<S: Store> Driver<S> {
             let before = (group.leader(), group.raw.raft.term);
             match body {
                 Body::Raft(message) => group.step(context, from, message)?,
-                Body::Call(call) => answer(group, context, extra, from, call)?,
+                Body::Call(call) => {
+                    admit(group, context.settings, from, &call)?;
+                    answer(group, context, extra, from, call)?;
+                }
             }
             if (group.leader(), group.raw.raft.term) != before {
                 // What waited for a leader waits no longer.
@@ -227,11 +244,27 @@ impl<S: Store> Driver<S> {
             Ok(())
         });
         if let Err(why) = result {
+            if why == Violation::NotMember && self.knows(from) {
+                self.counters.outsiders.add(1);
+                return;
+            }
             self.counters.drop_frame(from, why);
             if why == Violation::HeartbeatCommit {
                 self.doubt(now);
             }
         }
+    }
+
+    /// Whether the node is a peer, or one that a group knows.
+    fn knows(&self, node: NodeId) -> bool {
+        let mut groups = self.groups.values();
+        node != self.settings.node
+            && (self.settings.peers.contains(&node) || groups.any(|group| group.knows(node)))
+    }
+
+    /// Changes whom this node may talk to beside the members of its groups ([`Settings::peers`]).
+    pub fn set_peers(&mut self, peers: Vec<NodeId>) {
+        self.settings.peers = peers;
     }
 
     /// One tick of all clocks. Ticks that a stall made late are skipped, not made up for.
@@ -255,14 +288,10 @@ impl<S: Store> Driver<S> {
             }
             group.drive_fence(context);
             group.drive_snapshots(context, &self.store, extra)?;
+            group.drive_configuration(context);
             if statements_due {
-                for peer in context
-                    .settings
-                    .voters
-                    .iter()
-                    .filter(|peer| **peer != context.settings.node)
-                {
-                    group.state_to(context, *peer);
+                for peer in group.configuration().nodes() {
+                    group.state_to(context, peer);
                 }
             }
         }
@@ -360,6 +389,9 @@ impl<S: Store> Driver<S> {
         if turn.sync {
             self.counters.syncs.add(1);
         }
+        for group in self.groups.values_mut() {
+            group.snapshots.written();
+        }
         let mut batch = Batch::default();
         let mut done: Vec<(GroupId, Done)> = Vec::new();
         let context = &mut context!(self, now);
@@ -416,12 +448,14 @@ impl<S: Store> Driver<S> {
 
     /// Every group as this node sees it.
     pub fn status(&self) -> Vec<GroupStatus> {
-        self.groups.values().map(status).collect()
+        let own = self.settings.node;
+        self.groups.values().map(|group| status(group, own)).collect()
     }
 }
 
-fn status<S: Store>(group: &Group<S>) -> GroupStatus {
+fn status<S: Store>(group: &Group<S>, own: NodeId) -> GroupStatus {
     let raft = &group.raw.raft;
+    let configuration = group.configuration().clone();
     GroupStatus {
         group: group.id,
         leader: group.leader(),
@@ -429,7 +463,10 @@ fn status<S: Store>(group: &Group<S>) -> GroupStatus {
         last_index: raft.raft_log.last_index(),
         applied: group.applied.index,
         committed: raft.raft_log.committed,
-        voters: group.log().record.voters.clone(),
+        configuration_index: group.log().record.configuration_index,
+        standing: configuration.standing(own),
+        progress: group.progress(own),
+        configuration,
         role: match raft.state {
             StateRole::Follower => Role::Follower,
             StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
@@ -439,6 +476,24 @@ fn status<S: Store>(group: &Group<S>) -> GroupStatus {
         differing_peers: group.differing_peers(),
         chain: group.applied.chain,
     }
+}
+
+/// Whether a node may make this call. What a leader makes may come from one that this node does not know as a member yet,
+/// and is checked against whom it follows.
+fn admit<S: Store>(
+    group: &Group<S>,
+    settings: &Settings,
+    from: NodeId,
+    call: &Call,
+) -> Result<(), Violation> {
+    let known = match call {
+        Call::SnapshotOffer { .. }
+        | Call::SnapshotChunk { .. }
+        | Call::ProposeRefused { .. }
+        | Call::ReadIndexed { .. } => group.may_lead(settings, from),
+        _ => group.is_member(from),
+    };
+    if known { Ok(()) } else { Err(Violation::NotMember) }
 }
 
 fn answer<S: Store>(

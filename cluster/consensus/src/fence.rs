@@ -38,11 +38,24 @@ impl Fence {
             ..Fence::default()
         }
     }
+
+    /// Forgets all nodes but those.
+    pub(crate) fn retain(&mut self, those: impl Fn(NodeId) -> bool) {
+        self.agrees.retain(|node, _| those(*node));
+        self.asked.retain(|node, _| those(*node));
+    }
 }
 
 impl<S: Store> Group<S> {
     /// States to a peer how far this node has come.
     pub(crate) fn state_to(&self, context: &mut Context<'_>, peer: NodeId) {
+        let members = self.configuration();
+        if peer == context.settings.node
+            || !members.contains(peer)
+            || !members.contains(context.settings.node)
+        {
+            return;
+        }
         let (mark, chain) = self.applied.mark;
         context.call(
             self.id,
@@ -97,12 +110,19 @@ impl<S: Store> Group<S> {
             tracing::error!(group = %self.id, peer = from, index = mark, "a peer has another state at the same index");
         }
         self.fence.agrees.insert(from, agrees);
-        let with_us = 1 + self.fence.agrees.values().filter(|agrees| **agrees).count();
-        let differs = self.fence.agrees.values().any(|agrees| !agrees);
-        let majority = self.log().record.voters.len() / 2 + 1;
-        self.board
-            .diverged
-            .store(differs && with_us < majority, Ordering::Release);
+        self.judge_divergence();
+    }
+
+    /// Whether peers have another state, and no majority has ours: in a joint configuration, of both sets of voters.
+    pub(crate) fn judge_divergence(&self) {
+        let agrees = &self.fence.agrees;
+        let own = self.raw.raft.id;
+        let with_us = |node| node == own || agrees.get(&node).copied().unwrap_or(false);
+        let differs = agrees.values().any(|agrees| !agrees);
+        self.board.diverged.store(
+            differs && !self.configuration().is_majority(with_us),
+            Ordering::Release,
+        );
     }
 
     /// Peers whose last comparable state was not ours.

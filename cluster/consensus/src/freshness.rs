@@ -5,6 +5,7 @@
 
 use crate::attestation::RolledBack;
 use crate::board::{Board, EntryName};
+use crate::configuration::Standing;
 use crate::counters::Counters;
 use crate::ids::{GroupId, Millis, NodeId, Scope};
 use crate::sabotage::{self, Sabotage};
@@ -49,7 +50,7 @@ pub enum Behind {
     /// Too many decisions wait in this group.
     #[error("too many decisions wait for {0}")]
     Crowded(GroupId),
-    /// No such group here.
+    /// No such group here: not yet, or no more.
     #[error("{0} is not on this node")]
     NoGroup(GroupId),
     /// The state could not be read.
@@ -62,6 +63,12 @@ pub enum Behind {
 pub enum Reason {
     /// No such group here.
     NoGroup,
+    /// The node joins the group and has no state of it yet.
+    Joining,
+    /// The node gets the group's log and counts for nothing yet.
+    Learner,
+    /// The node was removed from the group.
+    Removed,
     /// Started, and not yet confirmed by a ReadIndex.
     Starting,
     /// No direct sign of a leader for this many milliseconds.
@@ -80,6 +87,9 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Reason::NoGroup => f.write_str("group is not on this node"),
+            Reason::Joining => f.write_str("joins, and has no state of the group yet"),
+            Reason::Learner => f.write_str("is not a voter of the group yet"),
+            Reason::Removed => f.write_str("was removed from the group"),
             Reason::Starting => f.write_str("not yet confirmed by a leader since the start"),
             Reason::Unheard(millis) => write!(f, "no sign of a leader for {millis} ms"),
             Reason::BehindPeer(peer) => write!(f, "behind what node {peer} has applied"),
@@ -148,6 +158,9 @@ impl Freshness {
     /// form of [`Freshness::settled`].
     pub fn settle(&self, group: GroupId, scope: Scope) -> Result<Settling, Behind> {
         let board = self.boards.get(&group).ok_or(Behind::NoGroup(group))?;
+        if matches!(*board.standing.lock(), Standing::Joining | Standing::Removed) {
+            return Err(Behind::NoGroup(group));
+        }
         let early = match sabotage::decides_by_old_state(self.sabotage) {
             true => Some(self.view(group).map_err(|error| Behind::Store(group, error))?),
             false => None,
@@ -224,6 +237,12 @@ impl Freshness {
         };
         if self.rolled_back.get().is_some() {
             return Some(Reason::RolledBack);
+        }
+        match *board.standing.lock() {
+            Standing::Joining => return Some(Reason::Joining),
+            Standing::Learner => return Some(Reason::Learner),
+            Standing::Removed => return Some(Reason::Removed),
+            Standing::Voter => {}
         }
         if board.halted.lock().is_some() {
             return Some(Reason::Halted);

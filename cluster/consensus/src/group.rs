@@ -1,22 +1,24 @@
 //! One Raft group on one node: raft-rs behind the guard, and what surrounds it.
 
-use crate::application::Application;
+use crate::application::{Application, Halt, Overlay, StateTransaction};
 use crate::board::Board;
+use crate::configuration::Configuration;
 use crate::counters::Counters;
 use crate::fence::Fence;
 use crate::frame::Call;
 use crate::guard::{self, Sight, Violation};
 use crate::ids::{GroupId, Millis, NodeId, Restricts};
 use crate::keys;
-use crate::log::{self, GroupLog};
+use crate::log::GroupLog;
 use crate::output::Output;
 use crate::proposals::Proposals;
 use crate::reads::Reads;
+use crate::reconfiguration::Moves;
 use crate::records::{self, AppliedRecord};
 use crate::settings::Settings;
 use crate::snapshots::Snapshots;
 use crate::store::{Store, StoreError};
-use raft::eraftpb::{Entry, EntryType, Message, MessageType};
+use raft::eraftpb::{Entry, EntryType, Message, MessageType, Snapshot};
 use raft::{RawNode, StateRole};
 use rand::Rng as _;
 use rand_chacha::ChaCha20Rng;
@@ -59,6 +61,7 @@ pub(crate) struct Group<S: Store> {
     pub(crate) reads: Reads,
     pub(crate) snapshots: Snapshots,
     pub(crate) fence: Fence,
+    pub(crate) moves: Moves,
     /// Set when the link to the leader broke and its process is gone.
     pub(crate) campaign_at: Option<Millis>,
     /// Pending entries that a planted bug publishes too late.
@@ -90,7 +93,12 @@ impl<S: Store> Group<S> {
                 applied.index, log.hard.commit
             )));
         }
-        let board = Arc::new(Board::new(id, applied.index, log.record.configuration_index));
+        let board = Arc::new(Board::new(
+            id,
+            applied.index,
+            log.record.configuration_index,
+            log.record.configuration.standing(settings.node),
+        ));
         // Pending again before anybody is served: nobody knows here what was acknowledged.
         let mut pending = Vec::new();
         for index in applied.index + 1..=last {
@@ -126,13 +134,22 @@ impl<S: Store> Group<S> {
             reads: Reads::default(),
             snapshots: Snapshots::default(),
             fence: Fence::open(records::read(&**store, &keys::shown(id))?),
+            moves: Moves::default(),
             campaign_at: None,
             late: Vec::new(),
             election_timeout: settings.election_ticks,
             role: StateRole::Follower,
         };
         group.draw_election_timeout(settings, rng);
+        group.look_at_wanted(app);
         Ok(Some(group))
+    }
+
+    /// Nothing more is applied until the next start.
+    pub(crate) fn halt(&mut self, halt: Halt) {
+        tracing::error!(group = %self.id, after = self.applied.index, reason = %halt.reason, "apply stops");
+        *self.board.halted.lock() = Some(halt.reason);
+        self.halted = true;
     }
 
     pub(crate) fn leads(&self) -> bool {
@@ -159,6 +176,9 @@ impl<S: Store> Group<S> {
         from: NodeId,
         mut message: Message,
     ) -> Result<(), Violation> {
+        if !self.is_member(from) {
+            self.bid_farewell(context, from, &message);
+        }
         self.check(context, from, &mut message)?;
         let kind = message.get_msg_type();
         let term = message.term;
@@ -178,10 +198,11 @@ impl<S: Store> Group<S> {
 
     fn check(&self, context: &Context<'_>, from: NodeId, message: &mut Message) -> Result<(), Violation> {
         let raft = &self.raw.raft;
-        let allowed = log::conf_state(&context.settings.voters);
         let sight = Sight {
             node: context.settings.node,
-            members: &self.log().record.voters,
+            is_member: &|node| self.is_member(node),
+            may_lead: &|node| self.may_lead(context.settings, node),
+            joining: self.configuration().is_empty(),
             term: raft.term,
             role: raft.state,
             leader: raft.leader_id,
@@ -189,10 +210,29 @@ impl<S: Store> Group<S> {
             committed: raft.raft_log.committed,
             // Raft says 0 for what is outside the log.
             term_at: &|index| raft.raft_log.term(index).ok().filter(|term| *term != 0),
-            allowed: &allowed,
             staged: &|snapshot| self.snapshots.has_staged(snapshot),
+            allowed: &|snapshot| self.allows(context, snapshot),
         };
         guard::check(from, message, &sight)
+    }
+
+    /// Whether the application allows the configuration that a snapshot brings, by the snapshot's own state, and this node
+    /// is in it.
+    fn allows(&self, context: &Context<'_>, snapshot: &Snapshot) -> bool {
+        let brought = snapshot.get_metadata().get_conf_state();
+        let (Some(brought), Some((generation, _))) = (
+            Configuration::from_conf_state(brought),
+            self.snapshots.staged_generation(snapshot),
+        ) else {
+            return false;
+        };
+        let (prefix, earlier) = (keys::state(self.id, generation), Overlay::new());
+        let state = StateTransaction::new(self.log().store(), prefix, &earlier);
+        let initial = Configuration::stable(&context.settings.voters);
+        brought.contains(context.settings.node)
+            && context
+                .app
+                .configuration_allowed(self.id, &brought, &initial, &state)
     }
 
     /// One tick of raft's clock.
@@ -201,7 +241,7 @@ impl<S: Store> Group<S> {
         self.raw.tick();
         if self.campaign_at.is_some_and(|at| at <= context.now) {
             self.campaign_at = None;
-            if !self.leads() {
+            if !self.leads() && self.configuration().votes(context.settings.node) {
                 let _ = self.raw.campaign();
             }
         }
@@ -278,9 +318,9 @@ impl<S: Store> Group<S> {
                 .filter(|progress| progress.recent_active)
                 .map(|progress| progress.matched)
         };
+        // In a joint configuration to one of those that stay.
         let others = self
-            .log()
-            .record
+            .configuration()
             .voters
             .iter()
             .filter(|voter| **voter != settings.node);

@@ -5,10 +5,10 @@
 //! the network passes [`check`] first; what fails is dropped, counted and names the peer (consensus.md 3).
 
 use crate::ids::NodeId;
-use crate::settings::MAX_TERM_JUMP;
+use crate::settings::{MAX_FIRST_TERM, MAX_TERM_JUMP};
 use protobuf::Message as _;
 use raft::StateRole;
-use raft::eraftpb::{ConfState, Message, MessageType, Snapshot};
+use raft::eraftpb::{Message, MessageType, Snapshot};
 use std::fmt;
 
 /// Why a frame was dropped.
@@ -83,7 +83,12 @@ impl fmt::Display for Violation {
 /// What the guard knows of a group.
 pub(crate) struct Sight<'a> {
     pub(crate) node: NodeId,
-    pub(crate) members: &'a [NodeId],
+    /// Whether a node is in the group, or in the move that it is making.
+    pub(crate) is_member: &'a dyn Fn(NodeId) -> bool,
+    /// Whether a node may be one that leads the group.
+    pub(crate) may_lead: &'a dyn Fn(NodeId) -> bool,
+    /// This node has nothing of the group yet.
+    pub(crate) joining: bool,
     pub(crate) term: u64,
     pub(crate) role: StateRole,
     /// 0 when unknown, as in raft.
@@ -92,10 +97,10 @@ pub(crate) struct Sight<'a> {
     pub(crate) committed: u64,
     /// The term of an entry, `None` outside the log.
     pub(crate) term_at: &'a dyn Fn(u64) -> Option<u64>,
-    /// The only configuration that a snapshot may bring.
-    pub(crate) allowed: &'a ConfState,
     /// Whether the data of this snapshot are on our disk, whole.
     pub(crate) staged: &'a dyn Fn(&Snapshot) -> bool,
+    /// Whether these data allow the configuration that the snapshot brings.
+    pub(crate) allowed: &'a dyn Fn(&Snapshot) -> bool,
 }
 
 /// Checks a message that came over the link of `from`, and takes from it what we do not believe any peer:
@@ -109,12 +114,20 @@ pub(crate) fn check(from: NodeId, message: &mut Message, sight: &Sight<'_>) -> R
     if message.to != sight.node {
         return Err(Violation::Receiver);
     }
-    if from == sight.node || !sight.members.contains(&from) {
+    let known = match kind {
+        MsgAppend | MsgHeartbeat | MsgSnapshot | MsgTimeoutNow => (sight.may_lead)(from),
+        _ => (sight.is_member)(from),
+    };
+    if from == sight.node || !known {
         return Err(Violation::NotMember);
     }
     closed(message)?;
-    // Term 0 means "local" to raft; a term far ahead would use up the terms.
-    if message.term == 0 || message.term > sight.term.saturating_add(MAX_TERM_JUMP) {
+    // Term 0 means "local" to raft; a term far ahead would use up the terms. Who joins does not know the terms yet.
+    let highest = match sight.joining {
+        true => MAX_FIRST_TERM,
+        false => sight.term.saturating_add(MAX_TERM_JUMP),
+    };
+    if message.term == 0 || message.term > highest {
         return Err(Violation::Term);
     }
     match kind {
@@ -219,12 +232,17 @@ fn snapshot(message: &Message, sight: &Sight<'_>) -> Result<(), Violation> {
     if metadata.index == 0 || metadata.term == 0 || metadata.term > message.term {
         return Err(Violation::SnapshotData);
     }
-    if !same_configuration(metadata.get_conf_state(), sight.allowed) {
-        return Err(Violation::SnapshotConfiguration);
+    // One that we are past is only answered by raft. At our commit it would install one of another term.
+    if metadata.index < sight.committed
+        || metadata.index == sight.committed && (sight.term_at)(metadata.index) == Some(metadata.term)
+    {
+        return Ok(());
     }
-    // One that we are past is only answered by raft.
-    if metadata.index > sight.committed && !(sight.staged)(message.get_snapshot()) {
+    if metadata.index == sight.committed || !(sight.staged)(message.get_snapshot()) {
         return Err(Violation::SnapshotData);
+    }
+    if !(sight.allowed)(message.get_snapshot()) {
+        return Err(Violation::SnapshotConfiguration);
     }
     Ok(())
 }
@@ -239,18 +257,4 @@ fn response(message: &Message, sight: &Sight<'_>) -> Result<(), Violation> {
         return Err(Violation::Response);
     }
     Ok(())
-}
-
-/// Equal as sets, and no joint or automatic part.
-fn same_configuration(one: &ConfState, other: &ConfState) -> bool {
-    let sorted = |ids: &[u64]| {
-        let mut ids = ids.to_vec();
-        ids.sort_unstable();
-        ids
-    };
-    sorted(&one.voters) == sorted(&other.voters)
-        && sorted(&one.learners) == sorted(&other.learners)
-        && sorted(&one.voters_outgoing) == sorted(&other.voters_outgoing)
-        && sorted(&one.learners_next) == sorted(&other.learners_next)
-        && one.auto_leave == other.auto_leave
 }

@@ -16,6 +16,7 @@ pub(crate) enum Item {
     Frame(NodeId, Vec<u8>),
     Link(NodeId, bool),
     Refused(NodeId),
+    Peers(Vec<NodeId>),
     Propose {
         group: GroupId,
         entry: Vec<u8>,

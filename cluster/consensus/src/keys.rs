@@ -4,7 +4,8 @@
 //! 01                              identity: cluster, node, format
 //! 02                              bootstrap: one use; groups and voters
 //! 03                              restore: under way, or one use; groups, voters, what the groups begin with
-//! 10 group                        group record: generation, truncated index and term, configuration
+//! 04                              joining: one use; groups
+//! 10 group                        group record: generation, truncated index and term, configuration, who left
 //! 11 group                        hard state: term, vote, commit
 //! 12 group                        applied record: index, term, last restricting index, chain hash
 //! 13 group index                  log entry
@@ -19,6 +20,7 @@ use crate::ids::{GroupId, NodeId};
 const IDENTITY: u8 = 0x01;
 const BOOTSTRAP: u8 = 0x02;
 const RESTORE: u8 = 0x03;
+const JOINING: u8 = 0x04;
 const GROUP: u8 = 0x10;
 const HARD_STATE: u8 = 0x11;
 const APPLIED: u8 = 0x12;
@@ -44,6 +46,10 @@ pub(crate) fn bootstrap() -> Vec<u8> {
 
 pub(crate) fn restore() -> Vec<u8> {
     vec![RESTORE]
+}
+
+pub(crate) fn joining() -> Vec<u8> {
+    vec![JOINING]
 }
 
 pub(crate) fn group(group: GroupId) -> Vec<u8> {
@@ -84,6 +90,17 @@ pub(crate) fn remembered(node: NodeId) -> Vec<u8> {
     let mut key = vec![REMEMBERED];
     key.extend_from_slice(&node.to_be_bytes());
     key
+}
+
+/// Prefix of what all nodes have stated.
+pub(crate) fn all_remembered() -> Vec<u8> {
+    vec![REMEMBERED]
+}
+
+/// Whose word is under this key of [`remembered`].
+pub(crate) fn remembered_node(key: &[u8]) -> Option<NodeId> {
+    let number = key.strip_prefix(&[REMEMBERED])?;
+    Some(NodeId::from_be_bytes(number.try_into().ok()?))
 }
 
 /// Prefix of all generations of a group.

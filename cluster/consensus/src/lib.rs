@@ -10,6 +10,7 @@
 mod application;
 mod attestation;
 mod board;
+mod configuration;
 mod consensus;
 mod counters;
 mod driver;
@@ -27,6 +28,7 @@ mod output;
 mod owned_snapshot;
 mod proposals;
 mod reads;
+mod reconfiguration;
 mod records;
 mod remembered;
 mod restoration;
@@ -42,8 +44,9 @@ mod tests;
 mod turn;
 mod view;
 
-pub use application::{Application, Halt, StateTransaction};
+pub use application::{Application, Halt, StateRead, StateTransaction};
 pub use attestation::{Attestor, Lack, Mark, RolledBack};
+pub use configuration::{Configuration, Move, Standing};
 pub use consensus::Consensus;
 pub use counters::{Counter, Counters};
 pub use driver::{Driver, GroupStatus, Role, Turn};

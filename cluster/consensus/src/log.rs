@@ -8,7 +8,7 @@ use crate::keys;
 use crate::records::{self, GroupRecord};
 use crate::store::{Batch, Store, StoreError};
 use protobuf::Message as _;
-use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::eraftpb::{Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -37,7 +37,7 @@ pub(crate) struct GroupLog<S> {
 impl<S: Store> GroupLog<S> {
     /// Reads what the disk has of the group; `None` if it has nothing.
     pub(crate) fn open(store: Arc<S>, group: GroupId) -> Result<Option<Self>, StoreError> {
-        let Some(record) = records::read::<GroupRecord>(&*store, &keys::group(group))? else {
+        let Some(record) = GroupRecord::read(&*store, group)? else {
             return Ok(None);
         };
         let hard = records::read_hard_state(&*store, group)?
@@ -132,7 +132,8 @@ impl<S: Store> GroupLog<S> {
         Ok(())
     }
 
-    /// Starts over after a snapshot, whose state is in `generation`; the old generation is removed.
+    /// Starts over after a snapshot, whose state is in `generation`; the old generation is removed. The record's
+    /// configuration is the snapshot's already.
     pub(crate) fn restore(
         &mut self,
         snapshot: &Snapshot,
@@ -177,6 +178,10 @@ impl<S: Store> GroupLog<S> {
             .map_err(|error| StoreError(error.into()))
     }
 
+    pub(crate) fn store(&self) -> &S {
+        &self.store
+    }
+
     pub(crate) fn last(&self) -> u64 {
         self.last_index
     }
@@ -193,7 +198,10 @@ fn other(error: StoreError) -> raft::Error {
 
 impl<S: Store> Storage for GroupLog<S> {
     fn initial_state(&self) -> raft::Result<RaftState> {
-        Ok(RaftState::new(self.hard.clone(), self.record.conf_state()))
+        Ok(RaftState::new(
+            self.hard.clone(),
+            self.record.configuration.conf_state(),
+        ))
     }
 
     fn entries(
@@ -254,9 +262,4 @@ impl<S: Store> Storage for GroupLog<S> {
             }
         }
     }
-}
-
-/// The configuration that raft runs with.
-pub(crate) fn conf_state(voters: &[NodeId]) -> ConfState {
-    ConfState::from((voters.to_vec(), Vec::new()))
 }

@@ -2,7 +2,7 @@
 
 use crate::ids::{GroupId, NodeId};
 use crate::keys;
-use crate::records::{self, Bootstrap, Identity, Restore};
+use crate::records::{self, Bootstrap, Identity, Joining, Restore};
 use crate::settings::Settings;
 use crate::store::{Batch, Store, StoreError};
 use std::collections::BTreeSet;
@@ -49,7 +49,6 @@ pub(crate) fn validate(settings: &Settings) -> Result<(), OpenError> {
     let unique: BTreeSet<_> = settings.voters.iter().collect();
     let wrong = match () {
         () if settings.node == 0 || settings.voters.contains(&0) => "a node id of 0",
-        () if !settings.voters.contains(&settings.node) => "this node is not among the voters",
         () if unique.len() != settings.voters.len() => "a voter is named twice",
         () if settings.groups == 0 || settings.groups > 4_096 => "groups must be 1 to 4096",
         () if settings.heartbeat_ticks == 0 || settings.election_ticks <= settings.heartbeat_ticks => {
@@ -59,6 +58,24 @@ pub(crate) fn validate(settings: &Settings) -> Result<(), OpenError> {
         () => return Ok(()),
     };
     Err(OpenError::Settings(wrong))
+}
+
+/// A group begins with its voters.
+pub(crate) fn validate_voter(settings: &Settings) -> Result<(), OpenError> {
+    validate(settings)?;
+    if settings.voters.contains(&settings.node) {
+        Ok(())
+    } else {
+        Err(OpenError::Settings("this node is not among the voters"))
+    }
+}
+
+/// Whatever is there, it is not a new disk.
+pub(crate) fn check_empty<S: Store>(store: &S) -> Result<(), OpenError> {
+    match store.scan(&[], &[u8::MAX], 1)?.is_empty() {
+        true => Ok(()),
+        false => Err(OpenError::AlreadyInitialized),
+    }
 }
 
 pub(crate) fn check_identity<S: Store>(store: &S, settings: &Settings) -> Result<(), OpenError> {
@@ -99,6 +116,23 @@ pub(crate) fn consume_bootstrap<S: Store>(store: &S, settings: &Settings) -> Res
         records::create_group(&mut batch, group, &record.voters, [0; 32])?;
     }
     batch.delete(keys::bootstrap());
+    store.write(&batch, true)?;
+    Ok(())
+}
+
+/// Creates the groups with nothing in them and removes the permission to, in one synced batch.
+pub(crate) fn consume_joining<S: Store>(store: &S, settings: &Settings) -> Result<(), OpenError> {
+    let Some(record) = records::read::<Joining>(store, &keys::joining())? else {
+        return Ok(());
+    };
+    if record.groups != settings.groups {
+        return Err(OpenError::Bootstrap);
+    }
+    let mut batch = Batch::default();
+    for group in (0..record.groups).map(GroupId) {
+        records::create_empty_group(&mut batch, group)?;
+    }
+    batch.delete(keys::joining());
     store.write(&batch, true)?;
     Ok(())
 }

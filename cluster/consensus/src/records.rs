@@ -1,11 +1,12 @@
 //! The small records of the database, and how they and raft's own messages become bytes.
 
+use crate::configuration::Configuration;
 use crate::ids::{GroupId, NodeId};
 use crate::keys;
 use crate::settings::Settings;
 use crate::store::{Batch, Reading, StoreError};
 use protobuf::Message as _;
-use raft::eraftpb::{ConfState, HardState};
+use raft::eraftpb::HardState;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// The format of keys and records. Another one refuses to start.
@@ -24,6 +25,12 @@ pub(crate) struct Identity {
 pub(crate) struct Bootstrap {
     pub(crate) groups: u32,
     pub(crate) voters: Vec<NodeId>,
+}
+
+/// Permission to create the groups with nothing in them, to be filled by their leaders; good for one start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Joining {
+    pub(crate) groups: u32,
 }
 
 /// The state of the groups that were put here from a backup, before the first start.
@@ -47,14 +54,68 @@ pub(crate) struct GroupRecord {
     pub(crate) generation: u64,
     pub(crate) truncated_index: u64,
     pub(crate) truncated_term: u64,
-    pub(crate) voters: Vec<NodeId>,
+    /// Empty until a node that joins has installed its first snapshot.
+    pub(crate) configuration: Configuration,
     /// Index of the entry that made this configuration.
     pub(crate) configuration_index: u64,
+    /// Nodes that were in a configuration until lately, and the index of the entry that removed them.
+    pub(crate) departed: Vec<(NodeId, u64)>,
 }
 
+/// The same from before configurations could change. Its bytes end where the newer record needs more, so that neither can
+/// be taken for the other.
+#[derive(Deserialize)]
+struct UnchangingGroupRecord {
+    generation: u64,
+    truncated_index: u64,
+    truncated_term: u64,
+    voters: Vec<NodeId>,
+    configuration_index: u64,
+}
+
+/// Nodes that left a group and are still known by name.
+const MAX_DEPARTED: usize = 32;
+
 impl GroupRecord {
-    pub(crate) fn conf_state(&self) -> ConfState {
-        ConfState::from((self.voters.clone(), Vec::new()))
+    /// What the disk has of the group.
+    pub(crate) fn read(from: &dyn Reading, group: GroupId) -> Result<Option<Self>, StoreError> {
+        from.get(&keys::group(group))?
+            .map(|bytes| Self::decode(&bytes))
+            .transpose()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        let error = match decode(bytes) {
+            Ok(record) => return Ok(record),
+            Err(error) => error,
+        };
+        let older: UnchangingGroupRecord = decode(bytes).map_err(|_| error)?;
+        Ok(GroupRecord {
+            generation: older.generation,
+            truncated_index: older.truncated_index,
+            truncated_term: older.truncated_term,
+            configuration: Configuration::stable(&older.voters),
+            configuration_index: older.configuration_index,
+            departed: Vec::new(),
+        })
+    }
+
+    /// An entry made this configuration.
+    pub(crate) fn configure(&mut self, index: u64, configuration: Configuration) {
+        let before = std::mem::replace(&mut self.configuration, configuration);
+        self.configuration_index = index;
+        let gone = before.nodes().into_iter().map(|node| (node, index));
+        self.departed.extend(gone);
+        self.departed
+            .retain(|(node, _)| !self.configuration.contains(*node));
+        let over = self.departed.len().saturating_sub(MAX_DEPARTED);
+        self.departed.drain(..over);
+    }
+
+    /// The index of the entry that removed a node, if it was in a configuration until lately.
+    pub(crate) fn departed_at(&self, node: NodeId) -> Option<u64> {
+        let found = self.departed.iter().rev().find(|(departed, _)| *departed == node);
+        found.map(|(_, index)| *index)
     }
 }
 
@@ -94,8 +155,9 @@ pub(crate) fn create_group(
         generation: FIRST_GENERATION,
         truncated_index: FIRST_INDEX,
         truncated_term: FIRST_TERM,
-        voters: voters.to_vec(),
+        configuration: Configuration::stable(voters),
         configuration_index: FIRST_INDEX,
+        departed: Vec::new(),
     };
     let applied = AppliedRecord {
         index: FIRST_INDEX,
@@ -115,19 +177,57 @@ pub(crate) fn create_group(
     Ok(())
 }
 
-/// Writes the records of `init` for this node.
-pub(crate) fn initial(settings: &Settings) -> Result<Batch, StoreError> {
-    let mut batch = Batch::default();
-    let identity = Identity {
+/// Writes a group of which this node has nothing yet: no entry, no configuration. It gets a snapshot, since every group's
+/// log begins with one.
+pub(crate) fn create_empty_group(batch: &mut Batch, group: GroupId) -> Result<(), StoreError> {
+    let record = GroupRecord {
+        generation: FIRST_GENERATION,
+        truncated_index: 0,
+        truncated_term: 0,
+        configuration: Configuration::default(),
+        configuration_index: 0,
+        departed: Vec::new(),
+    };
+    let applied = AppliedRecord {
+        index: 0,
+        term: 0,
+        restricting: 0,
+        chain: [0; 32],
+        mark: (0, [0; 32]),
+    };
+    batch.put(keys::group(group), encode(&record)?);
+    batch.put(keys::applied(group), encode(&applied)?);
+    batch.put(keys::hard_state(group), encode_raft(&HardState::default())?);
+    Ok(())
+}
+
+fn identity(settings: &Settings) -> Identity {
+    Identity {
         cluster: settings.cluster,
         node: settings.node,
         format: FORMAT,
+    }
+}
+
+/// Writes the records of a node that joins a cluster.
+pub(crate) fn joining(settings: &Settings) -> Result<Batch, StoreError> {
+    let mut batch = Batch::default();
+    let joining = Joining {
+        groups: settings.groups,
     };
+    batch.put(keys::identity(), encode(&identity(settings))?);
+    batch.put(keys::joining(), encode(&joining)?);
+    Ok(batch)
+}
+
+/// Writes the records of `init` for this node.
+pub(crate) fn initial(settings: &Settings) -> Result<Batch, StoreError> {
+    let mut batch = Batch::default();
     let bootstrap = Bootstrap {
         groups: settings.groups,
         voters: settings.voters.clone(),
     };
-    batch.put(keys::identity(), encode(&identity)?);
+    batch.put(keys::identity(), encode(&identity(settings))?);
     batch.put(keys::bootstrap(), encode(&bootstrap)?);
     Ok(batch)
 }

@@ -20,6 +20,8 @@ use std::sync::{Arc, OnceLock};
 
 /// Calls are of a group on the wire; these are of all and travel under this one.
 pub(crate) const OF_ALL: GroupId = GroupId(0);
+/// Nodes whose word is read from the disk.
+const MAX_KEPT: usize = 4_096;
 /// Signatures of one peer that are looked at in a second: an honest one has one or two.
 const LOOKS: u32 = 16;
 
@@ -72,12 +74,14 @@ impl Remembered {
             looks: BTreeMap::new(),
             rolled_back: Arc::default(),
         };
-        for node in &settings.voters {
-            let Some(signed) = records::read::<Signed>(store, &keys::remembered(*node))? else {
+        let all = keys::all_remembered();
+        for (key, value) in store.scan(&all, &keys::after_prefix(&all), MAX_KEPT)? {
+            let Some(node) = keys::remembered_node(&key) else {
                 continue;
             };
-            match remembered.read(settings, *node, &signed) {
-                Ok(attestation) => drop(remembered.kept.insert(*node, (signed, attestation))),
+            let signed: Signed = records::decode(&value)?;
+            match remembered.read(settings, node, &signed) {
+                Ok(attestation) => drop(remembered.kept.insert(node, (signed, attestation))),
                 Err(_) => tracing::warn!(node, "what was remembered of a node is not its word any more"),
             }
         }
@@ -248,6 +252,7 @@ impl<S: Store> Driver<S> {
         let again = self.settings.read_retry_ms;
         let silent: Vec<NodeId> = self
             .peers()
+            .into_iter()
             .filter(|peer| !self.remembered.has_answered(*peer))
             .filter(|peer| {
                 let asked = self.remembered.asked.get(peer);
@@ -275,6 +280,7 @@ impl<S: Store> Driver<S> {
         let idle = |at: &Millis| now >= at + 1_000;
         let peers: Vec<NodeId> = self
             .peers()
+            .into_iter()
             .filter(|peer| self.remembered.asked.get(peer).is_none_or(idle))
             .collect();
         for peer in peers {
@@ -282,13 +288,12 @@ impl<S: Store> Driver<S> {
         }
     }
 
-    fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
-        let own = self.settings.node;
-        self.settings
-            .voters
-            .iter()
-            .copied()
-            .filter(move |peer| *peer != own)
+    /// Everybody whom this node may talk to: its peers, and all that its groups know.
+    pub(crate) fn peers(&self) -> BTreeSet<NodeId> {
+        let of_groups = self.groups.values().flat_map(Group::acquaintances);
+        let mut peers: BTreeSet<NodeId> = self.settings.peers.iter().copied().chain(of_groups).collect();
+        peers.remove(&self.settings.node);
+        peers
     }
 
     /// A peer states how far it is.

@@ -43,7 +43,7 @@ impl<S: Store> Restoration<S> {
     /// # Errors
     /// As [`Restoration::begin`].
     pub fn begin_on(store: Arc<S>, settings: Settings) -> Result<Self, OpenError> {
-        opening::validate(&settings)?;
+        opening::validate_voter(&settings)?;
         opening::check_identity(&*store, &settings)?;
         let bootstrap = records::read::<Bootstrap>(&*store, &keys::bootstrap())?;
         let begun = records::read::<Restore>(&*store, &keys::restore())?;

@@ -12,6 +12,8 @@ pub const MAX_PAIR: usize = 1024 * 1024;
 pub const MAX_FRAME: usize = 2 * 1024 * 1024;
 /// How far above ours the term of a message may be.
 pub(crate) const MAX_TERM_JUMP: u64 = 1_000;
+/// The highest term that a node believes that joins and knows none: far from the last one, and from what elections reach.
+pub(crate) const MAX_FIRST_TERM: u64 = 1 << 32;
 
 /// Settings of one node. Equal on all nodes except for `node`.
 #[derive(Clone, Debug)]
@@ -20,8 +22,12 @@ pub struct Settings {
     pub cluster: [u8; 32],
     /// This node.
     pub node: NodeId,
-    /// The voters of every group. The only configuration that a snapshot may carry.
+    /// The voters that every group began with.
     pub voters: Vec<NodeId>,
+    /// Everybody whom this node may talk to beside the members of its groups: the nodes that an operator's statement
+    /// names. A group takes a leader's messages from them, since a node that was away does not know who has joined
+    /// meanwhile. Changed at run time by [`crate::Consensus::set_peers`].
+    pub peers: Vec<NodeId>,
     /// Number of groups, 0 to groups-1.
     pub groups: u32,
     /// Length of a tick, milliseconds.
@@ -68,6 +74,7 @@ impl Settings {
         Settings {
             cluster,
             node,
+            peers: voters.clone(),
             voters,
             groups: 16,
             tick_ms: 25,

@@ -6,12 +6,12 @@
 //! *staged* lets raft send the message, and installing is then one synced batch that switches the generation
 //! (consensus.md 4). Silence ends either side; raft is always told how it went.
 
+use crate::configuration::Configuration;
 use crate::frame::Call;
 use crate::group::{Context, Group};
 use crate::guard::Violation;
 use crate::ids::{Millis, NodeId};
 use crate::keys;
-use crate::log;
 use crate::records::{self, AppliedRecord, GroupRecord};
 use crate::snapshot_read::{ChunkRead, SnapshotRead};
 use crate::store::{Batch, Pair, Reading, Store, StoreError};
@@ -36,6 +36,8 @@ pub(crate) struct SnapshotName {
     /// Over all pairs.
     pub(crate) hash: [u8; 32],
     pub(crate) applied: AppliedRecord,
+    /// Index of the entry that made the configuration.
+    pub(crate) configuration_index: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,6 +53,8 @@ enum Stage {
 struct Sending {
     id: u64,
     applied: AppliedRecord,
+    configuration: Configuration,
+    configuration_index: u64,
     reading: Arc<dyn Reading>,
     prefix: Vec<u8>,
     /// The chunk that comes next, and the last key before it.
@@ -75,6 +79,8 @@ struct Staging {
     sequence: u64,
     hasher: Sha256,
     hash: Option<[u8; 32]>,
+    /// Whether all of it is written, so that it can be read.
+    written: bool,
     active: Millis,
     pulled: Millis,
 }
@@ -97,16 +103,25 @@ impl Snapshots {
         self.staged_generation(snapshot).is_some()
     }
 
-    /// The generation that holds this snapshot's data, and the record that goes with them.
-    pub(crate) fn staged_generation(&self, snapshot: &Snapshot) -> Option<(u64, AppliedRecord)> {
+    /// Everything that arrived before is written.
+    pub(crate) fn written(&mut self) {
+        if let Some(staging) = &mut self.staging {
+            staging.written = staging.hash.is_some();
+        }
+    }
+
+    /// The generation that holds this snapshot's data, and what goes with them.
+    pub(crate) fn staged_generation(&self, snapshot: &Snapshot) -> Option<(u64, SnapshotName)> {
         let name: SnapshotName = records::decode(&snapshot.data).ok()?;
         let staging = self.staging.as_ref()?;
         let metadata = snapshot.get_metadata();
         let same = staging.id == name.id
             && staging.hash == Some(name.hash)
+            && staging.written
+            && name.configuration_index <= metadata.index
             && (staging.index, staging.term) == (metadata.index, metadata.term)
             && (name.applied.index, name.applied.term) == (metadata.index, metadata.term);
-        same.then_some((staging.generation, name.applied))
+        same.then_some((staging.generation, name))
     }
 
     pub(crate) fn installed(&mut self) {
@@ -163,7 +178,7 @@ impl<S: Store> Group<S> {
     ) -> Result<(), StoreError> {
         let reading = store.snapshot();
         let missing = || StoreError::message("a group without its records");
-        let record: GroupRecord = records::read(&*reading, &keys::group(self.id))?.ok_or_else(missing)?;
+        let record = GroupRecord::read(&*reading, self.id)?.ok_or_else(missing)?;
         let applied: AppliedRecord =
             records::read(&*reading, &keys::applied(self.id))?.ok_or_else(missing)?;
         let id = rand::Rng::r#gen(context.rng);
@@ -180,6 +195,8 @@ impl<S: Store> Group<S> {
             id,
             applied,
             prefix: keys::state(self.id, record.generation),
+            configuration: record.configuration,
+            configuration_index: record.configuration_index,
             reading,
             sequence: 0,
             after: None,
@@ -308,7 +325,6 @@ impl<S: Store> Group<S> {
 
     /// The receiver has it all: raft may send its message.
     pub(crate) fn snapshot_staged(&mut self, context: &mut Context<'_>, peer: NodeId, id: u64) {
-        let voters = self.log().record.voters.clone();
         let Some(sending) = self
             .snapshots
             .sending
@@ -326,11 +342,12 @@ impl<S: Store> Group<S> {
         let metadata = snapshot.mut_metadata();
         metadata.index = sending.applied.index;
         metadata.term = sending.applied.term;
-        metadata.set_conf_state(log::conf_state(&voters));
+        metadata.set_conf_state(sending.configuration.conf_state());
         let name = SnapshotName {
             id,
             hash,
             applied: sending.applied.clone(),
+            configuration_index: sending.configuration_index,
         };
         match records::encode(&name) {
             Ok(data) => snapshot.data = data.into(),
@@ -350,7 +367,7 @@ impl<S: Store> Group<S> {
         (id, index, term): (u64, u64, u64),
         extra: &mut Batch,
     ) -> Result<(), Violation> {
-        if self.leader() != Some(from) || index <= self.raw.raft.raft_log.committed {
+        if self.leader() != Some(from) || index <= self.raw.raft.raft_log.committed || self.installs() {
             return Err(Violation::Call);
         }
         if self
@@ -373,6 +390,7 @@ impl<S: Store> Group<S> {
             sequence: 0,
             hasher: Sha256::new(),
             hash: None,
+            written: false,
             active: context.now,
             pulled: context.now,
         });
@@ -423,11 +441,11 @@ impl<S: Store> Group<S> {
     }
 
     fn drive_staging(&mut self, context: &mut Context<'_>, extra: &mut Batch) {
-        let now = context.now;
+        let (now, installs) = (context.now, self.installs());
         let Some(staging) = &mut self.snapshots.staging else {
             return;
         };
-        if now >= staging.active + 3 * GIVE_UP_MS / 2 {
+        if now >= staging.active + 3 * GIVE_UP_MS / 2 && !installs {
             return self.drop_staging(extra);
         }
         if now >= staging.pulled + ASK_AGAIN_MS {
@@ -440,6 +458,11 @@ impl<S: Store> Group<S> {
             let from = staging.from;
             context.call(self.id, from, &call);
         }
+    }
+
+    /// Whether raft has taken a snapshot and its data are to be installed in the next turn.
+    fn installs(&self) -> bool {
+        self.raw.raft.raft_log.unstable.snapshot.is_some()
     }
 
     fn drop_staging(&mut self, extra: &mut Batch) {

@@ -116,6 +116,7 @@ impl<S: Store> StoreLoop<S> {
             Item::Frame(from, frame) => self.driver.receive(now, from, &frame),
             Item::Link(peer, up) => self.driver.link(now, peer, up),
             Item::Refused(peer) => self.driver.refused(now, peer),
+            Item::Peers(peers) => self.driver.set_peers(peers),
             Item::Propose {
                 group,
                 entry,

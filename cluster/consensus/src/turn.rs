@@ -4,6 +4,7 @@
 //! hard state, sync, send the rest, apply with a hard state that covers it, make visible, answer.
 
 use crate::application::{Halt, Overlay, StateTransaction, write_overlay};
+use crate::configuration::Configuration;
 use crate::fence::{MARK_EVERY, MARKS};
 use crate::group::{Context, Group, restricts};
 use crate::ids::Restricts;
@@ -15,7 +16,6 @@ use crate::store::{Batch, Reading, Store, StoreError};
 use raft::Ready;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 use sha2::{Digest, Sha256};
-use std::sync::atomic::Ordering;
 
 /// Entries that were applied and are not yet visible.
 pub(crate) struct Done {
@@ -99,16 +99,20 @@ impl<S: Store> Group<S> {
         batch: &mut Batch,
     ) -> Result<(), StoreError> {
         let snapshot = ready.snapshot();
-        let (generation, applied) = self
+        let (generation, name) = self
             .snapshots
             .staged_generation(snapshot)
             .ok_or_else(|| StoreError::message("raft took a snapshot whose data are not here"))?;
         self.board.publish_snapshot(snapshot.get_metadata().index);
+        let brought = Configuration::from_conf_state(snapshot.get_metadata().get_conf_state())
+            .ok_or_else(|| StoreError::message("raft took a snapshot without a configuration"))?;
+        self.log_mut().record.configure(name.configuration_index, brought);
         self.log_mut().restore(snapshot, generation, batch)?;
-        batch.put(keys::applied(self.id), records::encode(&applied)?);
-        self.marks.push_back(applied.mark);
-        self.applied = applied;
+        batch.put(keys::applied(self.id), records::encode(&name.applied)?);
+        self.marks.push_back(name.applied.mark);
+        self.applied = name.applied;
         self.snapshots.installed();
+        self.settle_configuration(context);
         context.counters.snapshots_installed.add(1);
         Ok(())
     }
@@ -122,7 +126,9 @@ impl<S: Store> Group<S> {
         batch: &mut Batch,
     ) -> Result<Done, StoreError> {
         if !ready.snapshot().is_empty() {
-            self.board.installed(self.applied.index);
+            self.show_configuration(context.settings);
+            self.board.installed(self.applied.index, self.log().last());
+            self.look_at_wanted(context.app);
         }
         self.log_mut().trim();
         self.send(context, ready.take_persisted_messages())?;
@@ -144,6 +150,7 @@ impl<S: Store> Group<S> {
         let prefix = keys::state(self.id, self.log().record.generation);
         let mut written = Overlay::new();
         let mut done = Done { entries: Vec::new() };
+        let configured_at = self.log().record.configuration_index;
         for entry in committed {
             if self.halted {
                 break;
@@ -151,15 +158,15 @@ impl<S: Store> Group<S> {
             let (writes, result) = match self.apply_one(context, &entry, state, &prefix, &written) {
                 Ok(outcome) => outcome,
                 Err(halt) => {
-                    tracing::error!(group = %self.id, index = entry.index, reason = %halt.reason, "apply stops");
-                    *self.board.halted.lock() = Some(halt.reason);
-                    self.halted = true;
+                    self.halt(halt);
                     break;
                 }
             };
             self.advance_chain(&entry, &writes, &result);
-            // What is not genuine restricts nothing, and could not be shown to anybody who is to wait for it.
-            if restricts(context.app, self.id, &entry) != Restricts::Nothing
+            // What is not genuine restricts nothing, and could not be shown to anybody who is to wait for it. Nor could
+            // an entry of configuration, which is the leader's own; the statement behind it is an entry before it.
+            if entry.get_entry_type() == EntryType::EntryNormal
+                && restricts(context.app, self.id, &entry) != Restricts::Nothing
                 && context.app.genuine(self.id, &entry.data)
             {
                 self.applied.restricting = entry.index;
@@ -171,6 +178,9 @@ impl<S: Store> Group<S> {
         if !done.entries.is_empty() {
             write_overlay(batch, &prefix, written);
             batch.put(keys::applied(self.id), records::encode(&self.applied)?);
+            if self.log().record.configuration_index != configured_at {
+                batch.put(keys::group(self.id), records::encode(&self.log().record)?);
+            }
             // The commit on disk covers what is applied on disk, or raft would refuse to start.
             self.log().put_hard_state(batch)?;
         }
@@ -178,25 +188,25 @@ impl<S: Store> Group<S> {
     }
 
     fn apply_one(
-        &self,
-        context: &Context<'_>,
+        &mut self,
+        context: &mut Context<'_>,
         entry: &Entry,
         state: &dyn Reading,
         prefix: &[u8],
         earlier: &Overlay,
     ) -> Result<(Overlay, Vec<u8>), Halt> {
-        if entry.get_entry_type() != EntryType::EntryNormal {
-            // No operator's statement can allow one yet, so it changes nothing, on every replica alike.
-            context.counters.configurations_refused.add(1);
-            return Ok((Overlay::new(), Vec::new()));
-        }
-        if entry.data.is_empty() {
-            return Ok((Overlay::new(), Vec::new()));
-        }
         let mut transaction = StateTransaction::new(state, prefix.to_vec(), earlier);
-        let result = context
-            .app
-            .apply(self.id, entry.index, &entry.data, &mut transaction)?;
+        let result = match entry.get_entry_type() {
+            EntryType::EntryNormal if entry.data.is_empty() => Vec::new(),
+            EntryType::EntryNormal => {
+                context
+                    .app
+                    .apply(self.id, entry.index, &entry.data, &mut transaction)?
+            }
+            EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
+                self.apply_configuration(context, entry, &mut transaction)?
+            }
+        };
         let writes = transaction.into_writes();
         let longest = writes
             .iter()
@@ -208,6 +218,24 @@ impl<S: Store> Group<S> {
             ));
         }
         Ok((writes, result))
+    }
+
+    /// An entry of configuration: the chain has, by the result, whether it counted.
+    fn apply_configuration(
+        &mut self,
+        context: &mut Context<'_>,
+        entry: &Entry,
+        transaction: &mut StateTransaction<'_>,
+    ) -> Result<Vec<u8>, Halt> {
+        let Some(step) = self.allowed_step(context.app, entry, transaction)? else {
+            context.counters.configurations_refused.add(1);
+            return Ok(Vec::new());
+        };
+        context
+            .app
+            .configured(self.id, entry.index, &step.configuration, transaction)?;
+        self.take_step(context, entry.index, step)?;
+        Ok(b"configured".to_vec())
     }
 
     /// The chain covers every entry, what it wrote and what it answered.
@@ -242,7 +270,13 @@ impl<S: Store> Group<S> {
     pub(crate) fn make_visible(&mut self, context: &mut Context<'_>, done: &Done) {
         self.raw.advance_apply_to(self.applied.index);
         if !done.entries.is_empty() {
+            self.show_configuration(context.settings);
             self.board.applied_to(self.applied.index);
+        }
+        let may_change =
+            |(entry, _): &(Entry, Vec<u8>)| restricts(context.app, self.id, entry) == Restricts::Everything;
+        if done.entries.iter().any(may_change) || self.moves.wanted.is_some() && !done.entries.is_empty() {
+            self.look_at_wanted(context.app);
         }
         for (entry, result) in &done.entries {
             if entry.get_entry_type() == EntryType::EntryNormal && !entry.data.is_empty() {
@@ -250,11 +284,8 @@ impl<S: Store> Group<S> {
             }
             self.proposal_applied(context, entry, result);
         }
-        let configuration = self.log().record.configuration_index;
-        self.board
-            .configuration_index
-            .store(configuration, Ordering::Release);
         self.answer_reads(context);
+        self.drive_configuration(context);
         // Applying may have ended what held proposals back.
         self.append_held(context);
     }

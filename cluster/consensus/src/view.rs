@@ -1,5 +1,7 @@
 //! The state of one group at one moment.
 
+use crate::application::StateRead;
+use crate::configuration::Configuration;
 use crate::ids::GroupId;
 use crate::keys;
 use crate::records::{self, AppliedRecord, GroupRecord};
@@ -14,13 +16,27 @@ pub struct View {
     group: GroupId,
     prefix: Vec<u8>,
     applied: u64,
+    configuration: Configuration,
+    configuration_index: u64,
+}
+
+impl StateRead for View {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        View::get(self, key)
+    }
+    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, StoreError> {
+        View::scan(self, prefix, after, limit)
+    }
 }
 
 impl View {
     pub(crate) fn new(reading: Arc<dyn Reading>, group: GroupId) -> Result<Self, StoreError> {
         // Generation and applied index come from the same snapshot, so an installation cannot slip between.
         let missing = || StoreError::message(format!("{group} is not on this node"));
-        let record: GroupRecord = records::read(&*reading, &keys::group(group))?.ok_or_else(missing)?;
+        let record = GroupRecord::read(&*reading, group)?.ok_or_else(missing)?;
+        if record.configuration.is_empty() {
+            return Err(missing());
+        }
         let applied: AppliedRecord = records::read(&*reading, &keys::applied(group))?.ok_or_else(missing)?;
         let prefix = keys::state(group, record.generation);
         Ok(View {
@@ -28,6 +44,8 @@ impl View {
             group,
             prefix,
             applied: applied.index,
+            configuration: record.configuration,
+            configuration_index: record.configuration_index,
         })
     }
 
@@ -39,6 +57,11 @@ impl View {
     /// Index of the last entry whose effects this view has.
     pub fn applied_index(&self) -> u64 {
         self.applied
+    }
+
+    /// The group's configuration in this view, and the index of the entry that made it.
+    pub fn configuration(&self) -> (&Configuration, u64) {
+        (&self.configuration, self.configuration_index)
     }
 
     fn full(&self, key: &[u8]) -> Vec<u8> {

@@ -310,7 +310,10 @@ fn a_configuration_in_the_log_changes_nothing() {
     scene.nodes.receive(follower, leader, &raft_frame(&append));
     scene.nodes.turn(follower);
     let status = scene.nodes.status(follower);
-    assert_eq!((status.applied, &status.voters[..]), (last + 1, &[1, 2, 3][..]));
+    assert_eq!(
+        (status.applied, &status.configuration.voters[..]),
+        (last + 1, &[1, 2, 3][..])
+    );
     assert_eq!(
         scene.nodes.machines[&follower]
             .driver
