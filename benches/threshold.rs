@@ -47,6 +47,7 @@ impl Committee {
                 })
                 .collect(),
             participants: (1..=members).collect(),
+            leaving: Vec::new(),
             constants: BTreeMap::new(),
         };
         let session = Arc::new(Session::new(terms).expect("a good session"));

@@ -15,7 +15,7 @@ use actix::Arbiter;
 use conclave_consensus::{Application, Consensus, GroupId, OpenError, Restoration, Settings as RaftSettings};
 use conclave_shares::ShareStore;
 use conclave_threshold::envelope::EnvelopeKey;
-use conclave_transport::{Network, Peer, Transport};
+use conclave_transport::{Network, Transport};
 use ed25519_dalek::{Signer, VerifyingKey};
 use parking_lot::Mutex;
 use rand::RngCore;
@@ -23,8 +23,9 @@ use rand::rngs::OsRng;
 
 use crate::actors::application::KeystoreApplication;
 use crate::actors::attestor::NodeAttestor;
-use crate::actors::coordinator::{deliveries, renewal, upkeep};
+use crate::actors::coordinator::{deliveries, moves, renewal, upkeep};
 use crate::actors::crypto_pool::CryptoPool;
+use crate::actors::directory::{self, Directory};
 use crate::actors::doors::{Doors, Lanes};
 use crate::actors::metrics::Metrics as RequestMetrics;
 use crate::actors::parts::Parts;
@@ -37,9 +38,9 @@ use crate::audit::{Audit, RefusalRate, Settings as AuditSettings};
 use crate::authorization::{ChainCache, DidKey, Policy};
 use crate::config::{Config, ConfigError, MeterAdmins, Twins};
 use crate::counted;
-use crate::membership::{Member, Membership};
 use crate::operation::judge::Rules;
 use crate::provision::cluster::HookError;
+use crate::provision::introduction::first_members;
 use crate::provision::lock::DirectoryLock;
 use crate::provision::{Genesis, NodeMaterial, Started};
 use crate::recovery::Keeper;
@@ -95,6 +96,17 @@ pub fn bootstrap(material: &NodeMaterial<'_>) -> Result<(), HookError> {
     let folder = material.config.data_dir.join("raft");
     std::fs::create_dir_all(&material.config.data_dir)?;
     Consensus::bootstrap(&folder, &raft_settings(material.config, &nodes_of(material)))?;
+    Ok(())
+}
+
+/// The one-use permission to join the Raft groups, written for a node that is to join.
+///
+/// # Errors
+/// What consensus says.
+pub fn prepare_joining(material: &NodeMaterial<'_>) -> Result<(), HookError> {
+    let folder = material.config.data_dir.join("raft");
+    std::fs::create_dir_all(&material.config.data_dir)?;
+    Consensus::prepare_joining(&folder, &raft_settings(material.config, &nodes_of(material)))?;
     Ok(())
 }
 
@@ -189,6 +201,7 @@ async fn serve(config: Config, ended: impl Future<Output = ()>) -> Result<ExitCo
         status: status.report(),
         symmetric: status.symmetric(),
         orders: status.orders(),
+        orders_so_far: status.orders_so_far(),
         backup: status.backup(),
         metrics: registry.clone(),
         door,
@@ -263,7 +276,6 @@ impl Node {
         metrics: &telemetry::Metrics,
     ) -> Result<Self, NodeError> {
         let material = Started::open(config, node_key).map_err(start("the node's identity"))?;
-        let membership = Arc::new(membership(config, &material)?);
         let mut boot = [0; 16];
         OsRng.fill_bytes(&mut boot);
 
@@ -313,13 +325,18 @@ impl Node {
                 .map_err(start("the share store"))?
         };
 
-        let nodes: Vec<u64> = membership.members.iter().map(|member| member.node).collect();
-        let application = Arc::new(KeystoreApplication::new(membership.clone()));
+        let first = first_members(&material.genesis);
+        let first = first
+            .ok_or("a member that cannot be")
+            .map_err(start("the genesis statement"))?;
+        let mut raft = raft_settings(config, &first.nodes());
+        raft.peers = material.members.nodes();
+        let application = Arc::new(KeystoreApplication::new(Arc::new(first)));
+        let directory = Directory::new(&material.members.members);
         let lanes = Arc::new(Lanes::default());
-        let raft = raft_settings(config, &nodes);
         let folder = config.data_dir.join("raft");
         let as_application: Arc<dyn Application> = application.clone();
-        let attestor = NodeAttestor::new(membership.clone(), signing_key.clone(), audit.clone());
+        let attestor = NodeAttestor::new(directory.clone(), signing_key.clone(), audit.clone());
         let consensus = Consensus::open(raft, &folder, as_application, Arc::new(attestor), lanes.clone())
             .map_err(start("consensus"))?;
 
@@ -336,7 +353,10 @@ impl Node {
         let parts = Arc::new(Parts {
             node: config.node,
             boot,
-            membership,
+            rosters: application.rosters().clone(),
+            directory,
+            introduced: material.members.members.clone(),
+            addresses: config.addresses.clone(),
             service_id: service_id(config),
             rules: rules(config),
             signing_key,
@@ -371,12 +391,15 @@ impl Node {
         application.listen(Box::new(move |_: GroupId, entry, outcome| {
             told.applied(entry, outcome)
         }));
+        directory::refresh(&parts);
         let arbiters = vec![Arbiter::new().handle()];
         let registry = Arc::new(Registry::new(parts.clone(), arbiters));
         doors.open(registry.clone());
         tokio::spawn(deliveries::run(parts.clone()));
         tokio::spawn(upkeep::chores(parts.clone()));
         tokio::spawn(renewal::run(parts.clone()));
+        tokio::spawn(moves::run(parts.clone()));
+        tokio::spawn(directory::keep(parts.clone()));
         counted::register(metrics, &parts, &registry);
         let keeper = config.backup.as_ref().map(|settings| {
             let audit = config.data_dir.join("audit");
@@ -393,34 +416,6 @@ impl Node {
             registry,
         })
     }
-}
-
-fn membership(config: &Config, material: &Started) -> Result<Membership, NodeError> {
-    let members = material.members.iter().map(|peer| {
-        let verifying_key =
-            VerifyingKey::from_bytes(&peer.identity).map_err(start("the genesis statement"))?;
-        let index = u16::try_from(peer.node).map_err(start("the genesis statement"))?;
-        let (address, envelope_key) = (peer.address.clone(), peer.envelope);
-        Ok(Member {
-            node: peer.node,
-            index,
-            address,
-            verifying_key,
-            envelope_key,
-        })
-    });
-    let body = material.genesis.body();
-    let operators = body
-        .operators
-        .iter()
-        .map(|operator| VerifyingKey::from_bytes(&operator.0).map_err(start("the genesis statement")));
-    Ok(Membership {
-        cluster: config.cluster.0,
-        index: 1,
-        members: members.collect::<Result<_, NodeError>>()?,
-        operators: operators.collect::<Result<_, NodeError>>()?,
-        operator_threshold: body.threshold as usize,
-    })
 }
 
 fn rules(config: &Config) -> Rules {
@@ -480,7 +475,8 @@ pub fn transport_settings(
     material: &Started,
     boot: [u8; 16],
 ) -> conclave_transport::Settings {
-    let peers = material.members.iter().filter(|peer| peer.node != config.node);
+    let peers = material.members.members.iter();
+    let peers = peers.filter(|member| member.node != config.node);
     conclave_transport::Settings {
         cluster: config.cluster.0,
         node: config.node,
@@ -490,11 +486,7 @@ pub fn transport_settings(
         private_key: material.identity.peer_private_key().into(),
         roots: material.peer_roots.clone(),
         peers: peers
-            .map(|peer| Peer {
-                node: peer.node,
-                address: peer.address.clone(),
-                public_key: peer.identity,
-            })
+            .map(|member| directory::peer_of(member, &config.addresses))
             .collect(),
         bounds: conclave_transport::Bounds::default(),
     }

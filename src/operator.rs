@@ -8,32 +8,62 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Hex32;
 use crate::config::fields::{decode_hex, encode_hex};
-use crate::membership::Membership;
+use crate::membership::{Membership, pinned_bytes};
+use crate::provision::genesis::Member as Pinned;
 
 /// The largest order, in bytes of JSON.
 pub const MAX_ORDER: usize = 64 * 1024;
 const PREFIX: &[u8] = b"conclave operator order v1\0";
 
 /// What is to be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Change {
     /// Make all shares anew that are older than the order, whatever their age.
     RenewShares,
+    /// Other members take the place of those that there are, in every group.
+    Members(NewMembers),
+}
+
+/// The whole list of members after a change, with the public keys of each.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewMembers {
+    /// The number of this list: that of the list before it, and 1.
+    pub number: u64,
+    /// [`Membership::digest`] of the list before it: an operator signs what is replaced, too.
+    pub replaces: Hex32,
+    /// All members, by rising number.
+    pub members: Vec<Pinned>,
 }
 
 impl Change {
-    fn code(self) -> u8 {
+    fn sign_into(&self, bytes: &mut Vec<u8>) {
         match self {
-            Self::RenewShares => 1,
+            Self::RenewShares => bytes.push(1),
+            Self::Members(new) => {
+                bytes.push(2);
+                bytes.extend_from_slice(&new.number.to_be_bytes());
+                bytes.extend_from_slice(&new.replaces.0);
+                bytes.extend_from_slice(&(new.members.len() as u64).to_be_bytes());
+                let members = new.members.iter().map(pinned_bytes);
+                members.for_each(|member| bytes.extend_from_slice(&member));
+            }
         }
     }
 
     /// What it does, for whoever is about to sign it.
-    pub fn explain(self) -> &'static str {
+    pub fn explain(&self) -> String {
         match self {
             Self::RenewShares => {
-                "make all key shares anew that are older than this order; keys stay the same keys"
+                "make all key shares anew that are older than this order; keys stay the same keys".into()
+            }
+            Self::Members(new) => {
+                let members = new.members.iter();
+                let members: Vec<String> = members
+                    .map(|member| format!("{} at {} with key {}", member.node, member.peer, member.identity))
+                    .collect();
+                format!("the members are, from now on: {}", members.join("; "))
             }
         }
     }
@@ -88,12 +118,13 @@ pub enum OrderError {
 }
 
 impl Order {
-    /// What operators sign: a prefix and the fields in order, numbers big endian.
+    /// What operators sign: a prefix and the fields in order, numbers big endian, lists and texts with their length before
+    /// them.
     pub fn signed_bytes(&self) -> Vec<u8> {
         let mut bytes = PREFIX.to_vec();
         bytes.extend_from_slice(&self.cluster.0);
         bytes.extend_from_slice(&self.sequence.to_be_bytes());
-        bytes.push(self.change.code());
+        self.change.sign_into(&mut bytes);
         bytes
     }
 }

@@ -12,17 +12,19 @@ use crate::audit::Health as AuditHealth;
 use crate::config::Config;
 use crate::identifier::LocalId;
 use crate::keystore::state::decode;
-use crate::keystore::{KeyRecord, layout, query};
-use crate::membership::SYMMETRIC_NEEDED;
+use crate::keystore::{KeyRecord, ReadState as _, layout, query};
+use crate::membership::{FIRST, SYMMETRIC_NEEDED, Stage};
+use crate::operator::SignedOrder;
 use crate::problem::Problem;
+use crate::provision::introduction::Orders;
 use crate::recovery::Keeper;
 use crate::recovery::keeper::text;
 use crate::telemetry::NotReady;
-use crate::telemetry::admin::Orders;
+use crate::telemetry::admin::Orders as OrdersDoor;
 use crate::telemetry::health::{Facts, Health};
 use crate::telemetry::status::{
-    GroupStatus, LinkStatus, MAX_OPEN_LISTED, NodeState, NodeStatus, OpenEnvelope, ShareStatus,
-    SymmetricStatus,
+    GroupStatus, LinkStatus, MAX_OPEN_LISTED, MembersStatus, MoveStatus, NodeState, NodeStatus, OpenEnvelope,
+    ShareStatus, SymmetricStatus,
 };
 
 /// Made before the node is unsealed; knows more once it is.
@@ -117,7 +119,7 @@ impl StatusSource {
     }
 
     /// For `/orders`.
-    pub fn orders(self: &Arc<Self>) -> Orders {
+    pub fn orders(self: &Arc<Self>) -> OrdersDoor {
         let this = self.clone();
         Arc::new(move |order| {
             let parts = this.parts.read().clone();
@@ -125,6 +127,15 @@ impl StatusSource {
                 let parts = parts.ok_or_else(|| Problem::unavailable("The node is sealed."))?;
                 order::submit(&parts, order).await
             })
+        })
+    }
+
+    /// For `/orders`, read.
+    pub fn orders_so_far(self: &Arc<Self>) -> Arc<dyn Fn() -> Option<serde_json::Value> + Send + Sync> {
+        let this = self.clone();
+        Arc::new(move || {
+            let parts = this.parts.read().clone()?;
+            serde_json::to_value(orders_so_far(&parts)?).ok()
         })
     }
 
@@ -241,19 +252,23 @@ fn ready(parts: &Parts) -> Result<(), NotReady> {
     if let Err(error) = parts.now() {
         return Err(NotReady::new(error.to_string(), "set the system clock right"));
     }
-    let others = parts
-        .membership
-        .members
-        .iter()
-        .filter(|member| member.node != parts.node);
-    let linked = 1 + others
-        .filter(|member| parts.network.connected(member.node))
-        .count();
-    if linked < parts.membership.quorum() {
+    let Some((members, quorum)) = committee(parts) else {
+        return Err(NotReady::new(
+            "the state cannot be read",
+            "wait until the node has its first snapshot, or look at its log",
+        ));
+    };
+    if !members.contains(&parts.node) {
+        return Err(NotReady::new(
+            "this node is none of the members",
+            "wait until it has joined; if it was removed, stop it and wipe its disk",
+        ));
+    }
+    let linked = members.iter().filter(|node| is_there(parts, **node)).count();
+    if linked < quorum {
         let reason = format!(
-            "linked with {linked} of {} members, a quorum is {}",
-            parts.membership.members.len(),
-            parts.membership.quorum()
+            "linked with {linked} of {} members, a quorum is {quorum}",
+            members.len()
         );
         return Err(NotReady::new(
             reason,
@@ -277,14 +292,74 @@ fn ready(parts: &Parts) -> Result<(), NotReady> {
     Ok(())
 }
 
+/// Who the members are, and which groups have not come to them yet.
+fn members(parts: &Parts) -> Option<MembersStatus> {
+    let zero = parts.roster(GROUP_ZERO).ok()?;
+    let last = zero.next.as_ref().map_or(&zero.current, |(next, _)| next);
+    let mut under_way = Vec::new();
+    for group in (0..parts.rules.groups).map(GroupId) {
+        let roster = parts.roster(group).ok()?;
+        if roster.current.index == last.index {
+            continue;
+        }
+        let stage = match roster.next.as_ref().map(|(_, stage)| stage) {
+            None => "waiting",
+            Some(Stage::Announced) => "announced",
+            Some(Stage::Joint) => "joint",
+            Some(Stage::Complete) => "complete",
+        };
+        under_way.push(MoveStatus {
+            group: group.0,
+            from: roster.current.nodes(),
+            stage: stage.into(),
+        });
+    }
+    Some(MembersStatus {
+        number: last.index,
+        nodes: last.nodes(),
+        under_way,
+    })
+}
+
+/// The orders that changed the members, one after the other.
+fn orders_so_far(parts: &Parts) -> Option<Orders> {
+    let view = parts.consensus.view(GROUP_ZERO).ok()?;
+    let roster = parts.rosters.of(&view).ok()?;
+    let last = roster
+        .next
+        .as_ref()
+        .map_or(roster.current.index, |(next, _)| next.index);
+    let order = |number: u64| {
+        view.record::<SignedOrder>(&layout::members(number))
+            .ok()
+            .flatten()
+    };
+    let orders = (FIRST + 1..=last).map(order).collect::<Option<_>>()?;
+    Some(Orders { orders })
+}
+
+/// The members, and how many of them are a quorum: while they change, those that will be.
+fn committee(parts: &Parts) -> Option<(Vec<u64>, usize)> {
+    let roster = parts.roster(GROUP_ZERO).ok()?;
+    let members = roster.births();
+    Some((members.nodes(), members.quorum()))
+}
+
+fn is_there(parts: &Parts, node: u64) -> bool {
+    node == parts.node || parts.network.connected(node)
+}
+
 fn health(parts: &Parts) -> Health {
-    let members = parts.membership.members.iter().map(|member| member.node);
-    let away = |node: &u64| *node != parts.node && !parts.network.connected(*node);
+    let (members, quorum) = committee(parts).unwrap_or_default();
     Health::of(&Facts {
         ready: ready(parts),
-        members: parts.membership.members.len(),
-        away: members.filter(away).collect(),
-        quorum: parts.membership.quorum(),
+        members: members.len(),
+        away: members
+            .iter()
+            .copied()
+            .filter(|node| !is_there(parts, *node))
+            .collect(),
+        quorum,
         open_envelopes: parts.shares.open_envelopes(),
         due_for_renewal: due_for_renewal(parts),
     })
@@ -300,12 +375,6 @@ fn describe(status: &mut NodeStatus, parts: &Parts) {
         None => NodeState::Serving,
         Some(_) => NodeState::Quarantined,
     };
-    let holders: Vec<u64> = parts
-        .membership
-        .members
-        .iter()
-        .map(|member| member.node)
-        .collect();
     let groups = parts.consensus.status();
     status.groups = groups
         .into_iter()
@@ -324,13 +393,13 @@ fn describe(status: &mut NodeStatus, parts: &Parts) {
             holders: if group.group.0 == 0 {
                 Vec::new()
             } else {
-                holders.clone()
+                let roster = parts.roster(group.group);
+                roster.map_or_else(|_| Vec::new(), |roster| roster.births().nodes())
             },
         })
         .collect();
-    status.links = parts
-        .membership
-        .members
+    let everybody = parts.directory.all();
+    status.links = everybody
         .iter()
         .filter(|member| member.node != parts.node)
         .map(|member| LinkStatus {
@@ -340,7 +409,7 @@ fn describe(status: &mut NodeStatus, parts: &Parts) {
         })
         .collect();
     let mut open = Vec::new();
-    for member in &parts.membership.members {
+    for member in &everybody {
         let left = MAX_OPEN_LISTED.saturating_sub(open.len());
         for envelope in parts
             .shares
@@ -358,6 +427,7 @@ fn describe(status: &mut NodeStatus, parts: &Parts) {
         open_envelopes: parts.shares.open_envelopes(),
         open,
     };
+    status.members = members(parts).unwrap_or_default();
     let orders = parts.consensus.view(GROUP_ZERO).ok();
     let orders = orders.and_then(|view| query::orders(&view).ok());
     status.last_order = orders.unwrap_or_default().sequence;

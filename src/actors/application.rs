@@ -1,36 +1,65 @@
 //! The adapter between consensus and the keystore state machine: what an entry restricts, how it is applied, who is
 //! told. Runs on the store thread, so it does nothing else.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use conclave_consensus::{Application, GroupId, Halt, Restricts, Scope, StateTransaction};
+use conclave_consensus::{
+    Application, Configuration, GroupId, Halt, Move, Restricts, Scope, StateRead, StateTransaction,
+};
 use parking_lot::Mutex;
 
 use super::recheck::{self, Applied};
 use crate::keystore::apply::{apply, is_endorsed};
 use crate::keystore::entry::EntryError;
 use crate::keystore::state::Pair;
-use crate::keystore::{Entry, Outcome, ReadState, Rejection, StateError, WriteState, query};
-use crate::membership::Membership;
+use crate::keystore::{Entry, Outcome, ReadState, Rejection, StateError, WriteState, members, query};
+use crate::membership::{Membership, Roster, Rosters, Stage};
 
 /// What is told of an applied entry.
 pub type Listener = Box<dyn Fn(GroupId, &Entry, &Outcome) + Send + Sync>;
 
 /// The keystore state machine as consensus drives it.
 pub struct KeystoreApplication {
-    membership: Arc<Membership>,
+    rosters: Arc<Rosters>,
+    /// Of each group the roster that was last seen when an entry was applied, and the one before it.
+    seen: Mutex<HashMap<GroupId, Vec<Arc<Roster>>>>,
     listener: Mutex<Option<Arc<Listener>>>,
     recheck: Mutex<Option<recheck::Sender>>,
 }
 
 impl KeystoreApplication {
-    /// With the members whose endorsements count.
-    pub fn new(membership: Arc<Membership>) -> Self {
+    /// With the members that the genesis statement names.
+    pub fn new(genesis: Arc<Membership>) -> Self {
         Self {
-            membership,
+            rosters: Arc::new(Rosters::new(genesis)),
+            seen: Mutex::default(),
             listener: Mutex::new(None),
             recheck: Mutex::new(None),
         }
+    }
+
+    /// Reads who the members are from the groups' states.
+    pub fn rosters(&self) -> &Arc<Rosters> {
+        &self.rosters
+    }
+
+    /// Keeps a group's roster: what was endorsed under it may be shown a little later.
+    fn see(&self, group: GroupId, state: &Transaction<'_, '_>) -> Result<(), StateError> {
+        let roster = self.rosters.of(state)?;
+        let mut seen = self.seen.lock();
+        let known = seen.entry(group).or_default();
+        let same = |known: &Arc<Roster>| {
+            known.current.index == roster.current.index
+                && known.next.as_ref().map(|(next, stage)| (next.index, *stage))
+                    == roster.next.as_ref().map(|(next, stage)| (next.index, *stage))
+        };
+        if !known.last().is_some_and(same) {
+            known.push(roster);
+            let most = known.len().saturating_sub(2);
+            known.drain(..most);
+        }
+        Ok(())
     }
 
     /// Whom to tell of applied entries, from now on.
@@ -52,7 +81,9 @@ impl KeystoreApplication {
             Some(keystore) => query::keystore(state, &keystore).map_err(halt)?,
             None => None,
         };
-        let outcome = apply(&entry, group.0, &self.membership, state).map_err(halt)?;
+        self.see(group, state).map_err(halt)?;
+        let outcome = apply(&entry, group.0, &self.rosters, state).map_err(halt)?;
+        self.see(group, state).map_err(halt)?;
         if let (Some(sender), Outcome::Applied(_)) = (sender, &outcome) {
             let applied = Applied { group, entry, before };
             if sender.try_send(applied).is_err() {
@@ -90,6 +121,46 @@ impl WriteState for Transaction<'_, '_> {
     }
 }
 
+/// A state of consensus' as the state machine reads it.
+struct Read<'a>(&'a dyn StateRead);
+
+impl ReadState for Read<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        self.0.get(key).map_err(|error| StateError(error.to_string()))
+    }
+
+    fn scan(&self, prefix: &[u8], limit: usize) -> Result<Vec<Pair>, StateError> {
+        self.0
+            .scan(prefix, None, limit)
+            .map_err(|error| StateError(error.to_string()))
+    }
+}
+
+/// Whether a configuration is one that a group with this roster can have.
+fn fits(configuration: &Configuration, roster: &Roster) -> bool {
+    let current = roster.current.nodes();
+    match &roster.next {
+        None => *configuration == Configuration::stable(&current),
+        Some((next, Stage::Announced)) => {
+            let newcomers = next.nodes().into_iter().filter(|node| !current.contains(node));
+            let learners: Vec<u64> = newcomers.collect();
+            *configuration == Configuration::stable(&current)
+                || *configuration
+                    == Configuration {
+                        learners,
+                        ..Configuration::stable(&current)
+                    }
+        }
+        Some((next, Stage::Joint | Stage::Complete)) => {
+            *configuration
+                == Configuration {
+                    outgoing: current,
+                    ..Configuration::stable(&next.nodes())
+                }
+        }
+    }
+}
+
 impl Application for KeystoreApplication {
     fn restricts(&self, _group: GroupId, entry: &[u8]) -> Restricts {
         match Entry::decode(entry) {
@@ -123,7 +194,54 @@ impl Application for KeystoreApplication {
     }
 
     fn genuine(&self, group: GroupId, entry: &[u8]) -> bool {
-        Entry::decode(entry).is_ok_and(|entry| is_endorsed(&entry, group.0, &self.membership))
+        let Ok(entry) = Entry::decode(entry) else {
+            return false;
+        };
+        let seen = self.seen.lock().get(&group).cloned().unwrap_or_default();
+        let genesis = Roster::stable(self.rosters.genesis().clone());
+        let endorsed = |roster: &Roster| is_endorsed(&entry, group.0, roster);
+        match seen.is_empty() {
+            true => endorsed(&genesis),
+            false => seen.iter().any(|roster| endorsed(roster)),
+        }
+    }
+
+    fn wanted(&self, _group: GroupId, state: &dyn StateRead) -> Result<Option<Move>, Halt> {
+        let wanted = members::wanted(&self.rosters, &Read(state));
+        let wanted = wanted.map_err(|error| Halt::new(error.to_string()))?;
+        Ok(wanted.map(|members::Move { from, to, complete }| Move { from, to, complete }))
+    }
+
+    fn configured(
+        &self,
+        group: GroupId,
+        _index: u64,
+        configuration: &Configuration,
+        state: &mut StateTransaction<'_>,
+    ) -> Result<(), Halt> {
+        let halt = |error: StateError| Halt::new(error.to_string());
+        let mut state = Transaction(state);
+        let voters = (&configuration.voters[..], configuration.is_joint());
+        members::configured(&self.rosters, voters, &mut state).map_err(halt)?;
+        self.see(group, &state).map_err(halt)
+    }
+
+    fn configuration_allowed(
+        &self,
+        group: GroupId,
+        configuration: &Configuration,
+        _initial: &Configuration,
+        state: &dyn StateRead,
+    ) -> bool {
+        let state = Read(state);
+        let Ok(roster) = self.rosters.of(&state) else {
+            return false;
+        };
+        let ordered = members::is_ordered(&self.rosters, &state).unwrap_or(false);
+        if !ordered {
+            tracing::error!(%group, "a snapshot names members that the operators have not ordered");
+        }
+        ordered && fits(configuration, &roster)
     }
 
     fn applied(&self, group: GroupId, _index: u64, entry: &[u8], result: &[u8]) {

@@ -2,26 +2,24 @@
 //! audit chain is. A peer that remembers more of the chain than the disk has shows that the disk is an older copy, or that
 //! somebody cut the chain (trust.md 7).
 
-use std::sync::Arc;
-
 use conclave_consensus::{Attestor, Mark, NodeId};
 use ed25519_dalek::{Signature, Signer, SigningKey};
 
+use super::directory::Directory;
 use crate::audit::Audit;
-use crate::membership::Membership;
 
 /// The adapter.
 pub struct NodeAttestor {
-    membership: Arc<Membership>,
+    directory: Directory,
     signing_key: SigningKey,
     audit: Audit,
 }
 
 impl NodeAttestor {
     /// Of the node with this key and this record.
-    pub fn new(membership: Arc<Membership>, signing_key: SigningKey, audit: Audit) -> Self {
+    pub fn new(directory: Directory, signing_key: SigningKey, audit: Audit) -> Self {
         Self {
-            membership,
+            directory,
             signing_key,
             audit,
         }
@@ -36,7 +34,7 @@ impl Attestor for NodeAttestor {
 
     fn is_signed(&self, by: NodeId, message: &[u8], [r, s]: &[[u8; 32]; 2]) -> bool {
         let signature = Signature::from_components(*r, *s);
-        self.membership
+        self.directory
             .member(by)
             .is_some_and(|member| member.verifying_key.verify_strict(message, &signature).is_ok())
     }

@@ -250,7 +250,7 @@ impl Weighed {
 pub fn group_of(parts: &Parts, request: &Examined, operation: &OperationId) -> GroupId {
     match &request.route {
         Route::CreateKeystore => {
-            let (cluster, name) = (&parts.membership.cluster, &request.authenticated.name);
+            let (cluster, name) = (parts.cluster(), &request.authenticated.name);
             parts.group_of(&LocalId::of_new_keystore(
                 cluster,
                 operation,

@@ -13,6 +13,7 @@ pub mod coordinator;
 pub mod crypto_pool;
 pub mod decide;
 pub mod denials;
+pub mod directory;
 pub mod doors;
 pub mod examined;
 pub mod holder;

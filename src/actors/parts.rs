@@ -1,7 +1,7 @@
 //! What every actor of a node uses: the cluster's crates, the node's keys, the rules. Made once by the composition
 //! root, shared by reference.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -20,6 +20,7 @@ use super::answers::Answers;
 use super::ceremonies::Ceremonies;
 use super::crypto_pool::CryptoPool;
 use super::denials::Denials;
+use super::directory::Directory;
 use super::holder::nonces::DrawnNonces;
 use super::metrics::{Metrics, OfNode};
 use super::renewals::Renewals;
@@ -28,7 +29,7 @@ use super::wire::{Abstention, Answer, Call};
 use crate::audit::{self, AppendError, Audit, RefusalRate};
 use crate::identifier::{LocalId, OperationId};
 use crate::keystore::{Entry, KeyRecord, Outcome, Rejection};
-use crate::membership::Membership;
+use crate::membership::{Member, Rosters};
 use crate::operation::judge::Rules;
 use crate::replay::{Claims, ClockError, HolderClock, Moment, ReplayGuard};
 
@@ -41,8 +42,14 @@ pub struct Parts {
     pub node: u64,
     /// Drawn at this start.
     pub boot: [u8; 16],
-    /// The members and their keys.
-    pub membership: Arc<Membership>,
+    /// Who the members of groups are, by their states.
+    pub rosters: Arc<Rosters>,
+    /// Everybody whom some group counts or will count among its members.
+    pub directory: Directory,
+    /// Members that this node's own files name: whom it links to before it has any state.
+    pub introduced: Vec<Member>,
+    /// Where a node is dialled in place of the address that the operators signed.
+    pub addresses: BTreeMap<u64, String>,
     /// The cluster's own DID, shown with meters.
     pub service_id: String,
     /// How requests are judged.
@@ -272,7 +279,7 @@ impl Parts {
 
     /// Whether a node was away when this key was born.
     pub fn was_away(&self, record: &KeyRecord, node: u64) -> bool {
-        let member = self.membership.member(node);
+        let member = self.member(node);
         member.is_some_and(|member| record.away.contains(&member.index))
     }
 

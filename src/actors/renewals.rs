@@ -12,6 +12,7 @@ use super::wire::Beginning;
 use crate::identifier::{LocalId, OperationId};
 use crate::keystore::KeyRecord;
 use crate::keystore::command::MAX_RENEWED;
+use crate::membership::Membership;
 
 /// Longest life of a renewal.
 const LIFE: Duration = Duration::from_secs(LIFE_SECONDS as u64);
@@ -58,6 +59,8 @@ impl Policy {
 pub struct Renewing {
     /// The coordinator, by its TLS identity.
     pub coordinator: u64,
+    /// Who will hold the new shares.
+    pub committee: Arc<Membership>,
     /// The operation.
     pub operation: OperationId,
     /// What the coordinator proposed, as it was checked.

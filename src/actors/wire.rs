@@ -94,7 +94,7 @@ pub enum Call {
     Birth(Forwarded, Beginning),
     /// Birth of a symmetric key, a later step.
     BirthStep([u8; 32], BirthStep),
-    /// Serve this use of a symmetric key in the place of the sender, which holds no part of it.
+    /// Serve this request in the place of the sender, which holds no part of the key, or is none of those that decide.
     Serve(Forwarded),
     /// The asking member was away when this symmetric key was born: what both hold of it. The answer is a sealed message.
     Portion(ShareName),
@@ -102,8 +102,19 @@ pub enum Call {
     Renew(Renewal),
     /// Renewal of shares, a later round: for each key everybody's messages of the round before, by share index.
     RenewStep([u8; 32], Round, Vec<BTreeMap<u16, Vec<u8>>>),
-    /// Endorse an order of the operators.
-    EndorseOrder(Box<SignedOrder>, OperationId),
+    /// Nothing comes of this renewal, says its coordinator.
+    EndRenewal([u8; 32]),
+    /// Endorse an order of the operators, in this group.
+    EndorseOrder(Box<SignedOrder>, u32, OperationId),
+    /// Endorse that every key of a group is with the members of this number.
+    EndorseMove {
+        /// The group.
+        group: u32,
+        /// Counts its lists of members.
+        number: u64,
+        /// Names the entry.
+        operation: OperationId,
+    },
 }
 
 /// What the coordinator of a renewal proposes; participants look for themselves whether the shares are due.
@@ -318,7 +329,7 @@ pub enum Answer {
     },
     /// To [`Call::Envelopes`]: (share, envelopes as kept).
     Envelopes(Vec<(ShareName, Vec<u8>)>),
-    /// To [`Call::Confirm`], [`Call::Claim`] and [`BirthStep::Agree`].
+    /// To [`Call::Confirm`], [`Call::Claim`], [`Call::EndRenewal`] and [`BirthStep::Agree`].
     Confirmed,
     /// To [`Call::Pair`].
     Paired(Half),
@@ -329,7 +340,14 @@ pub enum Answer {
     /// To [`BirthStep::Open`]: by the number of whom it is for.
     Messages(BTreeMap<u8, Vec<u8>>),
     /// To [`Call::Serve`]: the body of the reply, JSON.
-    Served(Vec<u8>),
+    Served {
+        /// The HTTP status.
+        status: u16,
+        /// Where the new thing is.
+        location: Option<String>,
+        /// JSON; none with 204.
+        body: Option<Vec<u8>>,
+    },
     /// No: the request does not authorize this, in the asked node's own judgement.
     Refused(Box<Problem>),
     /// Not now, no judgement: the asked node cannot decide safely, ask another.
@@ -409,7 +427,8 @@ impl Call {
     pub fn operation(&self) -> Option<OperationId> {
         match self {
             Self::EndorseTime { operation, .. }
-            | Self::EndorseOrder(_, operation)
+            | Self::EndorseOrder(_, _, operation)
+            | Self::EndorseMove { operation, .. }
             | Self::SignShare(operation, ..)
             | Self::Claim(operation, _)
             | Self::Standing(operation, _) => Some(*operation),

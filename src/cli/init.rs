@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::unseal::{PromptError, read_passphrase};
 use crate::{
     config::{
-        Hex32, Listen, Log, LogFormat, MeterAdmins, PublicUrl,
+        Hex32, Listen, Log, LogFormat, MeterAdmins, PublicUrl, SealMethod,
         fields::{FieldError, check_did_key, is_host_port, split_host_port},
     },
     membership::symmetric_notice,
@@ -201,12 +201,25 @@ fn plan(arguments: &InitArguments) -> Result<NewCluster, InitError> {
     })
 }
 
+/// How a further node gets its key: as a node does that there is.
+///
+/// # Errors
+/// If a passphrase is to be asked for and none is given.
+pub(super) fn seal_plan(like: &SealMethod) -> Result<SealPlan, InitError> {
+    Ok(match like {
+        SealMethod::File { .. } => SealPlan::File,
+        SealMethod::Passphrase { .. } => SealPlan::Passphrase(ask_for_passphrase()?, Cost::default()),
+        SealMethod::Credential { name } => SealPlan::Credential(name.clone()),
+        SealMethod::Command { command, .. } => SealPlan::Command(command.clone()),
+    })
+}
+
 fn ask_for_passphrase() -> Result<Zeroizing<Vec<u8>>, PromptError> {
     read_passphrase("A passphrase for the nodes (12 bytes or more): ", true)
 }
 
 /// `ID=PEER_HOST:PORT[,HTTPS_IP:PORT[,ADMIN_IP:PORT]]`.
-fn parse_node(text: &str, public_port: u16) -> Result<NewNode, &'static str> {
+pub(super) fn parse_node(text: &str, public_port: u16) -> Result<NewNode, &'static str> {
     let (node, addresses) = text.split_once('=').ok_or("ID=PEER_HOST:PORT is needed")?;
     let node = node
         .parse()

@@ -13,6 +13,7 @@ pub mod init;
 pub mod key;
 pub mod keystore;
 pub mod meter;
+pub mod node;
 pub mod operator;
 pub mod output;
 pub mod recovery;
@@ -47,6 +48,7 @@ enum Command {
     Unseal(unseal::UnsealArguments),
     Status(status::StatusArguments),
     Audit(audit::AuditCommand),
+    Node(node::NodeCommand),
     Operator(operator::OperatorCommand),
     Backup(backup::BackupArguments),
     Recovery(recovery::RecoveryCommand),
@@ -80,6 +82,7 @@ impl Command {
     async fn run_async(self) -> ExitCode {
         match self {
             Command::Dev(arguments) => report(dev::run(arguments, bootstrap).await),
+            Command::Node(command) => report(command.run().await),
             Command::Operator(command) => report(command.run().await),
             Command::Unseal(arguments) => report(unseal::run(arguments).await),
             Command::Status(arguments) => report(status::run(arguments).await),

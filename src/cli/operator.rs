@@ -10,8 +10,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use hyper::StatusCode;
 
 use crate::config::Hex32;
-use crate::operator::{Change, MAX_ORDER, Order, SignedOrder};
+use crate::operator::{Change, MAX_ORDER, NewMembers, Order, SignedOrder};
 use crate::provision::genesis::{GenesisError, MAX_GENESIS};
+use crate::provision::introduction::Orders;
 use crate::provision::{Genesis, OperatorKey, ProvisionError};
 use crate::seal::secret_file::{self, SecretFileError};
 use crate::telemetry::admin::Refusal;
@@ -29,7 +30,8 @@ enum OperatorSubcommand {
     /// Signs an order. Needs no network: the operator's key stays where it is.
     #[command(
         after_help = "Examples:\n  conclave operator sign renew-shares --sequence 1 --genesis genesis.json --key operator.key > \
-                      order.json\n  conclave operator sign --order order.json --genesis genesis.json --key second.key > \
+                      order.json\n  conclave operator sign members --orders orders.json --add member.json --remove 3 --sequence 2 \
+                      --genesis genesis.json --key operator.key > order.json\n  conclave operator sign --order order.json --genesis genesis.json --key second.key > \
                       signed.json"
     )]
     Sign {
@@ -42,6 +44,15 @@ enum OperatorSubcommand {
         /// The order's number: the last one's, which `conclave status` shows, and 1.
         #[arg(long, value_name = "NUMBER")]
         sequence: Option<u64>,
+        /// With members: the orders that changed them so far, as `conclave node orders` prints them.
+        #[arg(long, value_name = "FILE")]
+        orders: Option<PathBuf>,
+        /// With members: one that comes, the member.json of `conclave node prepare` (repeatable).
+        #[arg(long, value_name = "FILE")]
+        add: Vec<PathBuf>,
+        /// With members: one that goes (repeatable).
+        #[arg(long, value_name = "NODE")]
+        remove: Vec<u64>,
         /// The cluster's genesis statement.
         #[arg(long, value_name = "FILE")]
         genesis: PathBuf,
@@ -64,6 +75,8 @@ enum OperatorSubcommand {
 enum ChangeArgument {
     /// Make all key shares anew, whatever their age: what was stolen of them before is worth nothing after.
     RenewShares,
+    /// Other members: --add and --remove say which.
+    Members,
 }
 
 /// Why an order was not signed or brought.
@@ -92,6 +105,9 @@ pub enum OperatorError {
     /// The key is not one of the operators'.
     #[error("the key is not that of an operator of this cluster")]
     Stranger,
+    /// There can be no such list of members.
+    #[error("{0}")]
+    Members(String),
     /// Nothing could be printed.
     #[error("cannot write the order")]
     Write(#[from] std::io::Error),
@@ -123,6 +139,9 @@ impl OperatorCommand {
                 change,
                 order,
                 sequence,
+                orders,
+                add,
+                remove,
                 genesis,
                 key,
             } => {
@@ -134,12 +153,20 @@ impl OperatorCommand {
                         sequence: sequence.unwrap_or_default(),
                         change: match change {
                             Some(ChangeArgument::RenewShares) | None => Change::RenewShares,
+                            Some(ChangeArgument::Members) => {
+                                Change::Members(new_members(&genesis, orders.as_deref(), &add, &remove)?)
+                            }
                         },
                     }),
                 };
                 sign(order, &genesis, &OperatorKey::read(&key)?)
             }
-            OperatorSubcommand::Submit { order, admin } => submit(&read(&order)?, admin).await,
+            OperatorSubcommand::Submit { order, admin } => {
+                let order = read(&order)?;
+                submit(&order, &admin).await?;
+                println!("order {} is in force", order.order.sequence);
+                Ok(ExitCode::SUCCESS)
+            }
         }
     }
 }
@@ -149,7 +176,38 @@ fn read(file: &Path) -> Result<SignedOrder, OperatorError> {
     serde_json::from_slice(&bytes).map_err(|_| OperatorError::Malformed(file.to_owned()))
 }
 
-fn sign(mut order: SignedOrder, genesis: &Genesis, key: &OperatorKey) -> Result<ExitCode, OperatorError> {
+/// The next list of members after those of the orders so far; without a file the genesis statement's.
+fn new_members(
+    genesis: &Genesis,
+    orders: Option<&Path>,
+    add: &[PathBuf],
+    remove: &[u64],
+) -> Result<NewMembers, OperatorError> {
+    const MAX_MEMBER: usize = 4 * 1024;
+    let orders = orders.map(Orders::read).transpose()?.unwrap_or_default();
+    let mut come = Vec::new();
+    for file in add {
+        let bytes = secret_file::read_public(file, MAX_MEMBER)?;
+        let member = serde_json::from_slice(&bytes);
+        come.push(member.map_err(|_| OperatorError::Malformed(file.clone()))?);
+    }
+    orders
+        .next(genesis, &come, remove)
+        .map_err(OperatorError::Members)
+}
+
+fn sign(order: SignedOrder, genesis: &Genesis, key: &OperatorKey) -> Result<ExitCode, OperatorError> {
+    let order = signed_by(order, genesis, key)?;
+    std::io::stdout().write_all(&order.to_json())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Adds an operator's signature, and says on standard error what is signed.
+pub(super) fn signed_by(
+    mut order: SignedOrder,
+    genesis: &Genesis,
+    key: &OperatorKey,
+) -> Result<SignedOrder, OperatorError> {
     let cluster = Hex32(genesis.cluster_id());
     if order.order.cluster != cluster {
         return Err(OperatorError::OtherCluster {
@@ -162,26 +220,25 @@ fn sign(mut order: SignedOrder, genesis: &Genesis, key: &OperatorKey) -> Result<
         return Err(OperatorError::Stranger);
     }
     order.add(key.public(), &key.sign(&order.order.signed_bytes()));
-    let Order { sequence, change, .. } = order.order;
+    let Order { sequence, change, .. } = &order.order;
     eprintln!("Order {sequence} of cluster {cluster}: {}.", change.explain());
     eprintln!(
         "Signed by {} operators; {} must sign it.",
         order.signed(),
         body.threshold
     );
-    std::io::stdout().write_all(&order.to_json())?;
-    Ok(ExitCode::SUCCESS)
+    Ok(order)
 }
 
-async fn submit(order: &SignedOrder, admin: String) -> Result<ExitCode, OperatorError> {
-    let answer = client::post(&admin, "/orders", Bytes::from(order.to_json()), TIMEOUT).await?;
+/// Brings an order to a node.
+pub(super) async fn submit(order: &SignedOrder, admin: &str) -> Result<(), OperatorError> {
+    let answer = client::post(admin, "/orders", Bytes::from(order.to_json()), TIMEOUT).await?;
     if answer.status == StatusCode::NO_CONTENT {
-        println!("order {} is in force", order.order.sequence);
-        return Ok(ExitCode::SUCCESS);
+        return Ok(());
     }
     let reason = serde_json::from_slice::<Refusal>(&answer.body);
     Err(OperatorError::Refused {
-        admin,
+        admin: admin.to_owned(),
         status: answer.status,
         reason: reason.map(|refusal| refusal.error).unwrap_or_default(),
     })

@@ -17,6 +17,7 @@ use rustls_pki_types::UnixTime;
 
 use super::{Config, LogFormat, MeterAdmins, SealMethod};
 use crate::{
+    provision::introduction,
     provision::start::{Chain, Started, read_genesis, read_https, read_peer_certificates},
     recovery::keeper,
     seal,
@@ -161,7 +162,11 @@ impl Check<'_> {
             Ok(genesis) => genesis,
             Err(error) => return self.problem(&error),
         };
-        let members = genesis.body().members.len();
+        let committee = match introduction::members(self.config, &genesis) {
+            Ok(committee) => committee,
+            Err(error) => return self.problem(&error),
+        };
+        let members = committee.members.len();
         self.passed(format!(
             "cluster {}: {members} members, signed by an operator",
             self.config.cluster
@@ -171,7 +176,7 @@ impl Check<'_> {
                 "{members} member(s): with fewer than 3, no node may fail"
             ));
         }
-        match read_peer_certificates(self.config, &genesis) {
+        match read_peer_certificates(self.config, &committee) {
             Ok((chain, roots)) => {
                 let path = self.config.peer.certificate.display().to_string();
                 match validity(&chain, &roots, self.now) {
@@ -187,7 +192,7 @@ impl Check<'_> {
             Err(error) => self.problem(&error),
         }
         for node in self.config.addresses.keys() {
-            if genesis.member(*node).is_none() {
+            if committee.member(*node).is_none() {
                 self.problems.push(format!("addresses.{node}: no such member"));
             }
         }

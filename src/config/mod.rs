@@ -35,6 +35,9 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The genesis statement: members with their keys, operators, number of groups.
     pub genesis: PathBuf,
+    /// Of a node that joined later: the operators' orders that changed the members, up to the one that made it a member.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orders: Option<PathBuf>,
     /// Who may create meters.
     #[serde(default)]
     pub meter_admins: MeterAdmins,
@@ -57,7 +60,7 @@ pub struct Config {
     pub seal: SealMethod,
     /// Who may change membership.
     pub operators: Operators,
-    /// Where a peer is dialled when it is no longer at the genesis statement's address: node number to host:port.
+    /// Where a peer is dialled when it is no longer at the address that the operators signed: node number to host:port.
     #[serde(default, with = "fields::node_keys")]
     pub addresses: BTreeMap<u64, String>,
     /// Raft timings.
@@ -393,6 +396,7 @@ impl Config {
         if let Some(backup) = &mut self.backup {
             paths.extend([&mut backup.folder, &mut backup.recovery]);
         }
+        paths.extend(&mut self.orders);
         paths
     }
 

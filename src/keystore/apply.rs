@@ -7,14 +7,15 @@ use super::command::{Command, GeneratedKey};
 use super::config::KeystoreConfig;
 use super::entry::{Entry, Statement};
 use super::layout;
+use super::members;
 use super::outcome::{Outcome, Rejection, Reply};
 use super::query;
 use super::record::{KeyRecord, KeystoreRecord, Material, Meter, Repeat, RevocationRecord, Sharing};
 use super::renewal;
 use super::state::{StateError, WriteState};
 use crate::identifier::LocalId;
-use crate::membership::Membership;
-use crate::operator::{Change, Order};
+use crate::membership::{Membership, Roster, Rosters};
+use crate::operator::{Change, SignedOrder};
 
 /// Endorsements of one entry lie within this of each other, ms.
 const TIME_SPREAD: u64 = 5_000;
@@ -43,13 +44,14 @@ const SWEEP: usize = 32;
 pub fn apply(
     entry: &Entry,
     group: u32,
-    members: &Membership,
+    rosters: &Rosters,
     state: &mut impl WriteState,
 ) -> Result<Outcome, StateError> {
     let statement = &entry.statement;
+    let roster = &*rosters.of(state)?;
     let by_operation = layout::operation(&statement.operation);
     let last_time = query::last_time(state)?;
-    let endorsed_at = match endorsed(entry, group, members) {
+    let endorsed_at = match endorsed(entry, group, roster) {
         Ok(time) => time,
         Err(reason) => return Ok(Outcome::Refused(Rejection::NotEndorsed(reason.to_owned()))),
     };
@@ -70,7 +72,7 @@ pub fn apply(
     state.put_record(layout::LAST_TIME, &time)?;
     sweep(time, state)?;
 
-    let outcome = match change(statement, time, members, state)? {
+    let outcome = match change(statement, time, roster, state)? {
         Ok(reply) => Outcome::Applied(reply),
         Err(rejection) => Outcome::Refused(rejection),
     };
@@ -80,7 +82,7 @@ pub fn apply(
         state.put_record(&by_operation, &outcome)?;
         let forgotten = match statement.command {
             // No request that expires.
-            Command::Order(_) => time.saturating_add(NAME_MEMORY),
+            Command::Order(_) | Command::CompleteMove(_) => time.saturating_add(NAME_MEMORY),
             _ => name_forgotten(statement),
         };
         let forget = forgotten.min(time.saturating_add(2 * 600_000));
@@ -90,14 +92,14 @@ pub fn apply(
 }
 
 /// Whether an entry carries the endorsements that it must carry in `group`: whoever shows one without them lies.
-pub fn is_endorsed(entry: &Entry, group: u32, members: &Membership) -> bool {
-    endorsed(entry, group, members).is_ok()
+pub fn is_endorsed(entry: &Entry, group: u32, roster: &Roster) -> bool {
+    endorsed(entry, group, roster).is_ok()
 }
 
 /// Checks the signatures; the smallest of their times, or what is wrong.
-fn endorsed(entry: &Entry, group: u32, members: &Membership) -> Result<u64, &'static str> {
+fn endorsed(entry: &Entry, group: u32, roster: &Roster) -> Result<u64, &'static str> {
     let statement = &entry.statement;
-    if statement.cluster != members.cluster {
+    if statement.cluster != roster.current.cluster {
         return Err("another cluster");
     }
     if statement.group != group {
@@ -106,13 +108,13 @@ fn endorsed(entry: &Entry, group: u32, members: &Membership) -> Result<u64, &'st
     if !matches!(statement.command, Command::Time) && request_hash(&entry.request) != statement.request {
         return Err("the request is not the one that was endorsed");
     }
-    if entry.endorsements.len() > members.members.len() {
+    if entry.endorsements.len() > roster.deciders().len() {
         return Err("more endorsements than members");
     }
     let mut seen = Vec::new();
     for endorsement in &entry.endorsements {
-        let member = members
-            .member(endorsement.node)
+        let member = roster
+            .decider(endorsement.node)
             .ok_or("an endorser is no member")?;
         if seen.contains(&endorsement.node) {
             return Err("two endorsements of one member");
@@ -122,24 +124,18 @@ fn endorsed(entry: &Entry, group: u32, members: &Membership) -> Result<u64, &'st
             return Err("an endorsement's signature is wrong");
         }
     }
-    if seen.len() < members.quorum() {
-        return Err("fewer endorsements than a quorum");
-    }
-    if let Some(participants) = statement.command.participants() {
-        if !participants.iter().all(|node| seen.contains(node)) {
-            return Err("a participant of the ceremony has not signed");
-        }
-        if participants.len() < members.quorum() {
-            return Err("fewer participants than a quorum");
-        }
+    match statement.command.participants() {
+        Some(participants) => took_part(participants, &seen, roster.births())?,
+        None if !roster.is_quorum(&seen) => return Err("fewer endorsements than a quorum"),
+        None => {}
     }
     if let Command::RenewShares(renewed) = &statement.command {
-        renewal::is_everybodys(renewed, members)?;
+        renewal::is_everybodys(renewed, roster.births())?;
     }
     if let Command::Order(order) = &statement.command {
-        let verified = order.verify(members);
+        let verified = order.verify(&roster.current);
         verified.map_err(|_| "an order that the operators have not signed")?;
-        if group != 0 {
+        if group != 0 && !matches!(order.order.change, Change::Members(_)) {
             return Err("an order outside of group 0");
         }
     }
@@ -169,6 +165,20 @@ fn endorsed(entry: &Entry, group: u32, members: &Membership) -> Result<u64, &'st
     Ok(smallest)
 }
 
+/// What a ceremony makes is decided by those that hold it: as many as are a quorum of them, and all that took part.
+fn took_part(participants: &[u64], seen: &[u64], committee: &Membership) -> Result<(), &'static str> {
+    if !participants.iter().all(|node| seen.contains(node)) {
+        return Err("a participant of the ceremony has not signed");
+    }
+    let members = participants
+        .iter()
+        .filter(|node| committee.member(**node).is_some());
+    if members.count() < committee.quorum().max(participants.len()) {
+        return Err("fewer participants than a quorum, or one who is no member");
+    }
+    Ok(())
+}
+
 /// SHA-256 of the encoded request, as endorsers state it.
 pub fn request_hash(request: &[u8]) -> [u8; 32] {
     use sha2::Digest;
@@ -180,7 +190,7 @@ pub(super) type Changed = Result<Reply, Rejection>;
 fn change(
     statement: &Statement,
     time: u64,
-    members: &Membership,
+    roster: &Roster,
     state: &mut impl WriteState,
 ) -> Result<Changed, StateError> {
     let stored = match statement.command.keystore() {
@@ -212,7 +222,7 @@ fn change(
         },
         false => None,
     };
-    let changed = carry_out(&statement.command, stored, time, members, state)?;
+    let changed = carry_out(statement, stored, time, roster, state)?;
     // Only what was done counts: a ceremony that was refused may be tried again after the window of twins.
     if let (Ok(_), Some(repeat)) = (&changed, repeat) {
         remember(statement, repeat, state)?;
@@ -221,13 +231,13 @@ fn change(
 }
 
 fn carry_out(
-    command: &Command,
+    statement: &Statement,
     stored: Option<KeystoreRecord>,
     time: u64,
-    members: &Membership,
+    roster: &Roster,
     state: &mut impl WriteState,
 ) -> Result<Changed, StateError> {
-    match command {
+    match &statement.command {
         Command::Time => Ok(Ok(Reply::Time)),
         Command::CreateMeter {
             id,
@@ -256,9 +266,12 @@ fn carry_out(
             Ok(Ok(Reply::Keystore(*id)))
         }
         Command::UpdateKeystore { id, config } => update(id, config, stored, state),
-        Command::GenerateKey(generated) => generate(generated, stored.is_some(), time, members, state),
-        Command::RenewShares(renewed) => renewal::renew(renewed, time, members, state),
-        Command::Order(order) => obey(&order.order, time, state),
+        Command::GenerateKey(generated) => {
+            generate(generated, stored.is_some(), time, roster.births(), state)
+        }
+        Command::RenewShares(renewed) => renewal::renew(renewed, time, roster.births(), state),
+        Command::Order(order) => obey(order, (statement.group, time), roster, state),
+        Command::CompleteMove(number) => members::complete(*number, state),
         Command::Revoke {
             keystore,
             capability,
@@ -364,6 +377,7 @@ fn generate(
         key_type: generated.key_type,
         epoch: generated.epoch,
         session: generated.session,
+        committee: generated.configuration,
         material: generated.material.clone(),
         away: generated.away.clone(),
         alias: generated.alias.clone(),
@@ -375,16 +389,30 @@ fn generate(
     Ok(Ok(Reply::Key(generated.keystore, generated.key)))
 }
 
-fn obey(order: &Order, time: u64, state: &mut impl WriteState) -> Result<Changed, StateError> {
+/// Group 0 counts orders; the others carry out what group 0 has taken, and the state that an order starts from is on it.
+fn obey(
+    signed: &SignedOrder,
+    (group, time): (u32, u64),
+    roster: &Roster,
+    state: &mut impl WriteState,
+) -> Result<Changed, StateError> {
+    let order = &signed.order;
     let mut orders = query::orders(state)?;
-    if orders.sequence.checked_add(1) != Some(order.sequence) {
+    if group == 0 && orders.sequence.checked_add(1) != Some(order.sequence) {
         return Ok(Err(Rejection::Sequence));
     }
-    orders.sequence = order.sequence;
-    match order.change {
+    match &order.change {
         Change::RenewShares => orders.renew_before = time,
+        Change::Members(new) => {
+            if let Err(reason) = members::announce(signed, new, roster, state)? {
+                return Ok(Err(Rejection::Members(reason.into())));
+            }
+        }
     }
-    state.put_record(layout::ORDERS, &orders)?;
+    if group == 0 {
+        orders.sequence = order.sequence;
+        state.put_record(layout::ORDERS, &orders)?;
+    }
     Ok(Ok(Reply::Ordered(order.sequence)))
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::apply::{apply, request_hash};
-use super::apply_tests::{GROUP, NOW, State, config, key, members};
+use super::apply_tests::{GROUP, NOW, State, config, key, members, rosters};
 use super::command::{Command, GeneratedKey};
 use super::entry::{Entry, Statement};
 use super::layout;
@@ -255,7 +255,7 @@ proptest! {
 
     #[test]
     fn equal_logs_give_equal_bytes_and_keep_every_promise(steps in prop::collection::vec(step(), 1..60)) {
-        let members = members();
+        let members = rosters(members());
         let mut first = State::new();
         let mut log = Vec::new();
         for step in &steps {
@@ -283,7 +283,7 @@ proptest! {
         steps in prop::collection::vec(step(), 1..40),
         order in any::<prop::sample::Index>(),
     ) {
-        let members = members();
+        let members = rosters(members());
         let mut state = State::new();
         let mut applied = Vec::new();
         for step in &steps {

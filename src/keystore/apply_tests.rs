@@ -7,14 +7,14 @@ use ed25519_dalek::SigningKey;
 use super::apply::{apply, request_hash};
 use super::command::{Command, GeneratedKey};
 use super::config::KeystoreConfig;
-use super::entry::{Entry, EntryError, Statement};
+use super::entry::{Entry, EntryError, Statement, VERSION};
 use super::layout;
 use super::outcome::{Outcome, Rejection, Reply};
 use super::query;
 use super::record::{Hold, KeyType, Material, Sharing};
 use super::state::WriteState as _;
 use crate::identifier::{LocalId, OperationId};
-use crate::membership::{Member, Membership};
+use crate::membership::{Member, Membership, Rosters};
 
 pub(super) const GROUP: u32 = 3;
 pub(super) const KS: LocalId = LocalId([1; 16]);
@@ -46,6 +46,10 @@ pub(super) fn members() -> Membership {
         operators: vec![operator().verifying_key()],
         operator_threshold: 1,
     }
+}
+
+pub(super) fn rosters(members: Membership) -> Rosters {
+    Rosters::new(std::sync::Arc::new(members))
 }
 
 pub(super) fn config(controllers: &[&str], sequence: u64) -> KeystoreConfig {
@@ -103,7 +107,7 @@ pub(super) fn create(tag: u64) -> Statement {
 }
 
 pub(super) fn run(state: &mut State, entry: &Entry) -> Outcome {
-    apply(entry, GROUP, &members(), state).unwrap()
+    apply(entry, GROUP, &rosters(members()), state).unwrap()
 }
 
 /// A state with the keystore in it.
@@ -464,7 +468,7 @@ fn a_ceremony_has_thirty_seconds() {
     let mut other = members();
     other.index = 2;
     let entry = endorsed(generate(3, &[1, 2], late), &[(1, late), (2, late)]);
-    let outcome = apply(&entry, GROUP, &other, &mut state).unwrap();
+    let outcome = apply(&entry, GROUP, &rosters(other), &mut state).unwrap();
     assert_eq!(outcome, Outcome::Refused(Rejection::ConfigurationChanged));
 }
 
@@ -498,10 +502,10 @@ fn twins_come_within_two_seconds_and_are_sixteen_at_most() {
 fn an_entry_of_another_version_is_told_from_garbage() {
     let bytes = endorsed(create(1), &[(1, NOW), (2, NOW)]).encode();
     assert_eq!(Entry::decode(&bytes).unwrap().encode(), bytes);
-    let other = [&[3], &bytes[1..]].concat();
+    let other = [&[VERSION + 1], &bytes[1..]].concat();
     assert!(matches!(
         Entry::decode(&other),
-        Err(EntryError::UnknownVersion(3))
+        Err(EntryError::UnknownVersion(version)) if version == VERSION + 1
     ));
     assert!(matches!(
         Entry::decode(&bytes[..bytes.len() - 1]),

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::config::KeystoreConfig;
 use super::record::{Alias, KeyType, Material};
 use crate::identifier::LocalId;
-use crate::operator::SignedOrder;
+use crate::operator::{Change, SignedOrder};
 
 /// A change of one group's state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,8 +52,10 @@ pub enum Command {
     Time,
     /// New shares of keys of one keystore, on every member's disk: the keys' next epoch.
     RenewShares(Box<RenewedShares>),
-    /// What operators order (group 0): verified again when it is applied.
+    /// What operators order (group 0, and each group whose members it names): verified again when it is applied.
     Order(Box<SignedOrder>),
+    /// Every key of the group is with the members of this number, who have the shares on disk: the old ones may go.
+    CompleteMove(u64),
 }
 
 /// Most keys whose shares are renewed in one ceremony.
@@ -66,9 +68,9 @@ pub struct RenewedShares {
     pub keystore: LocalId,
     /// When the coordinator began, ms of its clock.
     pub start: u64,
-    /// Index of the configuration that the committee was taken from.
+    /// The number of the list of members that hold the new shares.
     pub configuration: u64,
-    /// All members, ascending: each of them must sign.
+    /// All of them, ascending: each must sign.
     pub participants: Vec<u64>,
     /// The keys, [`MAX_RENEWED`] at most.
     pub keys: Vec<RenewedKey>,
@@ -110,7 +112,7 @@ pub struct GeneratedKey {
     pub session: [u8; 32],
     /// When the coordinator began, ms of its clock.
     pub start: u64,
-    /// Index of the configuration that the committee was taken from.
+    /// The number of the list of members that hold the shares.
     pub configuration: u64,
     /// The nodes that took part, ascending: each of them must sign.
     pub participants: Vec<u64>,
@@ -130,17 +132,23 @@ impl Command {
             Self::GenerateKey(generated) => Some(generated.keystore),
             Self::RenewShares(renewed) => Some(renewed.keystore),
             Self::Revoke { keystore, .. } => Some(*keystore),
-            Self::CreateMeter { .. } | Self::Time | Self::Order(_) => None,
+            Self::CreateMeter { .. } | Self::Time | Self::Order(_) | Self::CompleteMove(_) => None,
         }
     }
 
     /// Whether it can turn an allowed use into a refused one, or into one of another epoch: a holder waits for such entries
     /// before it decides.
     pub fn restricts(&self) -> bool {
-        matches!(
-            self,
-            Self::UpdateKeystore { .. } | Self::Revoke { .. } | Self::RenewShares(_)
-        )
+        match self {
+            Self::UpdateKeystore { .. }
+            | Self::Revoke { .. }
+            | Self::RenewShares(_)
+            | Self::CompleteMove(_) => true,
+            Self::Order(order) => matches!(order.order.change, Change::Members(_)),
+            Self::CreateMeter { .. } | Self::CreateKeystore { .. } | Self::GenerateKey(_) | Self::Time => {
+                false
+            }
+        }
     }
 
     /// The nodes that took part in its ceremony, if it is the outcome of one.
@@ -155,6 +163,8 @@ impl Command {
     /// The first version of entries that has it.
     pub fn since(&self) -> u8 {
         match self {
+            Self::CompleteMove(_) => 3,
+            Self::Order(order) if matches!(order.order.change, Change::Members(_)) => 3,
             Self::RenewShares(_) | Self::Order(_) => 2,
             _ => 1,
         }

@@ -9,7 +9,7 @@ use crate::identifier::OperationId;
 
 /// The first byte of an encoded entry is the first version that has its command, so that a build of the version before
 /// reads all that it knows. A replica that meets a later one than this halts the group rather than skip it.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// Largest encoded entry: a request of 100 kB, its headers, and the endorsements.
 pub const MAX_ENTRY: usize = 256 * 1024;

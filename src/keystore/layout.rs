@@ -6,6 +6,8 @@
 //! y keystore key                     KeyRecord
 //! e keystore key                     u64: when a key's shares were last renewed, ms; absent for those of its birth
 //! a                                  Orders: what operators have ordered (group 0)
+//! g                                  MembersRecord: who the group's members are, and are to become; absent: genesis
+//! h number                           SignedOrder: the order that made the list of members of this number
 //! c SHA-256(controller) keystore     (empty): keystores by controller
 //! r keystore link                    RevocationRecord; link = SHA-256(capability id, 0, delegator)
 //! v keystore SHA-256(revoker)        u32: live revocations by one revoker
@@ -24,11 +26,23 @@ use crate::identifier::{LocalId, OperationId};
 pub const LAST_TIME: &[u8] = b"t";
 /// What operators have ordered (group 0).
 pub const ORDERS: &[u8] = b"a";
+/// Who the group's members are, and are to become.
+pub const MEMBERS: &[u8] = b"g";
 /// Prefix of the expiry index.
 pub const EXPIRY: &[u8] = b"x";
 
 fn key(parts: &[&[u8]]) -> Vec<u8> {
     parts.concat()
+}
+
+/// The order that made the list of members of this number.
+pub fn members(number: u64) -> Vec<u8> {
+    key(&[b"h", &number.to_be_bytes()])
+}
+
+/// Whether a key says who the members are, or were.
+pub fn names_members(key: &[u8]) -> bool {
+    key == MEMBERS || key.len() == 9 && key[0] == b'h'
 }
 
 /// A keystore's record.

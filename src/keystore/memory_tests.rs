@@ -2,8 +2,8 @@
 
 use super::apply::{apply, request_hash};
 use super::apply_tests::{
-    GROUP, KS, METER, NOW, State, config, create, endorsed, generate, key, members, revoke, run, statement,
-    with_keystore,
+    GROUP, KS, METER, NOW, State, config, create, endorsed, generate, key, members, revoke, rosters, run,
+    statement, with_keystore,
 };
 use super::command::Command;
 use super::entry::{Entry, Statement};
@@ -156,7 +156,7 @@ fn what_was_refused_does_not_use_up_a_name() {
     let mut moved = members();
     moved.index = 2;
     let entry = endorsed(generate(2, &[1, 2], NOW), &[(1, NOW), (2, NOW)]);
-    let refused = apply(&entry, GROUP, &moved, &mut state).unwrap();
+    let refused = apply(&entry, GROUP, &rosters(moved), &mut state).unwrap();
     assert_eq!(refused, Outcome::Refused(Rejection::ConfigurationChanged));
     // The coordinator's next attempt, after the window of twins.
     let later = NOW + 5_000;

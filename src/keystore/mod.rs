@@ -14,6 +14,9 @@ pub mod command;
 pub mod config;
 pub mod entry;
 pub mod layout;
+pub mod members;
+#[cfg(test)]
+mod members_tests;
 #[cfg(test)]
 mod memory_tests;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use ed25519_dalek::{Signer, SigningKey};
 
 use super::apply::apply;
-use super::apply_tests::{NOW, State, endorsed, members, operator, statement};
+use super::apply_tests::{NOW, State, endorsed, members, operator, rosters, statement};
 use super::command::Command;
 use super::entry::Entry;
 use super::outcome::{Outcome, Rejection, Reply};
@@ -28,7 +28,7 @@ fn entry(tag: u64, sequence: u64, key: &SigningKey, group: u32) -> Entry {
 }
 
 fn run(state: &mut State, entry: &Entry) -> Outcome {
-    apply(entry, entry.statement.group, &members(), state).unwrap()
+    apply(entry, entry.statement.group, &rosters(members()), state).unwrap()
 }
 
 #[test]

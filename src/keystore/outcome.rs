@@ -30,6 +30,8 @@ pub enum Reply {
     Renewed(LocalId),
     /// The operators' order with this number is in force.
     Ordered(u64),
+    /// The group's keys are all with the members of this number.
+    Moved(u64),
 }
 
 /// Why an entry changed nothing.
@@ -71,6 +73,9 @@ pub enum Rejection {
     /// A key's shares are not, or no longer, those that were to be replaced.
     #[error("the shares that these replace are not the key's")]
     EpochPassed,
+    /// The members cannot be replaced by these, or not now.
+    #[error("the members cannot be changed so: {0}")]
+    Members(String),
 }
 
 impl Rejection {

@@ -167,6 +167,8 @@ pub struct Sharing {
 impl Sharing {
     /// Holders that compute together, and without which no key is made.
     pub const TRIO: usize = 3;
+    /// Most holders of one key.
+    pub const MOST: usize = 4;
 
     /// The number of a node among the holders, from 1.
     pub fn number(&self, node: u64) -> Option<u8> {
@@ -212,6 +214,8 @@ pub struct KeyRecord {
     pub session: [u8; 32],
     /// What that ceremony made.
     pub material: Material,
+    /// The number of the group's list of members that hold the shares of this epoch.
+    pub committee: u64,
     /// Members that had no share on disk when the key was born (they have envelopes).
     pub away: Vec<u16>,
     /// In place of the URL in descriptions.

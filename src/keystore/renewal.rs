@@ -8,14 +8,13 @@ use super::command::{MAX_RENEWED, RenewedKey, RenewedShares};
 use super::layout;
 use super::outcome::{Rejection, Reply};
 use super::query;
-use super::record::{KeyRecord, Material};
+use super::record::{KeyRecord, Material, Sharing};
 use super::state::{StateError, WriteState};
 use crate::membership::Membership;
 
-/// Whether all members took part, in a ceremony of a size that is carried out.
+/// Whether all members that will hold the shares took part, in a ceremony of a size that is carried out.
 pub(super) fn is_everybodys(renewed: &RenewedShares, members: &Membership) -> Result<(), &'static str> {
-    let nodes = members.members.iter().map(|member| member.node);
-    if !nodes.eq(renewed.participants.iter().copied()) {
+    if members.nodes() != renewed.participants {
         return Err("a renewal without some member");
     }
     if !(1..=MAX_RENEWED).contains(&renewed.keys.len()) {
@@ -42,12 +41,15 @@ pub(super) fn renew(
         let Some(record) = query::key(state, &renewed.keystore, &new.key)? else {
             return Ok(Err(Rejection::Missing));
         };
-        if !follows(&record, new) || records.iter().any(|(key, _)| *key == new.key) {
+        let moves = record.committee != members.index;
+        if !follows(&record, new, moves.then_some(members)) || records.iter().any(|(key, _)| *key == new.key)
+        {
             return Ok(Err(Rejection::EpochPassed));
         }
         let record = KeyRecord {
             epoch: new.epoch,
             session: new.session,
+            committee: renewed.configuration,
             material: new.material.clone(),
             away: Vec::new(),
             ..record
@@ -61,8 +63,8 @@ pub(super) fn renew(
     Ok(Ok(Reply::Renewed(renewed.keystore)))
 }
 
-/// Whether these are the next shares of the same key.
-fn follows(record: &KeyRecord, new: &RenewedKey) -> bool {
+/// Whether these are the next shares of the same key, with the same holders or, when it moves, with other members.
+fn follows(record: &KeyRecord, new: &RenewedKey, moves: Option<&Membership>) -> bool {
     let same = match (&record.material, &new.material) {
         (
             Material::Pair { public_key: old, .. },
@@ -71,9 +73,20 @@ fn follows(record: &KeyRecord, new: &RenewedKey) -> bool {
             },
         ) => old == renewed,
         (Material::Pieces(old), Material::Pieces(renewed)) => {
-            (&old.holders, old.correction, old.inner, old.check)
-                == (&renewed.holders, renewed.correction, renewed.inner, renewed.check)
-                && old.pieces.len() == renewed.pieces.len()
+            let stay = old.holders == renewed.holders;
+            let are_members = |committee: &Membership| {
+                renewed
+                    .holders
+                    .iter()
+                    .all(|node| committee.member(*node).is_some())
+            };
+            let ascending = renewed.holders.windows(2).all(|pair| pair[0] < pair[1]);
+            let (fewest, most) = (Sharing::TRIO, Sharing::MOST);
+            (old.correction, old.inner, old.check) == (renewed.correction, renewed.inner, renewed.check)
+                && ascending
+                && (fewest..=most).contains(&renewed.holders.len())
+                && renewed.pieces.len() == renewed.holders.len()
+                && moves.map_or(stay, are_members)
         }
         _ => false,
     };

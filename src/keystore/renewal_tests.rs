@@ -2,7 +2,7 @@
 
 use super::apply_tests::{GROUP, KS, NOW, State, endorsed, key, members, run, statement, with_keystore};
 use super::command::{Command, GeneratedKey, MAX_RENEWED, RenewedKey, RenewedShares};
-use super::entry::{Entry, EntryError};
+use super::entry::{Entry, EntryError, VERSION};
 use super::outcome::{Outcome, Rejection, Reply};
 use super::query;
 use super::record::{KeyRecord, KeyType, Material};
@@ -204,10 +204,10 @@ fn the_entry_is_of_the_second_version_and_nothing_else_is() {
     assert_eq!(bytes[0], 1);
     bytes[0] = 2;
     assert!(matches!(Entry::decode(&bytes), Err(EntryError::Malformed)));
-    bytes[0] = 3;
+    bytes[0] = VERSION + 1;
     assert!(matches!(
         Entry::decode(&bytes),
-        Err(EntryError::UnknownVersion(3))
+        Err(EntryError::UnknownVersion(version)) if version == VERSION + 1
     ));
     assert_eq!(members().members.len(), EVERYBODY.len());
     assert_eq!(renewed.statement.group, GROUP);

@@ -114,6 +114,7 @@ mod tests {
                 commitment: Vec::new(),
                 public_key: [9; 32],
             },
+            committee: 1,
             away: Vec::new(),
             alias,
             max_chain_length: None,

@@ -39,17 +39,26 @@ impl Authority {
     /// A new authority whose name carries `label` (the beginning of the cluster's id), so that two are told apart.
     pub fn generate(label: &str, now: OffsetDateTime) -> Result<Self, ProvisionError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let mut params = named(&format!("Conclave cluster {label}"));
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.not_before = now - BACKDATED;
         let expires = now + Duration::days(AUTHORITY_DAYS);
+        let mut params = authority(label);
+        params.not_before = now - BACKDATED;
         params.not_after = expires;
         let pem = params.self_signed(&key)?.pem();
         Ok(Self {
             issuer: Issuer::new(params, key),
             pem,
             expires,
+        })
+    }
+
+    /// The authority of a cluster that there is, from its certificate and its private key (PEM), to issue further ones. What
+    /// it issues ends with it, whatever their dates say.
+    pub fn open(label: &str, pem: String, key: &str, now: OffsetDateTime) -> Result<Self, ProvisionError> {
+        let key = KeyPair::from_pem(key)?;
+        Ok(Self {
+            issuer: Issuer::new(authority(label), key),
+            pem,
+            expires: now + Duration::days(AUTHORITY_DAYS),
         })
     }
 
@@ -110,6 +119,14 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         Ok(params.signed_by(&key, &self.issuer)?.pem())
     }
+}
+
+/// What an authority of this label is, but for its dates.
+fn authority(label: &str) -> CertificateParams {
+    let mut params = named(&format!("Conclave cluster {label}"));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
 }
 
 /// The DNS name in a peer's certificate: never looked up, only compared.

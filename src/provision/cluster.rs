@@ -189,6 +189,7 @@ fn fill(
             identity,
             genesis: &genesis,
             authority: &authority,
+            orders: None,
         };
         let node_key = NodeKey::generate(rng);
         let config = files.write(&node_key, now, rng)?;
@@ -235,6 +236,72 @@ fn sign_genesis(
     Ok(Genesis::sign(body, operator)?)
 }
 
+/// A further node of a cluster that there is: what it is like beside its own numbers and addresses.
+pub struct Joining<'a> {
+    /// The cluster's public URL, meter admins, seal and so on; its nodes are the one that joins.
+    pub plan: &'a NewCluster,
+    /// The cluster's statement.
+    pub genesis: &'a Genesis,
+    /// The cluster's authority.
+    pub authority: &'a Authority,
+}
+
+/// Makes the folder of a node that is to join, `out/node-N`, which must not be there; with it what operators pin of it.
+///
+/// `bootstrap` is called when its folder and its empty data directory are there.
+pub fn create_joining(
+    joining: &Joining<'_>,
+    out: &Path,
+    now: OffsetDateTime,
+    rng: &mut (impl CryptoRng + RngCore),
+    bootstrap: impl Fn(&NodeMaterial<'_>) -> Result<(), HookError>,
+) -> Result<Member, ProvisionError> {
+    let [node] = &joining.plan.nodes[..] else {
+        return Err(ProvisionError::Plan("one node joins at a time".into()));
+    };
+    let identity = Identity::generate(rng);
+    let node_key = NodeKey::generate(rng);
+    if matches!(joining.plan.seal, SealPlan::Credential(_) | SealPlan::Command(_)) {
+        let keys = out.join("keys");
+        if !keys.is_dir() {
+            secret_file::create_folder(&keys)?;
+        }
+    }
+    let files = NodeFiles {
+        plan: joining.plan,
+        root: out,
+        node,
+        identity: &identity,
+        genesis: joining.genesis,
+        authority: joining.authority,
+        orders: Some(JOINING_ORDERS.into()),
+    };
+    let config = files.write(&node_key, now, rng)?;
+    let material = NodeMaterial {
+        config: &config,
+        genesis: joining.genesis,
+        node_key: &node_key,
+    };
+    bootstrap(&material).map_err(|source| ProvisionError::Bootstrap {
+        node: node.node,
+        source,
+    })?;
+    let member = Member {
+        node: node.node,
+        peer: node.peer.clone(),
+        identity: Hex32(identity.public()),
+        envelope: Hex32(identity.envelope_public()),
+    };
+    let path = out.join(node_folder(node.node)).join("member.json");
+    // Strings and integers only: cannot fail.
+    let json = serde_json::to_vec_pretty(&member).unwrap_or_default();
+    secret_file::create_public(&path, &json)?;
+    Ok(member)
+}
+
+/// Where a node that joined finds the orders that made it a member, in its folder.
+pub const JOINING_ORDERS: &str = "orders.json";
+
 /// What one node's folder is made of.
 struct NodeFiles<'a> {
     plan: &'a NewCluster,
@@ -243,6 +310,8 @@ struct NodeFiles<'a> {
     identity: &'a Identity,
     genesis: &'a Genesis,
     authority: &'a Authority,
+    /// Of a node that joins later: where the orders that made it a member are.
+    orders: Option<PathBuf>,
 }
 
 impl NodeFiles<'_> {
@@ -299,6 +368,7 @@ impl NodeFiles<'_> {
             public_url: self.plan.public_url.clone(),
             data_dir: "data".into(),
             genesis: "genesis.json".into(),
+            orders: self.orders.clone(),
             meter_admins: self.plan.meter_admins.clone(),
             trust_forwarded_for: self.plan.trust_forwarded_for,
             groups: self.plan.groups,

@@ -14,6 +14,7 @@ use crate::config::{
     Hex32, Operators,
     fields::{decode_hex, encode_hex, is_host_port},
 };
+use crate::membership::pinned_bytes;
 
 /// The largest genesis file, in bytes.
 pub const MAX_GENESIS: usize = 64 * 1024;
@@ -108,11 +109,7 @@ impl Body {
         bytes.extend_from_slice(&self.groups.to_be_bytes());
         bytes.extend_from_slice(&length(self.members.len()));
         for member in &self.members {
-            bytes.extend_from_slice(&member.node.to_be_bytes());
-            bytes.extend_from_slice(&length(member.peer.len()));
-            bytes.extend_from_slice(member.peer.as_bytes());
-            bytes.extend_from_slice(&member.identity.0);
-            bytes.extend_from_slice(&member.envelope.0);
+            bytes.extend_from_slice(&pinned_bytes(member));
         }
         bytes.extend_from_slice(&length(self.operators.len()));
         for operator in &self.operators {

@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod cluster_file;
 pub mod genesis;
 pub mod identity;
+pub mod introduction;
 pub mod lock;
 pub mod operator;
 pub mod start;

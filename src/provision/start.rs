@@ -7,9 +7,10 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
 
-use super::{Genesis, Identity, ProvisionError, genesis::MAX_GENESIS};
+use super::{Genesis, Identity, ProvisionError, genesis::MAX_GENESIS, introduction};
 use crate::{
     config::Config,
+    membership::Membership,
     seal::{NodeKey, secret_file},
 };
 
@@ -20,27 +21,14 @@ const ED25519_SPKI_PREFIX: [u8; 12] = [
     0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
 ];
 
-/// A member as the other nodes need it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// Its number.
-    pub node: u64,
-    /// Where to dial it: the configuration's address if it has one, else the genesis statement's.
-    pub address: String,
-    /// Its Ed25519 public key.
-    pub identity: [u8; 32],
-    /// Its X25519 public key.
-    pub envelope: [u8; 32],
-}
-
 /// The opened material of one node.
 pub struct Started {
     /// The node's own secret keys.
     pub identity: Identity,
     /// The verified genesis statement.
     pub genesis: Genesis,
-    /// Every member, this node included, by rising number.
-    pub members: Vec<Peer>,
+    /// The members as this node's files name them last, this node included.
+    pub members: Membership,
     /// This node's peer certificate, its own first.
     pub peer_chain: Vec<CertificateDer<'static>>,
     /// The authority of all peer certificates.
@@ -51,14 +39,15 @@ impl Started {
     /// Opens the identity with `key` and verifies that genesis, certificate and identity belong together.
     pub fn open(config: &Config, key: &NodeKey) -> Result<Self, ProvisionError> {
         let genesis = read_genesis(config)?;
-        let (peer_chain, peer_roots) = read_peer_certificates(config, &genesis)?;
+        let members = introduction::members(config, &genesis)?;
+        let (peer_chain, peer_roots) = read_peer_certificates(config, &members)?;
         let path = &config.peer.identity;
         let identity = Identity::open(path, &config.cluster.0, config.node, key)?;
-        let pinned = genesis
+        let pinned = members
             .member(config.node)
-            .map(|member| (member.identity.0, member.envelope.0));
+            .map(|member| (member.verifying_key.to_bytes(), member.envelope_key));
         if pinned != Some((identity.public(), identity.envelope_public())) {
-            let reason = "the keys are not those that the genesis statement pins for this node".to_owned();
+            let reason = "the keys are not those that the operators pin for this node".to_owned();
             return Err(ProvisionError::Mismatch {
                 path: path.clone(),
                 reason,
@@ -66,7 +55,7 @@ impl Started {
         }
         Ok(Self {
             identity,
-            members: members(config, &genesis),
+            members,
             genesis,
             peer_chain,
             peer_roots,
@@ -74,41 +63,28 @@ impl Started {
     }
 }
 
-/// Reads the genesis statement and verifies it against what the configuration pins; this node must be a member.
+/// Reads the genesis statement and verifies it against what the configuration pins.
 pub fn read_genesis(config: &Config) -> Result<Genesis, ProvisionError> {
     let genesis = Genesis::parse(&secret_file::read_public(&config.genesis, MAX_GENESIS)?)?;
     genesis.expect(config.cluster, config.groups, &config.operators)?;
-    if genesis.member(config.node).is_none() {
-        let reason = format!("node {} is not one of the members", config.node);
-        return Err(ProvisionError::Mismatch {
-            path: config.genesis.clone(),
-            reason,
-        });
-    }
     Ok(genesis)
-}
-
-/// The members with the addresses to dial.
-pub fn members(config: &Config, genesis: &Genesis) -> Vec<Peer> {
-    let peer = |member: &super::genesis::Member| Peer {
-        node: member.node,
-        address: config.addresses.get(&member.node).unwrap_or(&member.peer).clone(),
-        identity: member.identity.0,
-        envelope: member.envelope.0,
-    };
-    genesis.body().members.iter().map(peer).collect()
 }
 
 /// A PEM chain: the certificate itself first.
 pub type Chain = Vec<CertificateDer<'static>>;
 
-/// The peer certificate (its key must be the one that the genesis statement pins) and the authority's.
-pub fn read_peer_certificates(config: &Config, genesis: &Genesis) -> Result<(Chain, Chain), ProvisionError> {
+/// The peer certificate (its key must be the one that the operators pin) and the authority's.
+pub fn read_peer_certificates(
+    config: &Config,
+    members: &Membership,
+) -> Result<(Chain, Chain), ProvisionError> {
     let path = &config.peer.certificate;
     let chain = read_chain(path)?;
-    let pinned = genesis.member(config.node).map(|member| member.identity.0);
+    let pinned = members
+        .member(config.node)
+        .map(|member| member.verifying_key.to_bytes());
     if ed25519_key(&chain[0]) != pinned {
-        let reason = "its key is not the one that the genesis statement pins for this node".to_owned();
+        let reason = "its key is not the one that the operators pin for this node".to_owned();
         return Err(ProvisionError::Mismatch {
             path: path.clone(),
             reason,

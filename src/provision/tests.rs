@@ -19,6 +19,7 @@ use super::{
     genesis::{Body, GenesisError},
     *,
 };
+use crate::actors::directory;
 use crate::{
     config::{Config, Hex32, Listen, Log, MeterAdmins, check::check, fields::encode_hex},
     seal::{NodeKey, passphrase::Cost, sealed::SealedError},
@@ -125,12 +126,12 @@ async fn what_init_makes_is_what_check_wants_and_a_node_opens() {
             assert!(passed.contains(part), "{part:?} is missing in\n{passed}");
         }
         let started = Started::open(&config, &made.key(node)).unwrap();
-        assert_eq!(started.members.len(), 3);
-        let own = started.members.iter().find(|member| member.node == node).unwrap();
-        assert_eq!(own.address, format!("node-{node}.internal:9443"));
-        assert_eq!(own.identity, started.identity.public());
-        assert_eq!(own.envelope, started.identity.envelope_public());
-        assert_eq!(start::ed25519_key(&started.peer_chain[0]), Some(own.identity));
+        assert_eq!(started.members.members.len(), 3);
+        let own = started.members.member(node).unwrap().pinned();
+        assert_eq!(own.peer, format!("node-{node}.internal:9443"));
+        assert_eq!(own.identity.0, started.identity.public());
+        assert_eq!(own.envelope.0, started.identity.envelope_public());
+        assert_eq!(start::ed25519_key(&started.peer_chain[0]), Some(own.identity.0));
         // The TLS library takes the key for the certificate.
         let key = started.identity.peer_private_key().into();
         let provider = rustls::crypto::ring::default_provider();
@@ -546,10 +547,9 @@ fn peers_are_dialled_where_the_configuration_says() {
     let mut config = made.config(1);
     config.addresses.insert(2, "10.0.0.22:9443".to_owned());
     let started = Started::open(&config, &made.key(1)).unwrap();
-    let addresses: Vec<_> = started
-        .members
-        .iter()
-        .map(|member| member.address.as_str())
+    let members = started.members.members.iter();
+    let addresses: Vec<_> = members
+        .map(|member| directory::peer_of(member, &config.addresses).address)
         .collect();
     assert_eq!(
         addresses,

@@ -72,7 +72,7 @@ impl Keeper {
         genesis: Vec<u8>,
         audit: PathBuf,
     ) -> Result<Self, RecoveryError> {
-        let recovery = officers(settings, &parts.membership.cluster)?;
+        let recovery = officers(settings, parts.cluster())?;
         let names = names(&settings.folder).unwrap_or_default();
         let keeper = Self {
             state: Mutex::default(),
@@ -103,7 +103,7 @@ impl Keeper {
     fn prefix(&self) -> String {
         format!(
             "conclave-{}-node-{}-",
-            encode_hex(&self.parts.membership.cluster[..4]),
+            encode_hex(&self.parts.cluster()[..4]),
             self.parts.node
         )
     }
@@ -164,7 +164,7 @@ impl Keeper {
             .collect::<Result<_, _>>()
             .map_err(|error| RecoveryError::State(crate::keystore::StateError(error.to_string())))?;
         let source = Source {
-            cluster: parts.membership.cluster,
+            cluster: *parts.cluster(),
             public_url: parts.rules.public_url.clone(),
             node: parts.node,
             genesis: self.genesis.clone(),

@@ -24,6 +24,7 @@ use crate::identifier::LocalId;
 use crate::keystore::layout;
 use crate::keystore::record::{Hold, KeyRecord, Material};
 use crate::keystore::state::decode;
+use crate::membership::FIRST;
 
 /// Where a node's old audit chain is put, in its data directory.
 pub const OLD_AUDIT: &str = "restored-audit";
@@ -114,6 +115,10 @@ fn state(
             restored.keys += 1;
             return Ok(());
         }
+        // The orders of the lost cluster's operators: the new one begins with its own members.
+        if layout::names_members(key) {
+            return Ok(());
+        }
         target.groups.put(group, key, value)?;
         if let Some(keystore) = layout::named_keystore(key) {
             restored.keystores += 1;
@@ -132,6 +137,7 @@ fn encode(value: &impl serde::Serialize) -> Result<Vec<u8>, RecoveryError> {
 /// A key's record as the new cluster has it.
 fn reborn(mut record: KeyRecord, cluster: &[u8; 32], live: Option<&LiveKey>) -> KeyRecord {
     record.origin.get_or_insert(*cluster);
+    record.committee = FIRST;
     let bereft = live.map(LiveKey::bereft).unwrap_or_default();
     let bereft = bereft.into_iter().filter_map(|node| u16::try_from(node).ok());
     record.away.extend(bereft);

@@ -189,6 +189,7 @@ fn symmetric(key: u8, holders: &[u64]) -> (Vec<u8>, Vec<u8>) {
         epoch: 0,
         session: SESSION,
         material: Material::Pieces(sharing),
+        committee: 1,
         away: Vec::new(),
         alias: None,
         max_chain_length: None,

@@ -67,6 +67,8 @@ pub struct Admin {
     pub symmetric: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// Where operators' orders go.
     pub orders: Orders,
+    /// The orders that changed the members, as JSON; none while they cannot be read.
+    pub orders_so_far: Arc<dyn Fn() -> Option<serde_json::Value> + Send + Sync>,
     /// Makes a backup in the configured folder and tells about it as JSON: takes long, so it is called off the listener's
     /// thread.
     pub backup: Arc<dyn Fn() -> Result<serde_json::Value, NotReady> + Send + Sync>,
@@ -122,6 +124,7 @@ pub fn serve(address: SocketAddr, admin: Admin) -> io::Result<(Server, SocketAdd
             .route("/status/symmetric", web::get().to(symmetric))
             .app_data(web::PayloadConfig::new(MAX_ORDER))
             .route("/orders", web::post().to(order))
+            .route("/orders", web::get().to(orders))
             .route("/backup", web::post().to(backup))
             .route("/unseal", web::post().to(unseal))
     };
@@ -185,6 +188,17 @@ async fn symmetric(admin: web::Data<Admin>) -> HttpResponse {
     match web::block(move || (admin.symmetric)()).await {
         Ok(status) => HttpResponse::Ok().json(status),
         Err(_) => HttpResponse::ServiceUnavailable().finish(),
+    }
+}
+
+/// The orders that changed the members: public, since each is signed.
+async fn orders(admin: web::Data<Admin>) -> HttpResponse {
+    match (admin.orders_so_far)() {
+        Some(orders) => HttpResponse::Ok().json(orders),
+        None => refuse(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the node cannot tell the members now",
+        ),
     }
 }
 

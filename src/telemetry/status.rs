@@ -35,12 +35,38 @@ pub struct NodeStatus {
     pub links: Vec<LinkStatus>,
     /// What it holds.
     pub shares: ShareStatus,
+    /// Who the members are, and how far a change of them is.
+    pub members: MembersStatus,
     /// The number of the operators' last order; 0: none yet.
     pub last_order: u64,
     /// Keys with shares older than they are to be, in the groups that this node leads.
     pub due_for_renewal: u64,
     /// Its backups, if they are configured.
     pub backup: Option<BackupStatus>,
+}
+
+/// Who the members are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct MembersStatus {
+    /// The number of the last list of members that operators have ordered; 1: that of the genesis statement.
+    pub number: u64,
+    /// The nodes on it.
+    pub nodes: Vec<u64>,
+    /// The groups that have not come to it yet.
+    pub under_way: Vec<MoveStatus>,
+}
+
+/// A group on its way to other members.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct MoveStatus {
+    /// The group.
+    pub group: u32,
+    /// The nodes that it comes from.
+    pub from: Vec<u64>,
+    /// `waiting`, `announced`, `joint` or `complete`.
+    pub stage: String,
 }
 
 /// A node's backups.

@@ -95,7 +95,7 @@ struct Deal {
 
 /// The longest message of a session, in bytes.
 pub(crate) fn bound<G: Group>(session: &Session) -> usize {
-    let members = session.terms().members.len();
+    let members = session.terms().members.len() + session.terms().leaving.len();
     let package = members * (G::ELEMENT_BYTES + 3) + 2 * (G::SCALAR_BYTES + 3);
     let statement = 1 + 3 + 32 + 64;
     let envelope = 3 + 3 + 32 + 3 + SealedShare::ciphertext_bytes::<G>();

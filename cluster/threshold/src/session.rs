@@ -66,12 +66,14 @@ pub struct SessionTerms {
     pub purpose: Purpose,
     /// The epoch of the shares that come out.
     pub epoch: u64,
-    /// k: how many shares use the key; at least 2, at most the number of participants.
+    /// k: how many shares use the key; at least 2, at most the number of participants, or, in a renewal, of members.
     pub threshold: u16,
     /// All members that get a share, present or away.
     pub members: Vec<Member>,
-    /// Indexes of the members that take part.
+    /// Indexes of those that deal.
     pub participants: BTreeSet<u16>,
+    /// Of a renewal: participants that deal and get no share, since they are no members any more. Empty for a new key.
+    pub leaving: Vec<Member>,
     /// Of a renewal ([`crate::dkg::renewal`]): the first point that each participant has to commit to, encoded. Empty for
     /// a new key.
     pub constants: BTreeMap<u16, Vec<u8>>,
@@ -94,9 +96,12 @@ pub enum SessionError {
         /// How many take part.
         participants: usize,
     },
-    /// A participant that is no member.
+    /// A participant that is no member and does not leave.
     #[error("participant {0} is not a member")]
     UnknownParticipant(u16),
+    /// One that leaves and is a member, or deals nothing.
+    #[error("{0} leaves, and is a member or deals nothing")]
+    Leaving(u16),
     /// A renewal that does not say of every participant, and of nobody else, where it begins.
     #[error("the points that the participants begin with are not one for each of them")]
     Constants,
@@ -112,6 +117,7 @@ pub enum SessionError {
 #[derive(Clone, Debug)]
 pub struct Session {
     terms: SessionTerms,
+    /// Of the members, then of those that leave.
     verifying_keys: Vec<VerifyingKey>,
     digest: [u8; 32],
 }
@@ -124,13 +130,22 @@ impl Session {
         if !(2..=MAX_MEMBERS).contains(&count) {
             return Err(SessionError::MemberCount(count));
         }
-        if terms.members[0].index == 0
-            || terms
-                .members
-                .windows(2)
-                .any(|pair| pair[0].index >= pair[1].index)
-        {
+        let rise = |members: &[Member]| {
+            members.first().is_none_or(|first| first.index > 0)
+                && members.windows(2).all(|pair| pair[0].index < pair[1].index)
+        };
+        if !rise(&terms.members) || !rise(&terms.leaving) {
             return Err(SessionError::Indexes);
+        }
+        let all = count + terms.leaving.len();
+        if all > MAX_MEMBERS {
+            return Err(SessionError::MemberCount(all));
+        }
+        let idle = |member: &&Member| {
+            !terms.participants.contains(&member.index) || position(&terms.members, member.index).is_some()
+        };
+        if let Some(member) = terms.leaving.iter().find(idle) {
+            return Err(SessionError::Leaving(member.index));
         }
         let named = |length: usize| (1..=MAX_NAME_BYTES).contains(&length);
         if !named(terms.key.len()) || !named(terms.key_type.len()) {
@@ -139,23 +154,28 @@ impl Session {
         if let Some(unknown) = terms
             .participants
             .iter()
-            .find(|index| position(&terms.members, **index).is_none())
+            .find(|index| terms.place(**index).is_none())
         {
             return Err(SessionError::UnknownParticipant(*unknown));
         }
-        if terms.threshold < 2 || usize::from(terms.threshold) > terms.participants.len() {
+        let able = match terms.constants.is_empty() {
+            true => terms.participants.len(),
+            false => count,
+        };
+        if terms.threshold < 2 || usize::from(terms.threshold) > able {
             let participants = terms.participants.len();
             return Err(SessionError::Threshold {
                 threshold: terms.threshold,
                 participants,
             });
         }
-        if !terms.constants.is_empty() && !terms.constants.keys().eq(terms.participants.iter()) {
+        let renews = !terms.constants.is_empty();
+        if (renews || !terms.leaving.is_empty()) && !terms.constants.keys().eq(terms.participants.iter()) {
             return Err(SessionError::Constants);
         }
         let mut seen = BTreeSet::new();
-        let mut verifying_keys = Vec::with_capacity(count);
-        for member in &terms.members {
+        let mut verifying_keys = Vec::with_capacity(all);
+        for member in terms.members.iter().chain(&terms.leaving) {
             let key = VerifyingKey::from_bytes(&member.verifying_key)
                 .ok()
                 .filter(|key| !key.is_weak());
@@ -189,7 +209,7 @@ impl Session {
         position(&self.terms.members, index).map(|place| &self.terms.members[place])
     }
 
-    /// The members that do not take part, by rising index.
+    /// The members that do not deal, by rising index.
     pub fn absent(&self) -> impl Iterator<Item = u16> + '_ {
         self.indexes()
             .filter(|index| !self.terms.participants.contains(index))
@@ -201,7 +221,15 @@ impl Session {
     }
 
     pub(crate) fn verifying_key(&self, index: u16) -> Option<&VerifyingKey> {
-        position(&self.terms.members, index).map(|place| &self.verifying_keys[place])
+        self.terms.place(index).map(|place| &self.verifying_keys[place])
+    }
+}
+
+impl SessionTerms {
+    /// The place of whoever has this index, among the members and then those that leave.
+    fn place(&self, index: u16) -> Option<usize> {
+        let leaving = || Some(self.members.len() + position(&self.leaving, index)?);
+        position(&self.members, index).or_else(leaving)
     }
 }
 
@@ -228,6 +256,12 @@ fn digest(terms: &SessionTerms) -> [u8; 32] {
     hash = hash.number(terms.participants.len() as u64);
     for participant in &terms.participants {
         hash = hash.number((*participant).into());
+    }
+    for member in &terms.leaving {
+        hash = hash
+            .number(member.index.into())
+            .part(&member.verifying_key)
+            .part(&member.envelope_key);
     }
     for (participant, point) in &terms.constants {
         hash = hash.number((*participant).into()).part(point);

@@ -57,6 +57,7 @@ fn generate(members: u16, threshold: u16, away: &[u16], purpose: Purpose, rng: &
             threshold,
             members: nodes.iter().map(pinned).collect(),
             participants: participants.clone(),
+            leaving: Vec::new(),
             constants: BTreeMap::new(),
         })
         .unwrap(),

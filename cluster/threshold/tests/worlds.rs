@@ -215,6 +215,7 @@ impl World {
             threshold: self.threshold,
             members: members.collect(),
             participants: participants.clone(),
+            leaving: Vec::new(),
             constants: BTreeMap::new(),
         };
         let session = Arc::new(Session::new(terms).unwrap());

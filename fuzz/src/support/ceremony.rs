@@ -47,6 +47,7 @@ pub(crate) fn session(purpose: Purpose) -> Arc<Session> {
         threshold: 2,
         members: (1..=AWAY).map(member).collect(),
         participants: BTreeSet::from([1, 2, CORRUPT]),
+        leaving: Vec::new(),
         constants: BTreeMap::new(),
     };
     Arc::new(Session::new(terms).expect("a sound session"))

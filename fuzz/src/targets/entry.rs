@@ -9,7 +9,7 @@ use conclave::keystore::entry::EntryError;
 use conclave::keystore::query::last_time;
 use conclave::keystore::record::{KeyType, Material, Sharing};
 use conclave::keystore::{Command, Endorsement, Entry, KeystoreConfig, Outcome, Rejection, Statement};
-use conclave::membership::{Member, Membership};
+use conclave::membership::{Member, Membership, Rosters};
 use ed25519_dalek::SigningKey;
 
 use super::{Seed, Target, seed};
@@ -33,7 +33,7 @@ type State = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// Who endorses, and chunks, each an encoded entry: they are applied one after the other.
 fn run(bytes: &[u8]) -> bool {
-    let (members, mut input) = (membership(), Input(bytes));
+    let (rosters, mut input) = (Rosters::new(std::sync::Arc::new(membership())), Input(bytes));
     let (mut state, mut is_applied) = (State::new(), false);
     while !input.is_empty() {
         let (endorsers, encoded) = (input.byte(), input.chunk());
@@ -48,19 +48,19 @@ fn run(bytes: &[u8]) -> bool {
         let written = entry.encode();
         let again = Entry::decode(&written).expect("what is written is read");
         assert_eq!(again, entry);
-        applied(&entry, &members, &mut state);
-        is_applied |= applied(&endorsed(entry, endorsers), &members, &mut state);
+        applied(&entry, &rosters, &mut state);
+        is_applied |= applied(&endorsed(entry, endorsers), &rosters, &mut state);
     }
     is_applied
 }
 
 /// Applies it, twice as a retry would.
-fn applied(entry: &Entry, members: &Membership, state: &mut State) -> bool {
+fn applied(entry: &Entry, rosters: &Rosters, state: &mut State) -> bool {
     let before = state.clone();
     let time = last_time(state).expect("a state in memory");
-    let outcome = apply(entry, GROUP, members, state).expect("a state in memory");
+    let outcome = apply(entry, GROUP, rosters, state).expect("a state in memory");
     let mut other = before.clone();
-    let again = apply(entry, GROUP, members, &mut other).expect("a state in memory");
+    let again = apply(entry, GROUP, rosters, &mut other).expect("a state in memory");
     assert_eq!(
         (&again, &other),
         (&outcome, &*state),
@@ -77,17 +77,19 @@ fn applied(entry: &Entry, members: &Membership, state: &mut State) -> bool {
         .collect();
     endorsers.sort_unstable();
     endorsers.dedup();
-    if endorsers.len() < members.quorum() {
-        assert!(!is_endorsed(entry, GROUP, members), "by fewer than a quorum");
+    let roster = rosters.of(&before).expect("a state in memory");
+    let is_endorsed = is_endorsed(entry, GROUP, &roster);
+    if endorsers.len() < roster.current.quorum() {
+        assert!(!is_endorsed, "by fewer than a quorum");
     }
-    if !is_endorsed(entry, GROUP, members) {
+    if !is_endorsed {
         assert!(matches!(outcome, Outcome::Refused(Rejection::NotEndorsed(_))));
         assert_eq!(before, *state, "what is not endorsed leaves no trace");
         return false;
     }
     let is_final = !matches!(&outcome, Outcome::Refused(rejection) if rejection.is_stale());
     if is_final && !matches!(entry.statement.command, Command::Time) {
-        let retried = apply(entry, GROUP, members, &mut other).expect("a state in memory");
+        let retried = apply(entry, GROUP, rosters, &mut other).expect("a state in memory");
         let is_forgotten = matches!(&retried, Outcome::Refused(rejection) if rejection.is_stale());
         assert!(
             retried == outcome || is_forgotten,

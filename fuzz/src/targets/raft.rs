@@ -71,7 +71,10 @@ fn check(before: &GroupStatus, after: &GroupStatus) {
         after.applied > before.applied || after.chain == before.chain,
         "one history"
     );
-    assert_eq!(after.voters, before.voters, "no peer changes the members");
+    assert_eq!(
+        after.configuration, before.configuration,
+        "no peer changes the members"
+    );
     assert_eq!(after.halted, None, "no peer stops a group");
 }
 

@@ -80,7 +80,7 @@ async fn symmetric(item: &Work, weighed: Weighed) -> Result<Reply, Problem> {
         Some(_) if item.request.has_secret_result() => Err(Problem::unavailable(
             "This node has no part of this key: send this operation alone, or the batch to another node.",
         )),
-        Some(holders) => relay::serve(item, &weighed, holders).await,
+        Some(holders) => relay::serve(item, weighed.group, holders).await,
     }
 }
 

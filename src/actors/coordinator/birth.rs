@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 
-use super::generate::{Done, lives, propose};
+use super::generate::{Done, committee, lives, propose};
 use super::symmetric::{LOOK, RESTART, list};
 use super::{Work, busy};
 use crate::actors::decide::{Purpose, Weighed};
@@ -19,6 +19,7 @@ use crate::actors::stages::Stage;
 use crate::actors::symmetric::evaluate::{Fallen, evaluate};
 use crate::actors::wire::{Answer, Beginning, BirthStep, Call, Computed, Roles};
 use crate::keystore::record::{Purpose as KeyPurpose, Sharing, number_of};
+use crate::membership::Membership;
 use crate::operation::judge::{Intent, NewKeyTerms};
 use crate::problem::Problem;
 use crate::reply::Reply;
@@ -47,7 +48,8 @@ pub(super) async fn key(work: &Work) -> Result<Reply, Problem> {
         let Intent::Generate(terms) = weighed.judgement.intent.clone() else {
             return Err(Problem::malformed("This request generates no key."));
         };
-        let holders = births::holders(parts, parts.node, &terms);
+        let committee = committee(work)?;
+        let holders = births::holders(&committee, parts.node, &terms);
         let participants = participants(work, &holders, &silent).await?;
         let birth = Birth {
             work,
@@ -56,6 +58,7 @@ pub(super) async fn key(work: &Work) -> Result<Reply, Problem> {
             terms: &terms,
             holders: &holders,
             participants: &participants,
+            committee: &committee,
         };
         let born = match birth.run().await {
             Ok(born) => born,
@@ -119,6 +122,7 @@ struct Birth<'a> {
     terms: &'a NewKeyTerms,
     holders: &'a [u64],
     participants: &'a [u64],
+    committee: &'a Membership,
 }
 
 type Id = [u8; 32];
@@ -130,12 +134,18 @@ impl Birth<'_> {
         let beginning = Beginning {
             start: parts.now().map_err(|_| Failed::Refused(busy()))?,
             participants,
-            configuration: parts.membership.index,
+            configuration: self.committee.index,
         };
         let forwarded = self
             .work
             .forwarded(self.attempt, self.weighed.group, self.participants.to_vec());
-        let id = ceremony_id(parts, &forwarded, self.terms, &beginning, &self.work.request.hash);
+        let id = ceremony_id(
+            self.committee,
+            &forwarded,
+            self.terms,
+            &beginning,
+            &self.work.request.hash,
+        );
         self.share(id, Call::Birth(forwarded, beginning)).await?;
         if self.terms.key_type.purpose() == KeyPurpose::Authenticate {
             self.compute(id, Computed::States).await?;
@@ -228,7 +238,7 @@ impl Birth<'_> {
         let mut endorsements = Vec::new();
         for (number, answer) in &signed {
             let node = self.holders[usize::from(*number) - 1];
-            let member = parts.membership.member(node).ok_or_else(Failed::nobody)?;
+            let member = self.committee.member(node).ok_or_else(Failed::nobody)?;
             match answer {
                 Answer::Generated(_, endorsement)
                     if endorsement.node == node

@@ -7,6 +7,7 @@ use conclave_consensus::GroupId;
 use serde_json::json;
 
 use super::endorsements::{Gathered, Gathering, Question};
+use super::using::cannot_contribute;
 use super::{Work, busy, confirm_group, propose_problem};
 use crate::actors::decide::Purpose;
 use crate::actors::holder::{sign_statement, statement_of};
@@ -84,7 +85,8 @@ async fn commit(
 ) -> Result<Committed, Problem> {
     let parts = &work.parts;
     let question = Arc::new(question);
-    let mut gathering = Gathering::start(parts, &question);
+    let roster = parts.roster(group).map_err(cannot_contribute)?;
+    let mut gathering = Gathering::start(parts, roster, &question);
     let endorsements = match gathering.quorum(own).await {
         Gathered::Quorum(endorsements) => endorsements,
         Gathered::Refused(problem) => return Err(*problem),
@@ -148,6 +150,8 @@ pub(super) fn rejected(work: &Work, statement: &Statement, rejection: &Rejection
             "This revoker has too many live revocations here.",
         ),
         Rejection::Stale | Rejection::ConfigurationChanged | Rejection::EpochPassed => busy(),
+        // Of no client's request.
+        Rejection::Members(_) => busy(),
         Rejection::NotEndorsed(reason) => {
             tracing::error!(reason, "our own entry was not accepted as endorsed");
             busy()
@@ -173,13 +177,16 @@ fn reply(work: &Work, applied: &Applied) -> Result<Reply, Problem> {
             let config = record.config.to_json(public_url, id);
             if matches!(work.request.route, crate::operation::route::Route::CreateKeystore) {
                 let url = format!("{public_url}/kms/keystores/{id}");
-                let notice = symmetric_notice(work.parts.membership.members.len());
+                let roster = parts.roster_of(id).map_err(cannot_contribute)?;
+                let notice = symmetric_notice(roster.births().members.len());
                 return Ok(Reply::ok(config).with_status(201).located(url).noticed(notice));
             }
             Ok(Reply::ok(json!({ "config": config })))
         }
         Applied::Revoked => Ok(Reply::no_content()),
-        Applied::Key(..) | Applied::Time | Applied::Renewed(_) | Applied::Ordered(_) => Err(busy()),
+        Applied::Key(..) | Applied::Time | Applied::Renewed(_) | Applied::Ordered(_) | Applied::Moved(_) => {
+            Err(busy())
+        }
     }
 }
 
@@ -198,7 +205,8 @@ pub(super) async fn pass_time(parts: &Arc<Parts>, group: GroupId) -> Result<(), 
         deadline: Instant::now() + TIME_DEADLINE,
     };
     let question = Arc::new(question);
-    let gathered = Gathering::start(parts, &question).quorum(own).await;
+    let roster = parts.roster(group).map_err(cannot_contribute)?;
+    let gathered = Gathering::start(parts, roster, &question).quorum(own).await;
     let Gathered::Quorum(endorsements) = gathered else {
         return Err(no_quorum("endorse the time"));
     };

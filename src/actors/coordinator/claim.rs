@@ -28,7 +28,7 @@ pub(super) async fn claim(work: &Work, requests: impl Iterator<Item = &Examined>
     }
     let own = register_claim(parts, parts.node, work.operation, &claims);
     let call = Call::Claim(work.operation, claims);
-    let members = parts.membership.members.iter().map(|member| member.node);
+    let members = parts.directory.all().into_iter().map(|member| member.node);
     let reached = members.filter(|node| *node != parts.node && parts.network.connected(*node));
     let receipts = join_all(reached.map(|node| parts.ask(node, &call, RECEIPTS))).await;
     for receipt in receipts.iter().chain([&Ok(own)]) {

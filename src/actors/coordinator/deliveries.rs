@@ -26,11 +26,11 @@ const STARTING: Duration = Duration::from_millis(200);
 pub async fn run(parts: Arc<Parts>) {
     loop {
         // What an older copy of a disk takes and confirms would be missing on the newest.
-        if !is_current(&parts) {
+        if !is_current(&parts) || parts.member(parts.node).is_none() {
             tokio::time::sleep(STARTING).await;
             continue;
         }
-        for member in &parts.membership.members {
+        for member in parts.directory.all() {
             if member.node != parts.node && parts.network.connected(member.node) {
                 fetch(&parts, member.node).await;
             }
@@ -104,14 +104,12 @@ fn open(parts: &Parts, name: &ShareName, record: &KeyRecord, bytes: &[u8]) -> Re
     let sealed: Sealed = postcard::from_bytes(bytes).map_err(text)?;
     let (commitment, _) = record.material.pair().ok_or("an envelope of a symmetric key")?;
     let commitment: Commitment = postcard::from_bytes(commitment).map_err(text)?;
-    let members = parts.membership.members.iter().map(|member| member.node);
+    let committee = parts.committee(&name.keystore, record).map_err(text)?;
+    let members = committee.nodes().into_iter();
     let nodes: Vec<u64> = members.filter(|node| !parts.was_away(record, *node)).collect();
     let key = (record.key_type, record.epoch, key_name(&name.keystore, &name.key));
-    let session = session_of(&parts.membership, key, record.session, &nodes).ok_or("no session")?;
-    let me = parts
-        .membership
-        .member(parts.node)
-        .map_or(0, |member| member.index);
+    let session = session_of(&committee, key, record.session, &nodes).ok_or("no session")?;
+    let me = committee.member(parts.node).map_or(0, |member| member.index);
     let (packages, envelopes) = (&sealed.packages, &sealed.envelopes);
     let share = envelope::open(
         &session,
@@ -141,7 +139,7 @@ async fn gather(
     sharing: &Sharing,
 ) -> Result<bool, String> {
     let key = key_name(&name.keystore, &name.key);
-    let birthplace = record.birthplace(&parts.membership.cluster);
+    let birthplace = record.birthplace(parts.cluster());
     let wanted = Wanted {
         name: tasks::name(birthplace, &key, record.epoch, tasks::LIVE),
         commitments: &sharing.pieces,
@@ -184,8 +182,8 @@ async fn portion(parts: &Arc<Parts>, name: &ShareName, node: u64) -> Result<Port
 /// Tells everybody that may keep an envelope of ours that it can go.
 async fn confirm(parts: &Arc<Parts>, name: &ShareName) {
     for member in parts
-        .membership
-        .members
+        .directory
+        .all()
         .iter()
         .filter(|member| member.node != parts.node)
     {

@@ -50,7 +50,7 @@ pub(super) async fn derive(using: &mut Use<'_>, u: [u8; 32]) -> Result<Reply, Pr
         let combine = {
             let (own, record) = (using.own.clone(), target.record.clone());
             let (operation, key) = (work.operation.to_bytes(), key_name(&target.keystore, &target.key));
-            let cluster = parts.membership.cluster;
+            let cluster = *parts.cluster();
             move || -> Result<Result<Zeroizing<[u8; 32]>, Vec<u16>>, Problem> {
                 let commitment = committed(&record)?;
                 let context = Context {

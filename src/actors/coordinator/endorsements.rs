@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ed25519_dalek::VerifyingKey;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::task::JoinHandle;
@@ -11,6 +12,7 @@ use crate::actors::holder::close;
 use crate::actors::parts::Parts;
 use crate::actors::wire::{Abstention, Answer, Call};
 use crate::keystore::{Endorsement, Statement};
+use crate::membership::Roster;
 use crate::problem::Problem;
 
 /// Longest wait for one member's endorsement.
@@ -50,50 +52,54 @@ pub(super) enum Gathered {
 
 /// Members that are asked all at once.
 pub(super) struct Gathering {
-    parts: Arc<Parts>,
-    asked: FuturesUnordered<JoinHandle<Endorsed>>,
+    roster: Arc<Roster>,
+    asked: FuturesUnordered<JoinHandle<(u64, Endorsed)>>,
     deadline: Instant,
 }
 
 impl Gathering {
-    /// Asks every member with a live link.
-    pub(super) fn start(parts: &Arc<Parts>, question: &Arc<Question>) -> Self {
-        let members = parts.membership.members.iter().map(|member| member.node);
+    /// Asks every member that decides and has a live link.
+    pub(super) fn start(parts: &Arc<Parts>, roster: Arc<Roster>, question: &Arc<Question>) -> Self {
+        let members = roster.deciders().into_iter();
         let others = members.filter(|node| *node != parts.node && parts.network.connected(*node));
         let asked = others.map(|node| {
             let (parts, question) = (parts.clone(), question.clone());
-            tokio::spawn(async move { endorse(&parts, node, &question).await })
+            let key = roster.decider(node).map(|member| member.verifying_key);
+            tokio::spawn(async move { (node, endorse(&parts, (node, key), &question).await) })
         });
         Self {
             asked: asked.collect(),
             deadline: question.deadline,
-            parts: parts.clone(),
+            roster,
         }
     }
 
     /// Waits until a quorum agrees, or will not.
     pub(super) async fn quorum(&mut self, own: Endorsement) -> Gathered {
-        let quorum = self.parts.membership.quorum();
-        let tolerated = self.parts.membership.members.len() - quorum;
-        let (mut gathered, mut refusals, mut overtaken) = (vec![own], 0, false);
+        let roster = self.roster.clone();
+        let decides = |endorsements: &[Endorsement]| {
+            let nodes: Vec<u64> = endorsements.iter().map(|endorsement| endorsement.node).collect();
+            roster.is_quorum(&nodes)
+        };
+        let (mut gathered, mut refused, mut overtaken) = (vec![own], Vec::new(), false);
         loop {
-            if let Some(endorsements) = at_one_time(&gathered, quorum) {
+            if let Some(endorsements) = at_one_time(&gathered, decides) {
                 return Gathered::Quorum(endorsements);
             }
             let left = self.deadline.saturating_duration_since(Instant::now());
             let patience = if overtaken { REST.min(left) } else { left };
             match tokio::time::timeout(patience, self.asked.next()).await {
-                Ok(Some(Ok(Endorsed::Here(endorsement)))) => gathered.push(endorsement),
-                Ok(Some(Ok(Endorsed::Refused(problem)))) => {
-                    refusals += 1;
+                Ok(Some(Ok((_, Endorsed::Here(endorsement))))) => gathered.push(endorsement),
+                Ok(Some(Ok((node, Endorsed::Refused(problem))))) => {
+                    refused.push(node);
                     // Quorums meet: one member's word stops nothing, more than n - k of them do.
-                    if refusals > tolerated {
+                    if self.roster.is_blocked(&refused) {
                         return Gathered::Refused(problem);
                     }
                 }
-                Ok(Some(Ok(Endorsed::Otherwise))) => overtaken = true,
+                Ok(Some(Ok((_, Endorsed::Otherwise)))) => overtaken = true,
                 Ok(Some(_)) => {}
-                Ok(None) | Err(_) if overtaken || refusals > 0 => return Gathered::Overtaken,
+                Ok(None) | Err(_) if overtaken || !refused.is_empty() => return Gathered::Overtaken,
                 Ok(None) | Err(_) => return Gathered::TooFew,
             }
         }
@@ -107,7 +113,10 @@ impl Gathering {
 
 /// A quorum of endorsements, the first (this node's) among them, whose clocks are as close as an entry's must be: a member
 /// whose clock is off must not spoil what the others signed.
-fn at_one_time(gathered: &[Endorsement], quorum: usize) -> Option<Vec<Endorsement>> {
+fn at_one_time(
+    gathered: &[Endorsement],
+    decides: impl Fn(&[Endorsement]) -> bool,
+) -> Option<Vec<Endorsement>> {
     let own = gathered.first()?;
     let earliest = gathered.iter().map(|endorsement| endorsement.time);
     let windows = earliest.filter(|earliest| *earliest <= own.time && close(*earliest, own.time));
@@ -118,10 +127,14 @@ fn at_one_time(gathered: &[Endorsement], quorum: usize) -> Option<Vec<Endorsemen
             };
             gathered.iter().filter(within).cloned().collect::<Vec<_>>()
         })
-        .find(|within| within.len() >= quorum)
+        .find(|within| decides(within))
 }
 
-async fn endorse(parts: &Arc<Parts>, node: u64, question: &Question) -> Endorsed {
+async fn endorse(
+    parts: &Arc<Parts>,
+    (node, key): (u64, Option<VerifyingKey>),
+    question: &Question,
+) -> Endorsed {
     for wait in [0, 50, 200] {
         if wait > 0 {
             tokio::time::sleep(Duration::from_millis(wait)).await;
@@ -133,9 +146,8 @@ async fn endorse(parts: &Arc<Parts>, node: u64, question: &Question) -> Endorsed
                 return Endorsed::Nothing;
             }
             Ok(Answer::Endorsed(endorsement)) => {
-                let member = parts.membership.member(node);
                 let signed = |key| question.statement.is_endorsed(&endorsement, key);
-                return match member.is_some_and(|member| signed(&member.verifying_key)) {
+                return match key.as_ref().is_some_and(signed) {
                     true => Endorsed::Here(endorsement),
                     false => Endorsed::Otherwise,
                 };
@@ -163,7 +175,7 @@ mod tests {
     }
 
     fn quorum(times: &[(u64, u64)], quorum: usize) -> Option<Vec<u64>> {
-        let within = at_one_time(&at(times), quorum)?;
+        let within = at_one_time(&at(times), |within| within.len() >= quorum)?;
         Some(within.iter().map(|endorsement| endorsement.node).collect())
     }
 

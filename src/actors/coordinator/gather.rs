@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -12,6 +13,7 @@ use futures::stream::FuturesUnordered;
 use super::Work;
 use super::change::no_quorum;
 use crate::actors::wire::{Abstention, Answer, Call};
+use crate::membership::Membership;
 use crate::problem::Problem;
 
 /// Silence after which another holder is asked as well.
@@ -44,14 +46,16 @@ pub(super) struct Contribution<T> {
 }
 
 /// Holders that were asked, and what is left to ask.
+#[derive(Default)]
 pub(super) struct Holders {
+    /// Who hold the key's shares in this epoch.
+    committee: Option<Arc<Membership>>,
     left: Vec<u64>,
     /// The last attempt of each: a holder counts its own.
     attempts: BTreeMap<u64, u8>,
     refusals: Vec<Problem>,
     /// Those that lied, refused or did not answer: not asked again for this request.
     excluded: BTreeSet<u64>,
-    tolerated: usize,
     /// Holders that are needed.
     count: usize,
     /// This node, if it contributes as well.
@@ -63,31 +67,26 @@ pub(super) struct Holders {
 }
 
 impl Holders {
-    /// The members with a live link, beginning with another one each time. `contributes`: this node does, too.
-    pub(super) fn new(work: &Work, contributes: bool) -> Self {
+    /// Who hold the key's shares in this epoch.
+    pub(super) fn committee(&self) -> &Membership {
+        // Set by whoever makes a use of this, before anything is asked.
+        static NOBODY: std::sync::LazyLock<Membership> = std::sync::LazyLock::new(Membership::default);
+        self.committee.as_deref().unwrap_or(&NOBODY)
+    }
+
+    /// Those of the committee with a live link, beginning with another one each time.
+    fn begin(&mut self, work: &Work) {
         let parts = &work.parts;
-        let members = &parts.membership.members;
-        let mut left: Vec<u64> = members
-            .iter()
-            .map(|member| member.node)
-            .filter(|node| *node != parts.node && parts.network.connected(*node))
+        let nodes = self.committee().nodes().into_iter();
+        let there = |node: &u64| *node != parts.node && parts.network.connected(*node);
+        let mut left: Vec<u64> = nodes
+            .filter(|node| there(node) && !self.excluded.contains(node))
             .collect();
         if !left.is_empty() {
             let offset = usize::try_from(work.turn()).unwrap_or(0) % left.len();
             left.rotate_left(offset);
         }
-        let quorum = parts.membership.quorum();
-        Self {
-            left,
-            attempts: BTreeMap::new(),
-            refusals: Vec::new(),
-            excluded: BTreeSet::new(),
-            tolerated: members.len() - quorum,
-            count: quorum - usize::from(contributes),
-            own: contributes.then_some(parts.node),
-            paused: 0,
-            ahead: None,
-        }
+        self.left = left;
     }
 
     /// A holder that knows another epoch of the key, if one said so; asked once.
@@ -95,10 +94,21 @@ impl Holders {
         self.ahead.take()
     }
 
-    /// Goes on with the same holders in another epoch, in which this node has a share or has none.
-    pub(super) fn contribute(&mut self, work: &Work, contributes: bool) {
-        self.count = work.parts.membership.quorum() - usize::from(contributes);
+    /// Begins, or goes on in another epoch, with those who hold the shares; this node has one, or has none.
+    pub(super) fn contribute(&mut self, work: &Work, committee: Arc<Membership>, contributes: bool) {
+        self.count = committee.quorum() - usize::from(contributes);
         self.own = contributes.then_some(work.parts.node);
+        let others = self.committee().index != committee.index;
+        self.committee = Some(committee);
+        if others {
+            self.begin(work);
+        }
+    }
+
+    /// So many may be wrong or away.
+    fn tolerated(&self) -> usize {
+        let committee = self.committee();
+        committee.members.len() - committee.quorum()
     }
 
     /// Never asks this node again for this request.
@@ -142,8 +152,7 @@ impl Holders {
     /// Those that were asked before may be needed again: they come last.
     fn refill(&mut self, work: &Work) {
         let parts = &work.parts;
-        for member in &parts.membership.members {
-            let node = member.node;
+        for node in self.committee().nodes() {
             let known = node == parts.node || self.left.contains(&node) || self.excluded.contains(&node);
             if !known && parts.network.connected(node) {
                 self.left.push(node);
@@ -227,7 +236,7 @@ impl Holders {
                 }
                 None => {}
             }
-            if work.left().is_zero() || self.refusals.len() > self.tolerated {
+            if work.left().is_zero() || self.refusals.len() > self.tolerated() {
                 return Err(self.failure());
             }
         }
@@ -287,7 +296,7 @@ impl Holders {
 
     fn failure(&mut self) -> Problem {
         // More holders than may be wrong have refused: that is the answer. Fewer say nothing yet.
-        if self.refusals.len() > self.tolerated
+        if self.refusals.len() > self.tolerated()
             && let Some(problem) = self.refusals.pop()
         {
             return problem;

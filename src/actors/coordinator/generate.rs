@@ -4,6 +4,7 @@
 //! A member that gives this node nothing is asked by the others as well, so that its fault is not this node's word.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -11,6 +12,7 @@ use serde_json::json;
 
 use super::blame::{Blame, Failed};
 use super::change::{no_quorum, rejected};
+use super::using::cannot_contribute;
 use super::{Work, busy, propose_problem};
 use crate::actors::ceremonies;
 use crate::actors::conduct::Abort;
@@ -21,6 +23,7 @@ use crate::actors::stages::Stage;
 use crate::actors::wire::{Answer, Beginning, Call, Round};
 use crate::identifier::LocalId;
 use crate::keystore::{Endorsement, Entry, Outcome, Statement, query};
+use crate::membership::Membership;
 use crate::operation::description::{describe, key_url};
 use crate::operation::judge::{Intent, NewKeyTerms};
 use crate::problem::Problem;
@@ -47,13 +50,9 @@ enum Fallen {
 /// Generates a key and describes it.
 pub(super) async fn key(work: &Work) -> Result<Reply, Problem> {
     let parts = &work.parts;
-    let members: BTreeSet<u64> = parts
-        .membership
-        .members
-        .iter()
-        .map(|member| member.node)
-        .collect();
-    let mut blame = Blame::new(parts.node, members.clone(), parts.membership.quorum());
+    let committee = committee(work)?;
+    let members: BTreeSet<u64> = committee.nodes().into_iter().collect();
+    let mut blame = Blame::new(parts.node, members.clone(), committee.quorum());
     for attempt in 1..=ATTEMPTS {
         let weighed = work.weigh(Purpose::Endorse).await?;
         let Intent::Generate(terms) = weighed.judgement.intent.clone() else {
@@ -62,7 +61,7 @@ pub(super) async fn key(work: &Work) -> Result<Reply, Problem> {
         let there =
             |node: &u64| !blame.leaves_out(*node) && (*node == parts.node || parts.network.connected(*node));
         let nodes: Vec<u64> = members.iter().copied().filter(there).collect();
-        if nodes.len() < parts.membership.quorum() {
+        if nodes.len() < committee.quorum() {
             return Err(no_quorum("take part in generating a key"));
         }
         let ceremony = Ceremony {
@@ -70,6 +69,7 @@ pub(super) async fn key(work: &Work) -> Result<Reply, Problem> {
             attempt,
             group: weighed.group,
             terms: &terms,
+            committee: &committee,
         };
         let (statement, endorsements) = match ceremony.run(&nodes, blame.aborts()).await? {
             Ok(done) => done,
@@ -127,6 +127,14 @@ pub(super) async fn propose(
     }
 }
 
+/// Who will hold the keys that are born now in the keystore that the request names.
+pub(super) fn committee(work: &Work) -> Result<Arc<Membership>, Problem> {
+    let keystore = work.request.route.keystore().and_then(|named| named.id);
+    let keystore = keystore.ok_or_else(|| Problem::malformed("This request generates no key."))?;
+    let roster = work.parts.roster_of(&keystore).map_err(cannot_contribute)?;
+    Ok(roster.births().clone())
+}
+
 fn describe_new(work: &Work, keystore: &LocalId, key: &LocalId) -> Result<Reply, Problem> {
     let parts = &work.parts;
     let view = parts
@@ -169,6 +177,7 @@ struct Ceremony<'a> {
     attempt: u8,
     group: conclave_consensus::GroupId,
     terms: &'a NewKeyTerms,
+    committee: &'a Membership,
 }
 
 pub(super) type Done = (Statement, Vec<Endorsement>);
@@ -185,10 +194,16 @@ impl Ceremony<'_> {
         let beginning = Beginning {
             start,
             participants,
-            configuration: parts.membership.index,
+            configuration: self.committee.index,
         };
         let forwarded = self.work.forwarded(self.attempt, self.group, nodes.to_vec());
-        let id = ceremony_id(parts, &forwarded, self.terms, &beginning, &self.work.request.hash);
+        let id = ceremony_id(
+            self.committee,
+            &forwarded,
+            self.terms,
+            &beginning,
+            &self.work.request.hash,
+        );
         let begin = Call::Begin(forwarded, beginning, aborts);
         Ok(self.rounds(id, nodes, begin).await)
     }
@@ -249,7 +264,7 @@ impl Ceremony<'_> {
         }
         let unusable = self.unusable(id, round, &mut said).await;
         failed.silent.extend(unusable);
-        let tolerated = parts.membership.members.len() - parts.membership.quorum();
+        let tolerated = self.committee.members.len() - self.committee.quorum();
         if refusals.len() > tolerated
             && let Some(problem) = refusals.pop()
         {
@@ -329,7 +344,7 @@ impl Ceremony<'_> {
     }
 
     fn is_own(&self, node: u64, id: &ceremonies::Id, abort: &Abort) -> bool {
-        let member = self.work.parts.membership.member(node);
+        let member = self.committee.member(node);
         abort.node == node
             && abort.ceremony == *id
             && abort.operation == self.work.operation
@@ -337,7 +352,7 @@ impl Ceremony<'_> {
     }
 
     fn by_index(&self, answers: Answers) -> BTreeMap<u16, Vec<u8>> {
-        let membership = &self.work.parts.membership;
+        let membership = self.committee;
         let messages = answers.into_iter().filter_map(|(node, answer)| match answer {
             Answer::Message(message) => Some((membership.member(node)?.index, message)),
             _ => None,

@@ -12,6 +12,7 @@ mod endorsements;
 mod exchange;
 mod gather;
 mod generate;
+pub mod moves;
 pub mod order;
 mod read;
 mod relay;
@@ -156,6 +157,17 @@ impl Work {
         if let Some(named) = self.request.route.keystore().cloned() {
             self.check_address(&named).await?;
         }
+        let changes = !matches!(
+            self.request.route,
+            Route::GetMeter(_)
+                | Route::ListKeystores(_)
+                | Route::GetKeystore(_)
+                | Route::UseKey(..)
+                | Route::Batch(_)
+        );
+        if changes && let Some((group, nodes)) = relay::deciders_elsewhere(&self)? {
+            return relay::serve(&self, group, nodes).await;
+        }
         match &self.request.route {
             Route::GetMeter(_) | Route::ListKeystores(_) | Route::GetKeystore(_) => read::show(&self).await,
             Route::GenerateKey(_) if self.generates_symmetric() => birth::key(&self).await,
@@ -176,7 +188,7 @@ impl Work {
     async fn use_key(&self) -> Result<Reply, Problem> {
         let weighed = self.weigh(Purpose::Contribute).await?;
         if let Some(holders) = relay::holders_elsewhere(self, &weighed).await? {
-            return relay::serve(self, &weighed, holders).await;
+            return relay::serve(self, weighed.group, holders).await;
         }
         if self.request.has_secret_result() {
             claim::claim(self, std::iter::once(&*self.request)).await;
@@ -192,7 +204,7 @@ impl Work {
         }
         let mut holders = None;
         for renewal in 0..=RENEWALS {
-            let mut under_way = Use::new(self, weighed, &target, holders.take()).await;
+            let mut under_way = Use::new(self, weighed, &target, holders.take()).await?;
             let answer = match &using {
                 Using::Sign(message) => sign::sign(&mut under_way, message.clone()).await,
                 Using::DeriveSecret(u) => derive::derive(&mut under_way, *u).await,

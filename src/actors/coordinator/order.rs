@@ -24,7 +24,7 @@ const DEADLINE: Duration = Duration::from_secs(8);
 /// What is wrong with it, or 503.
 pub async fn submit(parts: &Arc<Parts>, order: SignedOrder) -> Result<(), Problem> {
     order
-        .verify(&parts.membership)
+        .verify(parts.rosters.genesis())
         .map_err(|error| Problem::new(403, "NotAllowedError", error.to_string()))?;
     confirm_group(parts, GROUP_ZERO).await?;
     let view = parts.consensus.view(GROUP_ZERO).map_err(|_| busy())?;
@@ -33,15 +33,16 @@ pub async fn submit(parts: &Arc<Parts>, order: SignedOrder) -> Result<(), Proble
         return Err(out_of_sequence(last));
     }
     let operation = parts.next_operation();
-    let statement = order_statement(parts, &order, operation);
+    let statement = order_statement(parts, GROUP_ZERO, &order, operation);
     let own = endorse_order(parts, &order, &statement).await;
     let own = own.map_err(cannot_contribute)?;
     let question = Arc::new(Question {
-        call: Call::EndorseOrder(Box::new(order), operation),
+        call: Call::EndorseOrder(Box::new(order), GROUP_ZERO.0, operation),
         statement,
         deadline: Instant::now() + DEADLINE,
     });
-    let gathered = Gathering::start(parts, &question).quorum(own).await;
+    let roster = parts.roster(GROUP_ZERO).map_err(cannot_contribute)?;
+    let gathered = Gathering::start(parts, roster, &question).quorum(own).await;
     let Gathered::Quorum(endorsements) = gathered else {
         return Err(no_quorum("endorse the order"));
     };
@@ -57,6 +58,9 @@ pub async fn submit(parts: &Arc<Parts>, order: SignedOrder) -> Result<(), Proble
     match postcard::from_bytes(&applied.result) {
         Ok(Outcome::Applied(_)) => Ok(()),
         Ok(Outcome::Refused(Rejection::Sequence)) => Err(out_of_sequence(last + 1)),
+        Ok(Outcome::Refused(rejection @ Rejection::Members(_))) => {
+            Err(Problem::new(409, "InvalidStateError", format!("{rejection}.")))
+        }
         _ => Err(busy()),
     }
 }

@@ -1,13 +1,19 @@
-//! A use of a symmetric key of which this node holds no part, or not yet: it hands the client's request to a holder, which
-//! serves it as if the client had come there. The holder computes anyway, so it learns nothing more than it would have.
+//! What this node cannot serve itself: a use of a symmetric key of which it holds no part, or not yet, and a change that it
+//! is none to decide about. It hands the client's request to a node that can, which serves it as if the client had come
+//! there; that one takes part anyway, so it learns nothing more than it would have.
 
 use serde_json::Value;
 
+use conclave_consensus::GroupId;
+
+use super::using::cannot_contribute;
 use super::{Caller, Work, busy};
-use crate::actors::decide::Weighed;
+use crate::actors::decide::{Weighed, group_of};
+use crate::actors::holder::decides;
 use crate::actors::symmetric;
 use crate::actors::wire::{Answer, Call};
 use crate::operation::judge::Intent;
+use crate::operation::route::Route;
 use crate::problem::Problem;
 use crate::reply::Reply;
 
@@ -49,31 +55,58 @@ pub(super) async fn holders_elsewhere(work: &Work, weighed: &Weighed) -> Result<
     }
 }
 
+/// Who serves a change in this node's place, if it is none of those that decide.
+///
+/// # Errors
+/// 503 where the state cannot be read.
+pub(super) fn deciders_elsewhere(work: &Work) -> Result<Option<(GroupId, Vec<u64>)>, Problem> {
+    let parts = &work.parts;
+    let own = decides(parts, &work.request, &work.operation, parts.node).map_err(cannot_contribute)?;
+    if own || !matches!(work.caller, Caller::Client(_)) {
+        return Ok(None);
+    }
+    let group = group_of(parts, &work.request, &work.operation);
+    let roster = parts.roster(group).map_err(cannot_contribute)?;
+    Ok(Some((group, roster.births().nodes())))
+}
+
 /// Asks holders in turn. What one may have begun no other one is asked for when the result is secret: it is the first
 /// one's by its claim.
-pub(super) async fn serve(work: &Work, weighed: &Weighed, mut holders: Vec<u64>) -> Result<Reply, Problem> {
+pub(super) async fn serve(work: &Work, group: GroupId, mut holders: Vec<u64>) -> Result<Reply, Problem> {
     let parts = &work.parts;
     holders.retain(|node| parts.network.connected(*node));
     let turns = usize::try_from(work.turn()).unwrap_or(0) % holders.len().max(1);
     holders.rotate_left(turns);
-    let call = work.question(Call::Serve(work.forwarded(1, weighed.group, Vec::new())));
+    let call = work.question(Call::Serve(work.forwarded(1, group, Vec::new())));
     for node in holders {
         let asked = parts.ask(node, &call, work.left()).await;
         match asked.map(|answer| parts.alone(node, answer)) {
-            Ok(Answer::Served(body)) => return Ok(Reply::ok(read(&body)?)),
+            Ok(Answer::Served {
+                status,
+                location,
+                body,
+            }) => {
+                return Ok(Reply {
+                    status,
+                    location,
+                    body: body.map(|body| read(&body)).transpose()?,
+                    notice: None,
+                });
+            }
             Ok(Answer::Refused(problem)) => return Err(*problem),
             Ok(Answer::Abstained(reason)) => tracing::debug!(node, %reason, "a holder cannot serve now"),
             Ok(_) => tracing::warn!(node, "a holder did not understand"),
             Err(error) => {
                 tracing::debug!(node, %error, "a holder does not answer");
-                if work.request.has_secret_result() {
+                // A change may have been made: whoever asks again must look first.
+                if work.request.has_secret_result() || !matches!(work.request.route, Route::UseKey(..)) {
                     break;
                 }
             }
         }
     }
     Err(Problem::unavailable(
-        "This node has no part of this key, and no holder of it could serve now; try again, or another node.",
+        "This node has no part in this, and none that has could serve now; try again, or another node.",
     ))
 }
 

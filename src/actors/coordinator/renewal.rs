@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use conclave_consensus::{GroupId, View};
 
 use self::ceremony::{Failed, renew};
+use super::moves;
 use crate::actors::parts::Parts;
 use crate::actors::renewals::Policy;
 use crate::actors::views::GROUP_ZERO;
@@ -18,19 +19,24 @@ use crate::keystore::command::MAX_RENEWED;
 use crate::keystore::state::decode;
 use crate::keystore::{KeyRecord, StateError, layout, query};
 
-/// Shortest and longest time between two looks at a group.
+/// How often it is looked whether a group is to be looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// Shortest and longest time between two looks at a group whose members stay.
 const LOOK: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(600));
 /// Keys of one read.
 const PAGE: usize = 256;
 /// Ceremonies before the group is looked at again.
 const BATCHES: usize = 256;
-/// A keystore whose renewal failed is left alone for this long.
+/// A keystore whose renewal failed is left alone for this long; while its keys move, only for a moment.
 const POSTPONED: Duration = Duration::from_secs(60);
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// Keys of one keystore that are due, each with the ceremony whose shares are to be replaced, ascending.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Batch {
     keystore: LocalId,
+    /// The number of the list of members that hold them.
+    committee: u64,
     keys: Vec<(LocalId, [u8; 32])>,
 }
 
@@ -42,12 +48,14 @@ struct Found {
     due: u64,
     /// When the first of the others will be, ms.
     next: Option<u64>,
+    /// Whether the group's keys are on their way to other members, and how many still are with the old ones.
+    moving: Option<u64>,
 }
 
 /// Renews what is due, again and again.
 pub async fn run(parts: Arc<Parts>) {
     let mut renewer = Renewer::new(parts);
-    let mut ticks = tokio::time::interval(LOOK.0);
+    let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         ticks.tick().await;
@@ -86,13 +94,18 @@ impl Renewer {
             self.looks.clear();
         }
         let led: Vec<GroupId> = (self.parts.consensus.status().into_iter())
-            .filter(|status| status.leader == Some(self.parts.node) && status.group.0 > 0)
+            .filter(|status| status.group.0 > 0 && moves::conducts(&self.parts, status))
             .map(|status| status.group)
             .collect();
         self.looks.retain(|group, _| led.contains(group));
         self.postponed.retain(|_, until| *until > Instant::now());
         for group in led {
-            if self.looks.get(&group).is_some_and(|(at, _)| *at > Instant::now()) {
+            // A group whose members change is looked at at once, whenever it was to be.
+            let moving = self.parts.roster(group).is_ok_and(|roster| roster.next.is_some());
+            let now = Instant::now();
+            let latest = if moving { now + TICK } else { now + 2 * LOOK.1 };
+            let is_later = |(at, _): &(Instant, u64)| *at > now && *at <= latest;
+            if self.looks.get(&group).is_some_and(is_later) {
                 continue;
             }
             let found = self.renew_group(group).await;
@@ -100,6 +113,7 @@ impl Renewer {
                 Duration::from_millis(next.saturating_sub(self.parts.now().unwrap_or(next)))
             });
             let pause = match found.due {
+                _ if found.moving.is_some() => TICK,
                 0 => until_next.clamp(LOOK.0, LOOK.1),
                 _ => LOOK.0,
             };
@@ -119,7 +133,11 @@ impl Renewer {
         };
         let skipped: Vec<LocalId> = self.postponed.keys().copied().collect();
         let due = (policy, self.ordered);
-        let looked = tokio::task::spawn_blocking(move || look(&view, due, now, &skipped));
+        let Ok(roster) = parts.rosters.of(&view) else {
+            return Found::default();
+        };
+        let moving_to = roster.next.is_some().then(|| roster.births().index);
+        let looked = tokio::task::spawn_blocking(move || look(&view, due, (now, moving_to), &skipped));
         let mut found = match looked.await {
             Ok(Ok(found)) => found,
             Ok(Err(error)) => {
@@ -154,8 +172,8 @@ impl Renewer {
                 let mut left = 0;
                 for key in &batch.keys {
                     let alone = Batch {
-                        keystore: batch.keystore,
                         keys: vec![*key],
+                        ..batch.clone()
                     };
                     left += Box::pin(self.renew_batch(&alone)).await;
                 }
@@ -165,7 +183,12 @@ impl Renewer {
         };
         self.parts.metrics.failed_renewals.inc();
         tracing::warn!(keystore = %batch.keystore, reason, "shares that are due could not be renewed");
-        self.postponed.insert(batch.keystore, Instant::now() + POSTPONED);
+        let roster = self.parts.roster_of(&batch.keystore);
+        let pause = match roster.is_ok_and(|roster| roster.next.is_some()) {
+            true => MOMENT,
+            false => POSTPONED,
+        };
+        self.postponed.insert(batch.keystore, Instant::now() + pause);
         all
     }
 }
@@ -174,10 +197,13 @@ impl Renewer {
 fn look(
     view: &View,
     (policy, ordered): (Policy, u64),
-    now: u64,
+    (now, moving_to): (u64, Option<u64>),
     skipped: &[LocalId],
 ) -> Result<Found, StateError> {
-    let mut found = Found::default();
+    let mut found = Found {
+        moving: moving_to.map(|_| 0),
+        ..Found::default()
+    };
     let mut after: Option<Vec<u8>> = None;
     loop {
         let page = view.scan(layout::KEYS, after.as_deref(), PAGE);
@@ -191,24 +217,36 @@ fn look(
                 continue;
             };
             let record: KeyRecord = decode(record)?;
-            let Some(due) = policy.due(query::shared_at(view, &keystore, &key, &record)?, ordered) else {
-                continue;
-            };
-            if due > now {
-                found.next = Some(found.next.map_or(due, |next| next.min(due)));
-                continue;
+            match moving_to {
+                // Keys move first; those that have are young.
+                Some(committee) if record.committee == committee => continue,
+                Some(_) => found.moving = found.moving.map(|left| left + 1),
+                None => {
+                    let shared_at = query::shared_at(view, &keystore, &key, &record)?;
+                    let Some(due) = policy.due(shared_at, ordered) else {
+                        continue;
+                    };
+                    if due > now {
+                        found.next = Some(found.next.map_or(due, |next| next.min(due)));
+                        continue;
+                    }
+                }
             }
             found.due += 1;
             if skipped.contains(&keystore) {
                 continue;
             }
-            let fits = |batch: &&mut Batch| batch.keystore == keystore && batch.keys.len() < MAX_RENEWED;
+            let fits = |batch: &&mut Batch| {
+                (batch.keystore, batch.committee) == (keystore, record.committee)
+                    && batch.keys.len() < MAX_RENEWED
+            };
             let (due, full) = ((key, record.session), found.batches.len() >= BATCHES);
             match found.batches.last_mut().filter(fits) {
                 Some(batch) => batch.keys.push(due),
                 None if full => {}
                 None => found.batches.push(Batch {
                     keystore,
+                    committee: record.committee,
                     keys: vec![due],
                 }),
             }

@@ -30,7 +30,7 @@ type Signed = Result<[u8; 64], Vec<u16>>;
 /// Signs `message`.
 pub(super) async fn sign(using: &mut Use<'_>, message: Vec<u8>) -> Result<Reply, Problem> {
     let message: Arc<[u8]> = message.into();
-    let quorum = using.work.parts.membership.quorum();
+    let quorum = using.holders.committee().quorum();
     for _ in 0..TRIES {
         let signed = match using.own.clone() {
             Some(own) if quorum == 2 => one_round(using, own, &message).await?,

@@ -217,7 +217,7 @@ impl Use<'_> {
         };
         let participants = roles.participants().to_vec();
         let about = About {
-            cluster: parts.membership.cluster,
+            cluster: *parts.cluster(),
             roles: roles.nodes,
             holders: &self.sharing.holders,
             boot: parts.boot,

@@ -1,6 +1,7 @@
 //! What a node does now and then without being asked: destroy shares that no key refers to, let time pass in idle groups,
 //! finish what a dead coordinator left, forget what has expired.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,9 @@ use super::{Caller, Work, rests_on_state};
 use crate::actors::parts::Parts;
 use crate::identifier::LocalId;
 use crate::keystore::apply::CEREMONY_LIFE;
-use crate::keystore::query;
+use crate::keystore::state::decode;
+use crate::keystore::{KeyRecord, layout, query};
+use crate::membership::FIRST;
 
 /// How often it looks.
 const CHORES: Duration = Duration::from_secs(5);
@@ -23,6 +26,7 @@ const IDLE: u64 = 60_000;
 
 /// Does all of it, again and again.
 pub async fn chores(parts: Arc<Parts>) {
+    let mut swept = HashMap::new();
     let mut ticks = tokio::time::interval(CHORES);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
@@ -40,6 +44,9 @@ pub async fn chores(parts: Arc<Parts>) {
         });
         if let Ok(Err(error)) = settled.await {
             tracing::warn!(error, "shares could not be looked through");
+        }
+        for group in (1..parts.rules.groups).map(GroupId) {
+            sweep_moved(&parts, group, &mut swept).await;
         }
         if parts.renewals.lock().take_erasure(Instant::now()) {
             erase(&parts).await;
@@ -117,7 +124,12 @@ fn settle_one(parts: &Parts, session: &Session) -> Result<(), String> {
     // One view for the record and the time: between two, the entry that names this share could be applied.
     let view = parts.consensus.view(parts.group_of(&keystore)).map_err(text)?;
     let record = query::key(&view, &keystore, &key).map_err(text)?;
-    if record.is_some_and(|record| record.session == session.id.session) {
+    if let Some(record) = record.filter(|record| record.session == session.id.session) {
+        // The members that a key comes from may be asked for it until the last key has moved and they no longer vote.
+        let roster = parts.rosters.of(&view).map_err(text)?;
+        if roster.current.index < record.committee {
+            return Ok(());
+        }
         remove_replaced(parts, &session.id)?;
         return parts.shares.settle(session).map_err(text);
     }
@@ -139,12 +151,67 @@ fn remove_replaced(parts: &Parts, live: &ShareId) -> Result<(), String> {
         .into_iter()
         .filter(|session| session.id.epoch < live.epoch)
     {
-        parts.shares.remove_session(&old.id).map_err(text)?;
-        parts.open_keys.lock().remove(&old.id);
-        parts.symmetric.forget(&old.id);
-        parts.renewals.lock().removed(Instant::now());
+        remove_old(parts, &old.id)?;
     }
     Ok(())
+}
+
+fn remove_old(parts: &Parts, old: &ShareId) -> Result<(), String> {
+    parts.shares.remove_session(old).map_err(text)?;
+    parts.open_keys.lock().remove(old);
+    parts.symmetric.forget(old);
+    parts.renewals.lock().removed(Instant::now());
+    Ok(())
+}
+
+/// Once a group's members have changed: removes the shares of earlier epochs that this node holds and nobody asks for any more,
+/// also where it is a member no longer. `swept` remembers for which list of members that was done.
+pub(crate) async fn sweep_moved(parts: &Arc<Parts>, group: GroupId, swept: &mut HashMap<GroupId, u64>) {
+    let Ok(roster) = parts.roster(group) else { return };
+    let index = roster.current.index;
+    if roster.next.is_some() || index == FIRST || swept.get(&group) == Some(&index) {
+        return;
+    }
+    let removed = tokio::task::spawn_blocking({
+        let parts = parts.clone();
+        move || remove_passed(&parts, group)
+    });
+    match removed.await {
+        Ok(Ok(0)) => drop(swept.insert(group, index)),
+        Ok(Ok(removed)) => {
+            tracing::info!(%group, removed, "shares of members that there were are gone");
+            swept.insert(group, index);
+        }
+        Ok(Err(error)) => tracing::warn!(%group, error, "old shares could not be removed"),
+        Err(_) => {}
+    }
+}
+
+/// Removes what this node holds of all earlier epochs in a group; how much that was. Blocks on the disk.
+fn remove_passed(parts: &Parts, group: GroupId) -> Result<usize, String> {
+    let view = parts.consensus.view(group).map_err(text)?;
+    let (mut after, mut removed) = (None::<Vec<u8>>, 0);
+    loop {
+        let page = view.scan(layout::KEYS, after.as_deref(), PAGE).map_err(text)?;
+        let Some((last, _)) = page.last() else {
+            return Ok(removed);
+        };
+        after = Some(last.clone());
+        for (at, record) in &page {
+            let Some((keystore, key)) = layout::names_of_key(at) else {
+                continue;
+            };
+            let record: KeyRecord = decode(record).map_err(text)?;
+            let sessions = parts.shares.sessions(&keystore.0, &key.0).map_err(text)?;
+            for old in sessions
+                .into_iter()
+                .filter(|session| session.id.epoch < record.epoch)
+            {
+                remove_old(parts, &old.id)?;
+                removed += 1;
+            }
+        }
+    }
 }
 
 /// Makes unreadable what was removed: until then its sealed bytes are in the database's files, with the key that opens

@@ -57,11 +57,13 @@ impl<'a> Use<'a> {
         weighed: Weighed,
         target: &'a Target,
         holders: Option<Holders>,
-    ) -> Self {
+    ) -> Result<Self, Problem> {
         let own = open(work, target).await;
-        let mut holders = holders.unwrap_or_else(|| Holders::new(work, own.is_some()));
-        holders.contribute(work, own.is_some());
-        Self {
+        let committee = work.parts.committee(&target.keystore, &target.record);
+        let committee = committee.map_err(cannot_contribute)?;
+        let mut holders = holders.unwrap_or_default();
+        holders.contribute(work, committee, own.is_some());
+        Ok(Self {
             work,
             target,
             holders,
@@ -69,7 +71,7 @@ impl<'a> Use<'a> {
             weighed,
             recorded: None,
             last: None,
-        }
+        })
     }
 
     /// Gathers contributions, and puts this node's own decision on record meanwhile.
@@ -116,16 +118,21 @@ impl<'a> Use<'a> {
     /// Names liars by share index: counted, logged, and not asked again.
     pub(super) fn name(&mut self, liars: &[u16]) {
         for index in liars {
-            if let Some(member) = self.work.parts.membership.by_index(*index) {
+            let member = self
+                .holders
+                .committee()
+                .by_index(*index)
+                .map(|member| member.node);
+            if let Some(node) = member {
                 self.holders
-                    .name(self.work, member.node, "a contribution that does not verify");
+                    .name(self.work, node, "a contribution that does not verify");
             }
         }
     }
 
     /// The share index of a node that contributed.
     pub(super) fn index(&self, node: u64) -> Result<u16, Problem> {
-        let member = self.work.parts.membership.member(node);
+        let member = self.holders.committee().member(node);
         member.map(|member| member.index).ok_or_else(busy)
     }
 

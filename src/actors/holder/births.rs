@@ -31,6 +31,7 @@ use crate::actors::symmetric::sealed::Letter;
 use crate::actors::wire::{Abstention, Answer, Beginning, BirthStep, Computed, Forwarded};
 use crate::identifier::OperationId;
 use crate::keystore::record::{Purpose as KeyPurpose, Sharing, number_of};
+use crate::membership::Membership;
 use crate::operation::judge::{Intent, NewKeyTerms};
 use crate::problem::Problem;
 
@@ -110,15 +111,14 @@ impl Birth {
 }
 
 /// Who holds a new key in this cluster: everybody, or the coordinator and the three with the lowest hashes.
-pub(crate) fn holders(parts: &Parts, coordinator: u64, terms: &NewKeyTerms) -> Vec<u64> {
+pub(crate) fn holders(committee: &Membership, coordinator: u64, terms: &NewKeyTerms) -> Vec<u64> {
     let lot = |node: &u64| {
         let mut hash = Sha256::new_with_prefix(key_name(&terms.keystore, &terms.key));
         hash.update(node.to_be_bytes());
         let lot: [u8; 32] = hash.finalize().into();
         (*node != coordinator, lot)
     };
-    let members = parts.membership.members.iter().map(|member| member.node);
-    let mut nodes: Vec<u64> = members.collect();
+    let mut nodes = committee.nodes();
     nodes.sort_by_cached_key(lot);
     nodes.truncate(HOLDERS);
     nodes.sort_unstable();
@@ -176,10 +176,11 @@ async fn try_begin(
         }
         None => return Err(Abstention::Behind.into()),
     }
-    check(parts, from, &beginning, weighed.now).map_err(misfit)?;
-    let id = ceremony_id(parts, &forwarded, &terms, &beginning, &request.hash);
+    let committee = parts.roster(weighed.group)?.births().clone();
+    check(parts, &committee, from, &beginning, weighed.now).map_err(misfit)?;
+    let id = ceremony_id(&committee, &forwarded, &terms, &beginning, &request.hash);
     let nodes = beginning.nodes();
-    let holders = holders(parts, from, &terms);
+    let holders = holders(&committee, from, &terms);
     let (left_out, me) = (left_out(&holders, &nodes), number_of(&holders, parts.node));
     let (Some(left_out), Some(me)) = (left_out, me) else {
         return Err(misfit("others than the holders of this key"));
@@ -197,7 +198,7 @@ async fn try_begin(
     };
     let session = Session {
         id,
-        cluster: parts.membership.cluster,
+        cluster: *parts.cluster(),
         key: key_name(&terms.keystore, &terms.key),
         epoch: 0,
         holders: u8::try_from(holders.len()).map_err(|_| misfit("too many holders"))?,

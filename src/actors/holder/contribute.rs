@@ -126,7 +126,7 @@ fn cosign(
     theirs: &[u8],
     frame: &[u8; 32],
 ) -> Answer {
-    let coordinator = parts.membership.member(from).map(|member| member.index);
+    let coordinator = parts.member(from).map(|member| member.index);
     let theirs = postcard::from_bytes::<NonceCommitments>(theirs);
     let (Some(index), Ok(theirs), Some(context)) = (coordinator, theirs, &open.context) else {
         return Answer::Misfit("commitments that cannot be read".into());
@@ -154,7 +154,7 @@ fn partial(
     };
     let (operation, name) = (operation.to_bytes(), key_name(keystore, key));
     let context = Context {
-        cluster: &parts.membership.cluster,
+        cluster: parts.cluster(),
         operation: &operation,
         key: &name,
     };

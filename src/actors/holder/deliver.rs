@@ -19,7 +19,7 @@ const PAGE: usize = 32;
 
 /// The next page of what is kept for the asking member.
 pub(super) async fn envelopes(parts: &Arc<Parts>, from: u64, after: Option<ShareName>) -> Answer {
-    let Some(member) = parts.membership.member(from).map(|member| member.index) else {
+    let Some(member) = parts.member(from).map(|member| member.index) else {
         return Answer::Misfit("an asker that is no member".into());
     };
     let parts = parts.clone();
@@ -39,7 +39,7 @@ pub(super) async fn envelopes(parts: &Arc<Parts>, from: u64, after: Option<Share
 
 /// The asking member has its share on disk: its envelope can go.
 pub(super) async fn confirm(parts: &Arc<Parts>, from: u64, name: ShareName) -> Answer {
-    let Some(member) = parts.membership.member(from).map(|member| member.index) else {
+    let Some(member) = parts.member(from).map(|member| member.index) else {
         return Answer::Misfit("an asker that is no member".into());
     };
     let parts = parts.clone();

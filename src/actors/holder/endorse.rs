@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use conclave_consensus::GroupId;
 use sha2::{Digest, Sha256};
 
 use super::{asked, examine};
@@ -15,9 +16,11 @@ use crate::actors::wire::{Abstention, Answer, Forwarded};
 use crate::audit::{Entry, Kind};
 use crate::identifier::OperationId;
 use crate::keystore::apply::request_hash;
-use crate::keystore::{Command, Endorsement, Statement};
+use crate::keystore::state::decode;
+use crate::keystore::{Command, Endorsement, KeyRecord, ReadState as _, Statement, layout};
+use crate::membership::Stage;
 use crate::operation::judge::Intent;
-use crate::operator::SignedOrder;
+use crate::operator::{Change, SignedOrder};
 
 /// The group's time must lie within this of our clock for an endorsement of time, ms.
 const CLOCK_SPREAD: u64 = 5_000;
@@ -49,7 +52,7 @@ pub(crate) fn statement(
         return None;
     };
     Some(Statement {
-        cluster: parts.membership.cluster,
+        cluster: *parts.cluster(),
         group: decided.group.0,
         operation,
         request: request.hash,
@@ -98,17 +101,126 @@ pub(super) async fn time(parts: &Arc<Parts>, from: u64, group: u32, operation: O
 }
 
 /// Endorses an order of the operators: their signatures stand behind it, and this member's clock and record.
-pub(super) async fn order(parts: &Parts, from: u64, order: &SignedOrder, operation: OperationId) -> Answer {
-    if operation.node != from {
-        return Answer::Misfit("an order under another node's operation".into());
+pub(super) async fn order(
+    parts: &Parts,
+    from: u64,
+    order: &SignedOrder,
+    (group, operation): (u32, OperationId),
+) -> Answer {
+    if operation.node != from || group >= parts.rules.groups {
+        return Answer::Misfit("an order under another node's operation, or for no group".into());
     }
-    if let Err(error) = order.verify(&parts.membership) {
+    if let Err(error) = order.verify(parts.rosters.genesis()) {
         return Answer::Misfit(error.to_string());
     }
-    let statement = order_statement(parts, order, operation);
+    // Group 0 takes an order first.
+    if group != GROUP_ZERO.0 && !is_taken(parts, order) {
+        return Abstention::Behind.into();
+    }
+    let statement = order_statement(parts, GroupId(group), order, operation);
     match endorse_order(parts, order, &statement).await {
         Ok(endorsement) => Answer::Endorsed(endorsement),
         Err(abstention) => abstention.into(),
+    }
+}
+
+/// Whether group 0 has taken this order for other members, as far as this node has applied.
+fn is_taken(parts: &Parts, order: &SignedOrder) -> bool {
+    let Change::Members(new) = &order.order.change else {
+        return false;
+    };
+    let zero = parts.consensus.view(GROUP_ZERO).ok();
+    let taken = zero.and_then(|view| view.record::<SignedOrder>(&layout::members(new.number)).ok());
+    taken.flatten().as_ref() == Some(order)
+}
+
+/// Endorses that every key of a group is with its new members: this member has applied that, and has the shares that it
+/// should have on its disk.
+pub(super) async fn moved(
+    parts: &Arc<Parts>,
+    from: u64,
+    (group, number): (u32, u64),
+    operation: OperationId,
+) -> Answer {
+    if operation.node != from || group >= parts.rules.groups {
+        return Answer::Misfit("a move under another node's operation, or of no group".into());
+    }
+    let group = GroupId(group);
+    let statement = move_statement(parts, group, number, operation);
+    match endorse_move(parts, group, number, &statement).await {
+        Ok(endorsement) => Answer::Endorsed(endorsement),
+        Err(abstention) => abstention.into(),
+    }
+}
+
+/// Looks, puts it on this node's record, and signs the statement of the move's entry.
+pub(crate) async fn endorse_move(
+    parts: &Arc<Parts>,
+    group: GroupId,
+    number: u64,
+    statement: &Statement,
+) -> Result<Endorsement, Abstention> {
+    let now = parts.now().map_err(|_| Abstention::Clock)?;
+    parts
+        .consensus
+        .freshness()
+        .may_contribute(group)
+        .map_err(|_| Abstention::Fenced)?;
+    let looked = tokio::task::spawn_blocking({
+        let parts = parts.clone();
+        move || has_moved(&parts, group, number)
+    });
+    match looked.await {
+        Ok(Ok(true)) => {}
+        Ok(Ok(false)) => return Err(Abstention::Behind),
+        _ => return Err(Abstention::Busy),
+    }
+    let mut entry = Entry::new(Kind::Ordered, now, statement.operation);
+    entry.group = group.0;
+    entry.request = Sha256::digest([&b"conclave move 1"[..], &number.to_be_bytes()].concat()).into();
+    entry.verdict = "moved".into();
+    parts.record(entry).await?;
+    Ok(statement.endorse(parts.node, &parts.signing_key, now))
+}
+
+/// Keys of one read.
+const PAGE: usize = 256;
+
+/// Whether every key of the group is with the members of this number, and this node, if it is one of them, has its shares;
+/// blocks on the disk.
+fn has_moved(parts: &Parts, group: GroupId, number: u64) -> Result<bool, String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let view = parts.consensus.view(group).map_err(|error| text(&error))?;
+    let roster = parts.rosters.of(&view).map_err(|error| text(&error))?;
+    let is_member = match &roster.next {
+        Some((next, Stage::Joint)) if next.index == number => next.member(parts.node).is_some(),
+        _ => return Ok(false),
+    };
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let page = view.scan(layout::KEYS, after.as_deref(), PAGE);
+        let page = page.map_err(|error| text(&error))?;
+        let Some((last, _)) = page.last() else {
+            return Ok(true);
+        };
+        after = Some(last.clone());
+        for (at, record) in &page {
+            let Some((keystore, key)) = layout::names_of_key(at) else {
+                continue;
+            };
+            let record: KeyRecord = decode(record).map_err(|error| text(&error))?;
+            if record.committee != number {
+                return Ok(false);
+            }
+            let holds = match record.material.sharing() {
+                Some(sharing) => sharing.number(parts.node).is_some(),
+                None => is_member,
+            };
+            let share = Parts::share_id(&keystore, &key, &record);
+            if holds && parts.shares.get(&share).map_err(|error| text(&error))?.is_none() {
+                return Ok(parts.was_away(&record, parts.node));
+            }
+        }
     }
 }
 
@@ -134,16 +246,31 @@ pub(crate) fn time_statement(parts: &Parts, group: u32, operation: OperationId) 
     }
 }
 
-/// The statement of an order's entry.
-pub(crate) fn order_statement(parts: &Parts, order: &SignedOrder, operation: OperationId) -> Statement {
+/// The statement of an order's entry in a group.
+pub(crate) fn order_statement(
+    parts: &Parts,
+    group: GroupId,
+    order: &SignedOrder,
+    operation: OperationId,
+) -> Statement {
     let command = Command::Order(Box::new(order.clone()));
-    unasked(parts, GROUP_ZERO.0, operation, command)
+    unasked(parts, group.0, operation, command)
+}
+
+/// The statement that a group's keys are with the members of this number.
+pub(crate) fn move_statement(
+    parts: &Parts,
+    group: GroupId,
+    number: u64,
+    operation: OperationId,
+) -> Statement {
+    unasked(parts, group.0, operation, Command::CompleteMove(number))
 }
 
 /// The statement of what no client asks for, and that rests on no keystore's state.
 pub(super) fn unasked(parts: &Parts, group: u32, operation: OperationId, command: Command) -> Statement {
     Statement {
-        cluster: parts.membership.cluster,
+        cluster: *parts.cluster(),
         group,
         operation,
         request: request_hash(&[]),

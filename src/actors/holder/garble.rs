@@ -80,7 +80,7 @@ async fn garble(
         return Err(Abstention::Busy.into());
     }
     let about = About {
-        cluster: parts.membership.cluster,
+        cluster: *parts.cluster(),
         roles: roles.nodes,
         holders: &sharing.holders,
         boot,

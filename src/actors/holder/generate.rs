@@ -99,27 +99,25 @@ async fn begin(
         }
         None => return Err(Abstention::Behind.into()),
     }
-    if let Err(reason) = check(parts, from, &beginning, weighed.now) {
+    let committee = parts.roster(weighed.group)?.births().clone();
+    if let Err(reason) = check(parts, &committee, from, &beginning, weighed.now) {
         return misfit(reason);
     }
     let operation = forwarded.operation;
     witness::learn(parts, from, operation, aborts).await;
-    let id = ceremony_id(parts, &forwarded, terms, &beginning, &request.hash);
+    let id = ceremony_id(&committee, &forwarded, terms, &beginning, &request.hash);
     if let Some(said) = parts.ceremonies.lock().said(&id, Round::Hash) {
         return Ok((id, said));
     }
     let nodes = beginning.nodes();
     let key = (terms.key_type, 0, key_name(&terms.keystore, &terms.key));
-    let Some(session) = session_of(&parts.membership, key, id, &nodes) else {
+    let Some(session) = session_of(&committee, key, id, &nodes) else {
         return misfit("terms that make no session");
     };
     let begun = {
         let parts = parts.clone();
         move || {
-            let me = parts
-                .membership
-                .member(parts.node)
-                .map_or(0, |member| member.index);
+            let me = committee.member(parts.node).map_or(0, |member| member.index);
             Participant::begin(session, me, &parts.signing_key, &mut OsRng)
         }
     };
@@ -150,20 +148,24 @@ pub(super) fn exists(parts: &Parts, terms: &NewKeyTerms) -> Option<bool> {
 }
 
 /// What a participant can check of the coordinator's proposal by itself.
-pub(super) fn check(parts: &Parts, from: u64, beginning: &Beginning, now: u64) -> Result<(), &'static str> {
+pub(super) fn check(
+    parts: &Parts,
+    committee: &Membership,
+    from: u64,
+    beginning: &Beginning,
+    now: u64,
+) -> Result<(), &'static str> {
     let nodes = beginning.nodes();
     if !super::endorse::close(beginning.start, now) {
         return Err("a ceremony that began at another time");
     }
-    if beginning.configuration != parts.membership.index {
+    if beginning.configuration != committee.index {
         return Err("a ceremony of another configuration");
     }
     if !nodes.windows(2).all(|pair| pair[0] < pair[1]) || !nodes.contains(&from) {
         return Err("participants that are not ascending, or leave out the coordinator");
     }
-    if nodes.len() < parts.membership.quorum()
-        || nodes.iter().any(|node| parts.membership.member(*node).is_none())
-    {
+    if nodes.len() < committee.quorum() || nodes.iter().any(|node| committee.member(*node).is_none()) {
         return Err("too few participants, or one who is no member");
     }
     let mine = beginning
@@ -178,7 +180,7 @@ pub(super) fn check(parts: &Parts, from: u64, beginning: &Beginning, now: u64) -
 
 /// The ceremony's id: everything that the participants agree on.
 pub(crate) fn ceremony_id(
-    parts: &Parts,
+    committee: &Membership,
     forwarded: &Forwarded,
     terms: &NewKeyTerms,
     beginning: &Beginning,
@@ -186,7 +188,7 @@ pub(crate) fn ceremony_id(
 ) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(b"conclave ceremony 1");
-    hash.update(parts.membership.cluster);
+    hash.update(committee.cluster);
     hash.update(forwarded.operation.to_bytes());
     hash.update([forwarded.attempt]);
     hash.update(beginning.start.to_be_bytes());
@@ -194,7 +196,7 @@ pub(crate) fn ceremony_id(
     hash.update(key_name(&terms.keystore, &terms.key));
     hash.update((terms.key_type.name().len() as u64).to_be_bytes());
     hash.update(terms.key_type.name());
-    let (n, k) = (parts.membership.members.len(), parts.membership.quorum());
+    let (n, k) = (committee.members.len(), committee.quorum());
     for number in [
         0,
         n as u64,
@@ -221,6 +223,15 @@ pub fn session_of(
     Session::new(terms_of(membership, key, ceremony, participants)?).ok()
 }
 
+/// A member as a session has it.
+pub(super) fn in_session(member: &crate::membership::Member) -> Member {
+    Member {
+        index: member.index,
+        verifying_key: member.verifying_key.to_bytes(),
+        envelope_key: member.envelope_key,
+    }
+}
+
 /// Its terms; those of a renewal lack the constants.
 pub(super) fn terms_of(
     membership: &Membership,
@@ -228,11 +239,7 @@ pub(super) fn terms_of(
     ceremony: [u8; 32],
     participants: &[u64],
 ) -> Option<SessionTerms> {
-    let members = membership.members.iter().map(|member| Member {
-        index: member.index,
-        verifying_key: member.verifying_key.to_bytes(),
-        envelope_key: member.envelope_key,
-    });
+    let members = membership.members.iter().map(in_session);
     let index = |node: &u64| membership.member(*node).map(|member| member.index);
     Some(SessionTerms {
         cluster: membership.cluster,
@@ -251,6 +258,7 @@ pub(super) fn terms_of(
             .iter()
             .map(index)
             .collect::<Option<BTreeSet<u16>>>()?,
+        leaving: Vec::new(),
         constants: BTreeMap::new(),
     })
 }
@@ -310,7 +318,7 @@ fn faulty(parts: &Parts, (operation, id): (OperationId, Id), fault: Fault) -> An
     let named = fault
         .culprits
         .iter()
-        .filter_map(|index| parts.membership.by_index(*index));
+        .filter_map(|index| parts.directory.by_index(*index));
     let culprit = named.map(|member| member.node).next();
     tracing::warn!(reason = %fault.reason, ?culprit, "a ceremony ends without a key");
     if let Some(node) = culprit {
@@ -345,9 +353,11 @@ async fn finish(
     };
     let outcome = parts.pool.run(work).await.map_err(|_| Abstention::Busy)?;
     let outcome = outcome.map_err(|fault| faulty(parts, (operation, id), fault))?;
+    let committee = parts.numbered(weighed.group, beginning.configuration)?;
     // The rule is for those that a coordinator leads, not for itself.
     if coordinator != parts.node
-        && let Err(node) = absent_are_away(parts, operation, weighed.group, left_out(parts, &beginning)).await
+        && let Err(node) =
+            absent_are_away(parts, operation, weighed.group, left_out(&committee, &beginning)).await
     {
         return misfit(&format!("node {node} was left out and is there"));
     }
@@ -387,7 +397,7 @@ pub(super) fn signed(
     generated: GeneratedKey,
 ) -> Answer {
     let statement = Statement {
-        cluster: parts.membership.cluster,
+        cluster: *parts.cluster(),
         group: decided.group.0,
         operation,
         request,
@@ -401,9 +411,9 @@ pub(super) fn signed(
     Answer::Generated(Box::new(statement), endorsement)
 }
 
-fn left_out(parts: &Parts, beginning: &Beginning) -> Vec<u64> {
+fn left_out(committee: &Membership, beginning: &Beginning) -> Vec<u64> {
     let nodes = beginning.nodes();
-    let members = parts.membership.members.iter().map(|member| member.node);
+    let members = committee.nodes().into_iter();
     members.filter(|node| !nodes.contains(node)).collect()
 }
 

@@ -34,12 +34,13 @@ use crate::telemetry::logs::request_span;
 pub(crate) use claim::register as register_claim;
 pub(crate) use contribute::key_name;
 pub(crate) use endorse::{
-    close, endorse_order, near, order_statement, sign as sign_statement, statement as statement_of,
-    time_statement,
+    close, endorse_move, endorse_order, move_statement, near, order_statement, sign as sign_statement,
+    statement as statement_of, time_statement,
 };
 pub(crate) use generate::ceremony_id;
 pub use generate::{Sealed, session_of};
 pub(crate) use renew::id_of as renewal_id;
+pub(crate) use serve::decides;
 #[cfg(test)]
 pub(crate) use witness::digest;
 pub(crate) use witness::{convicted, says};
@@ -63,7 +64,14 @@ pub async fn answer(parts: &Arc<Parts>, from: u64, call: Call) -> Answer {
 async fn within(parts: &Arc<Parts>, from: u64, call: Call) -> Answer {
     let answer = match call {
         Call::Endorse(forwarded) => endorse::change(parts, from, forwarded).await,
-        Call::EndorseOrder(order, operation) => endorse::order(parts, from, &order, operation).await,
+        Call::EndorseOrder(order, group, operation) => {
+            endorse::order(parts, from, &order, (group, operation)).await
+        }
+        Call::EndorseMove {
+            group,
+            number,
+            operation,
+        } => endorse::moved(parts, from, (group, number), operation).await,
         Call::EndorseTime { group, operation } => endorse::time(parts, from, group, operation).await,
         Call::Cosign(..) | Call::Commit(_) | Call::Derive(_) => contribute::to_use(parts, from, call).await,
         Call::Batch(forwarded, items) => batch::answer(parts, from, forwarded, items).await,
@@ -94,6 +102,10 @@ async fn within(parts: &Arc<Parts>, from: u64, call: Call) -> Answer {
         Call::BirthStep(id, step) => births::step(parts, from, id, step).await,
         Call::Renew(proposal) => renew::begin(parts, from, proposal).await,
         Call::RenewStep(id, round, messages) => renew::step(parts, from, id, round, messages).await,
+        Call::EndRenewal(id) => {
+            parts.renewals.lock().end_of(&id, from);
+            Answer::Confirmed
+        }
         Call::Portion(name) => deliver::portion(parts, from, name).await,
         Call::Serve(forwarded) => serve::answer(parts, from, forwarded).await,
     };

@@ -14,12 +14,11 @@ use conclave_shares::ShareId;
 use sha2::{Digest, Sha256};
 
 use self::keys::{Begun, Finished, go_on, outcome, secrets};
-use super::endorse::unasked;
-use super::generate::check;
+use super::endorse::{close, unasked};
 use crate::actors::parts::Parts;
 use crate::actors::renewals::{Id, Renewing};
 use crate::actors::views::GROUP_ZERO;
-use crate::actors::wire::{Abstention, Answer, Renewal, Round, ToRenew};
+use crate::actors::wire::{Abstention, Answer, Beginning, Renewal, Round, ToRenew};
 use crate::audit::{Entry, Health, Kind};
 use crate::identifier::{LocalId, OperationId};
 use crate::keystore::command::{MAX_RENEWED, RenewedShares};
@@ -44,7 +43,7 @@ pub(super) async fn begin(parts: &Arc<Parts>, from: u64, proposal: Renewal) -> A
         Ok(agreed) => agreed,
         Err(answer) => return answer,
     };
-    let id = id_of(&parts.membership, &proposal);
+    let id = id_of(&agreed.committee, &proposal);
     let keys = agreed.keys.len();
     // Before anything is computed.
     let reserved = parts.renewals.lock().reserve(id, from, keys, Instant::now());
@@ -60,6 +59,10 @@ pub(super) async fn begin(parts: &Arc<Parts>, from: u64, proposal: Renewal) -> A
 
 /// What this node is ready to renew.
 struct Agreed {
+    /// Who will hold the new shares.
+    committee: Arc<Membership>,
+    /// Who hold those that there are: the same, unless the keys move.
+    before: Arc<Membership>,
     keys: Vec<(ToRenew, KeyRecord)>,
     /// The keystore's state version.
     version: u64,
@@ -86,16 +89,15 @@ async fn decide(parts: &Arc<Parts>, from: u64, proposal: &Renewal) -> Result<Agr
         return Err(misfit("a renewal of no keys, of too many, or of one twice"));
     }
     let now = parts.now().map_err(|_| Abstention::Clock)?;
-    check(parts, from, beginning, now).map_err(misfit)?;
-    if beginning.participants.len() != parts.membership.members.len() {
-        return Err(misfit("a renewal without some member"));
-    }
     if let Health::DiskLow { .. } | Health::Failed = parts.audit.health() {
         return Err(Abstention::Audit.into());
     }
     let view = settled(parts, keystore, *applied).await?;
     let stored = query::keystore(&view, keystore).map_err(|_| Abstention::Behind)?;
     let stored = stored.ok_or_else(|| ended("a renewal in a keystore that is not there"))?;
+    let roster = parts.rosters.of(&view).map_err(|_| Abstention::Behind)?;
+    let committee = roster.births().clone();
+    let mut before: Option<Arc<Membership>> = None;
     let policy = parts.renewals.lock().policy;
     let ordered = ordered(parts)?;
     let mut agreed = Vec::with_capacity(keys.len());
@@ -104,18 +106,75 @@ async fn decide(parts: &Arc<Parts>, from: u64, proposal: &Renewal) -> Result<Agr
         let record = query::key(&view, keystore, key).map_err(|_| Abstention::Behind)?;
         let record = record.filter(|record| record.session == to_renew.replaces);
         let record = record.ok_or_else(|| ended("a renewal of shares that are not the key's"))?;
+        let held_by = parts.rosters.numbered(&view, record.committee);
+        let held_by = held_by.map_err(|_| Abstention::Behind)?;
+        if before
+            .as_ref()
+            .is_some_and(|before| before.index != held_by.index)
+        {
+            return Err(misfit("a renewal of keys of different committees"));
+        }
+        let moves = held_by.index != committee.index;
+        before = Some(held_by);
         let shared_at = query::shared_at(&view, keystore, key, &record).map_err(|_| Abstention::Behind)?;
-        if !policy.allows(shared_at, ordered, now) {
+        if !moves && !policy.allows(shared_at, ordered, now) {
             return Err(ended("a renewal of shares that are not due"));
         }
         agreed.push((to_renew.clone(), record));
     }
+    let before = before.unwrap_or_else(|| committee.clone());
+    check(parts, (&before, &committee), from, (beginning, keys), now).map_err(misfit)?;
     Ok(Agreed {
+        committee,
+        before,
         keys: agreed,
         version: stored.version,
         applied: view.applied_index(),
         now,
     })
+}
+
+/// What a participant can check of the proposal by itself: every member that is to hold the new shares takes part, and as many
+/// of those that hold the old ones as their quorum wants; where nobody moves, all.
+fn check(
+    parts: &Parts,
+    (before, committee): (&Membership, &Membership),
+    from: u64,
+    (beginning, keys): (&Beginning, &[ToRenew]),
+    now: u64,
+) -> Result<(), &'static str> {
+    let nodes = beginning.nodes();
+    let moves = before.index != committee.index;
+    if !close(beginning.start, now) {
+        return Err("a renewal that began at another time");
+    }
+    if beginning.configuration != committee.index || committee.member(from).is_none() {
+        return Err("a renewal for other members, or led by who is none");
+    }
+    let is_member = |node: &u64| committee.member(*node).is_some() || moves && before.member(*node).is_some();
+    if !nodes.windows(2).all(|pair| pair[0] < pair[1]) || !nodes.iter().all(is_member) {
+        return Err("participants that are not ascending, or no members");
+    }
+    if !committee.nodes().iter().all(|node| nodes.contains(node)) {
+        return Err("a renewal without some member");
+    }
+    let deals = |node: &u64| nodes.contains(node) && before.member(*node).is_some();
+    let sound = |to_renew: &ToRenew| {
+        to_renew.dealers.windows(2).all(|pair| pair[0] < pair[1])
+            && to_renew.dealers.iter().all(deals)
+            && to_renew.dealers.len() >= before.quorum()
+    };
+    if !keys.iter().all(sound) {
+        return Err("too few dealers, or others than have shares");
+    }
+    let me = beginning
+        .participants
+        .iter()
+        .find(|(node, _)| *node == parts.node);
+    match me.is_some_and(|(_, boot)| *boot == parts.boot) {
+        true => Ok(()),
+        false => Err("a renewal of another life of this node"),
+    }
 }
 
 /// Draws for every key, and keeps the ceremony for its next round.
@@ -128,10 +187,12 @@ async fn draw(
 ) -> Result<Answer, Answer> {
     let work = {
         let (parts, keystore) = (parts.clone(), proposal.keystore);
+        let committees = (agreed.before.clone(), agreed.committee.clone());
         move || {
             let begun = agreed.keys.into_iter().map(|(to_renew, record)| {
                 let session = session_id(&id, &to_renew.key);
-                keys::begin(&parts, &keystore, (to_renew, record), session)
+                let committees = (&*committees.0, &*committees.1);
+                keys::begin(&parts, committees, &keystore, (to_renew, record), session)
             });
             begun.collect::<Result<Vec<_>, Answer>>()
         }
@@ -150,6 +211,7 @@ async fn draw(
     let (keys, messages) = under_way.into_iter().unzip();
     let renewing = Renewing {
         coordinator: from,
+        committee: agreed.committee,
         operation: proposal.operation,
         beginning: proposal.beginning,
         keystore: proposal.keystore,
@@ -298,7 +360,7 @@ async fn finish(
         keystore: renewing.keystore,
         start: renewing.beginning.start,
         configuration: renewing.beginning.configuration,
-        participants: renewing.beginning.nodes(),
+        participants: renewing.committee.nodes(),
         keys: finished.iter().map(|finished| finished.new.clone()).collect(),
     };
     let stored = tokio::task::spawn_blocking({

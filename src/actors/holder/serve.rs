@@ -1,4 +1,4 @@
-//! Serving what a client asked another node for, which holds no part of the symmetric key.
+//! Serving what a client asked another node for, which holds no part of the symmetric key, or is none of those that decide.
 
 use std::sync::Arc;
 
@@ -6,9 +6,11 @@ use futures::future::BoxFuture;
 
 use super::{examine, refused};
 use crate::actors::coordinator::{Caller, Work};
+use crate::actors::decide::group_of;
 use crate::actors::examined::Examined;
 use crate::actors::parts::Parts;
-use crate::actors::wire::{Answer, Forwarded};
+use crate::actors::wire::{Abstention, Answer, Forwarded};
+use crate::identifier::OperationId;
 use crate::operation::route::Route;
 
 /// Serves it under a name of this node's, as if the client had come here. Boxed, since to serve is to ask, this node too.
@@ -34,26 +36,42 @@ pub(super) fn to_examined<'a>(
     })
 }
 
+/// Whether a node is one of those that decide what this request asks for.
+pub(crate) fn decides(
+    parts: &Parts,
+    request: &Examined,
+    operation: &OperationId,
+    node: u64,
+) -> Result<bool, Abstention> {
+    let roster = parts.roster(group_of(parts, request, operation))?;
+    Ok(match request.route {
+        Route::GenerateKey(_) => roster.births().member(node).is_some(),
+        _ => roster.decider(node).is_some(),
+    })
+}
+
 async fn serve(
     parts: &Arc<Parts>,
     from: u64,
     request: &Arc<Examined>,
     batch: Option<(Forwarded, u8)>,
 ) -> Result<Answer, Answer> {
-    if !matches!(request.route, Route::UseKey(..)) {
+    let operation = parts.next_operation();
+    let decides = |node: u64| decides(parts, request, &operation, node);
+    if !matches!(request.route, Route::UseKey(..)) && (decides(from)? || !decides(parts.node)?) {
         return Err(Answer::Misfit(
-            "only uses of keys are served for another node".into(),
+            "only what the sender cannot serve is served for it".into(),
         ));
     }
-    let operation = parts.next_operation();
     tracing::debug!(from, served_as = %operation.request_id(), "serving for another node");
     let mut work = Work::new(parts, operation, request.clone(), Caller::Node(from));
     if let Some((forwarded, index)) = batch {
         work = work.into_item(forwarded, index);
     }
-    match work.serve().await.map(|reply| reply.body) {
-        Ok(Some(body)) => Ok(Answer::Served(body.to_string().into_bytes())),
-        Ok(None) => Err(Answer::Misfit("what was served has no body".into())),
-        Err(problem) => Err(refused(problem)),
-    }
+    let reply = work.serve().await.map_err(refused)?;
+    Ok(Answer::Served {
+        status: reply.status,
+        location: reply.location,
+        body: reply.body.map(|body| body.to_string().into_bytes()),
+    })
 }

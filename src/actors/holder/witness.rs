@@ -30,7 +30,7 @@ pub(crate) fn says(
     node: u64,
     answer: &Answer,
 ) -> bool {
-    let Some(member) = parts.membership.member(node) else {
+    let Some(member) = parts.member(node) else {
         return false;
     };
     match (round, answer) {
@@ -60,7 +60,7 @@ pub(super) async fn ask(parts: &Arc<Parts>, from: u64, call: Call, node: u64) ->
     let Some((session, operation)) = parts.ceremonies.lock().session(&id, from) else {
         return Answer::Misfit("a ceremony of another coordinator".into());
     };
-    let member = parts.membership.member(node);
+    let member = parts.member(node);
     let takes_part = member.is_some_and(|member| session.terms().participants.contains(&member.index));
     if !takes_part || node == parts.node || node == from {
         return Answer::Misfit("a member that cannot be asked about".into());
@@ -125,7 +125,6 @@ fn is_whole(
     };
     let participants = &session.terms().participants;
     parts
-        .membership
         .member(from)
         .is_some_and(|member| participants.contains(&member.index))
         && messages.keys().eq(participants)
@@ -137,7 +136,7 @@ fn is_whole(
 /// Learns why earlier attempts of an operation ended, as far as it is signed or proven.
 pub(super) async fn learn(parts: &Arc<Parts>, from: u64, operation: OperationId, aborts: Vec<Abort>) {
     for abort in aborts.into_iter().take(MAX_ABORTS) {
-        let member = parts.membership.member(abort.node);
+        let member = parts.member(abort.node);
         if abort.operation != operation
             || !member.is_some_and(|member| abort.is_signed(&member.verifying_key))
         {
@@ -153,5 +152,5 @@ pub(crate) fn convicted(parts: &Parts, coordinator: u64, abort: &Abort) -> Optio
     let evidence = abort.evidence.as_ref()?;
     let (session, _) = parts.ceremonies.lock().session(&abort.ceremony, coordinator)?;
     let index = evidence.convicts::<Edwards25519>(&session)?;
-    Some(parts.membership.by_index(index)?.node)
+    Some(parts.directory.by_index(index)?.node)
 }

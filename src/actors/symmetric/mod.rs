@@ -173,7 +173,7 @@ pub(crate) fn open(
     let held = Held::from_bytes(sealed.expose()).map_err(|_| OpenError::Unfit)?;
     let sharing = record.material.sharing().ok_or(OpenError::Unfit)?;
     let key_name = super::holder::key_name(keystore, key);
-    let birthplace = record.birthplace(&parts.membership.cluster);
+    let birthplace = record.birthplace(parts.cluster());
     let name = tasks::name(birthplace, &key_name, record.epoch, tasks::LIVE);
     let inner = held.inner.as_ref().map(|inner| inner_digest(&name, inner));
     let place = (

@@ -50,13 +50,19 @@ impl<'a> Birth<'a> {
         };
         let terms = NewKeyTerms {
             keystore,
-            key: LocalId::derive(&thief.parts.membership.cluster, &operation, 0),
+            key: LocalId::derive(thief.parts.cluster(), &operation, 0),
             key_type: KeyType::Sha256HmacKey2019,
             alias: None,
             max_chain_length: None,
         };
         let hash = crate::authorization::RawRequest::decode(&request).unwrap().hash();
-        let id = ceremony_id(&thief.parts, &forwarded, &terms, &beginning, &hash);
+        let id = ceremony_id(
+            thief.parts.rosters.genesis(),
+            &forwarded,
+            &terms,
+            &beginning,
+            &hash,
+        );
         let begin = Call::Birth(forwarded, beginning);
         Self { cluster, id, begin }
     }

@@ -1,7 +1,7 @@
 //! A cluster of n real nodes. Call [`run`] around the test: the nodes need an actix system and a runtime with
 //! threads, and one cluster at a time is what a small machine can tick.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -24,8 +24,9 @@ use tempfile::TempDir;
 
 use crate::actors::application::KeystoreApplication;
 use crate::actors::attestor::NodeAttestor;
-use crate::actors::coordinator::{deliveries, upkeep};
+use crate::actors::coordinator::{deliveries, moves, upkeep};
 use crate::actors::crypto_pool::CryptoPool;
+use crate::actors::directory::{self, Directory};
 use crate::actors::doors::{Doors, Lanes};
 use crate::actors::metrics::{Metrics, OfNode};
 use crate::actors::parts::Parts;
@@ -41,6 +42,8 @@ use crate::keystore::{KeyRecord, KeystoreRecord, query};
 use crate::membership::{Member, Membership};
 use crate::operation::judge::Rules;
 use crate::problem::Problem;
+use crate::provision::genesis::Member as Pinned;
+use crate::provision::introduction::Orders;
 use crate::replay::{Claims, HolderClock, Moment, ReplayGuard, Settings as ReplaySettings};
 use crate::reply::Reply;
 use crate::telemetry;
@@ -240,7 +243,49 @@ pub(super) fn operator() -> SigningKey {
 pub(super) struct Cluster {
     nodes: Vec<Node>,
     pub(super) hub: Hub,
-    _folder: TempDir,
+    genesis: Arc<Membership>,
+    folder: TempDir,
+}
+
+/// A node's own keys.
+type Keys = (SigningKey, EnvelopeKey);
+
+/// A machine that no order has named yet.
+pub(super) struct Candidate {
+    number: u64,
+    keys: Keys,
+}
+
+impl Candidate {
+    /// With fresh keys.
+    pub(super) fn new(number: u64) -> Self {
+        Self {
+            number,
+            keys: fresh(),
+        }
+    }
+
+    /// As operators sign it.
+    pub(super) fn pinned(&self) -> Pinned {
+        member(self.number, &self.keys).pinned()
+    }
+}
+
+fn fresh() -> Keys {
+    (
+        SigningKey::generate(&mut OsRng),
+        EnvelopeKey::generate(&mut OsRng),
+    )
+}
+
+fn member(node: u64, (signing, envelope): &Keys) -> Member {
+    Member {
+        node,
+        index: u16::try_from(node).unwrap(),
+        address: String::new(),
+        verifying_key: signing.verifying_key(),
+        envelope_key: envelope.public(),
+    }
 }
 
 /// Longest wait for what must happen soon.
@@ -257,25 +302,8 @@ impl Cluster {
         let folder = tempfile::tempdir().unwrap();
         let numbers: Vec<u64> = (1..=n).collect();
         let hub = Hub::new(numbers.clone(), Bounds::default(), recorder).unwrap();
-        let keys: Vec<(SigningKey, EnvelopeKey)> = numbers
-            .iter()
-            .map(|_| {
-                (
-                    SigningKey::generate(&mut OsRng),
-                    EnvelopeKey::generate(&mut OsRng),
-                )
-            })
-            .collect();
-        let members = numbers
-            .iter()
-            .zip(&keys)
-            .map(|(node, (signing, envelope))| Member {
-                node: *node,
-                index: u16::try_from(*node).unwrap(),
-                address: String::new(),
-                verifying_key: signing.verifying_key(),
-                envelope_key: envelope.public(),
-            });
+        let keys: Vec<Keys> = numbers.iter().map(|_| fresh()).collect();
+        let members = numbers.iter().zip(&keys).map(|(node, keys)| member(*node, keys));
         let membership = Arc::new(Membership {
             cluster: CLUSTER,
             index: 1,
@@ -287,16 +315,34 @@ impl Cluster {
         for (number, keys) in numbers.iter().zip(keys) {
             let home = folder.path().join(number.to_string());
             std::fs::create_dir(&home).unwrap();
-            nodes.push(node(*number, &numbers, keys, &membership, &hub, home));
+            nodes.push(node(*number, keys, (&membership, None), &hub, home));
         }
         let cluster = Self {
             nodes,
             hub,
-            _folder: folder,
+            genesis: membership,
+            folder,
         };
         let all: Vec<&Node> = cluster.nodes.iter().collect();
         cluster.settle(&all).await;
         cluster
+    }
+
+    /// Starts the next machine, which these orders make a member.
+    pub(super) fn join(&mut self, candidate: Candidate, orders: &Orders) {
+        let Candidate { number, keys } = candidate;
+        assert_eq!(number, self.nodes.len() as u64 + 1, "the next one");
+        let home = self.folder.path().join(number.to_string());
+        std::fs::create_dir(&home).unwrap();
+        let introduced = orders.follow((*self.genesis).clone()).unwrap();
+        let genesis = (&self.genesis, Some(introduced));
+        let started = node(number, keys, genesis, &self.hub, home);
+        self.nodes.push(started);
+    }
+
+    /// The members that the cluster began with.
+    pub(super) fn genesis(&self) -> &Membership {
+        &self.genesis
     }
 
     /// Waits until each of these nodes knows leaders and may contribute.
@@ -371,12 +417,11 @@ pub(super) async fn until(what: &str, mut happened: impl FnMut() -> bool) {
     }
 }
 
-/// Starts one node as the composition root does.
+/// Starts one node as the composition root does: a first member, or one that joins.
 fn node(
     number: u64,
-    numbers: &[u64],
-    (signing_key, envelope_key): (SigningKey, EnvelopeKey),
-    membership: &Arc<Membership>,
+    (signing_key, envelope_key): Keys,
+    (genesis, introduced): (&Arc<Membership>, Option<Membership>),
     hub: &Hub,
     home: PathBuf,
 ) -> Node {
@@ -406,17 +451,23 @@ fn node(
         let (folder, epochs) = (home.join("shares"), home.join("epochs.sealed"));
         ShareStore::open(&folder, &epochs, key, CLUSTER, number, OsRng).unwrap()
     };
-    let application = Arc::new(KeystoreApplication::new(membership.clone()));
+    let application = Arc::new(KeystoreApplication::new(genesis.clone()));
+    let known = introduced.as_ref().unwrap_or(genesis);
+    let directory = Directory::new(&known.members);
     let lanes = Arc::new(Lanes::default());
     let consensus = {
-        let mut settings = RaftSettings::new(CLUSTER, number, numbers.to_vec());
+        let mut settings = RaftSettings::new(CLUSTER, number, genesis.nodes());
         settings.groups = GROUPS;
+        settings.peers = known.nodes();
         let folder = home.join("raft");
-        Consensus::bootstrap(&folder, &settings).unwrap();
+        match introduced {
+            None => Consensus::bootstrap(&folder, &settings).unwrap(),
+            Some(_) => Consensus::prepare_joining(&folder, &settings).unwrap(),
+        }
         let as_application: Arc<dyn Application> = application.clone();
         // A test that failed takes its folder away: that must not end the process.
         let on_fatal = Box::new(|reason: &str| eprintln!("the store ended: {reason}"));
-        let attestor = NodeAttestor::new(membership.clone(), signing_key.clone(), audit.clone());
+        let attestor = NodeAttestor::new(directory.clone(), signing_key.clone(), audit.clone());
         let attestor = Arc::new(attestor);
         Consensus::open_with(
             settings,
@@ -449,7 +500,10 @@ fn node(
     let parts = Arc::new(Parts {
         node: number,
         boot,
-        membership: membership.clone(),
+        rosters: application.rosters().clone(),
+        directory,
+        introduced: known.members.clone(),
+        addresses: BTreeMap::new(),
         service_id: "did:example:service".into(),
         rules,
         signing_key,
@@ -491,6 +545,8 @@ fn node(
     doors.open(registry.clone());
     tokio::spawn(deliveries::run(parts.clone()));
     tokio::spawn(upkeep::chores(parts.clone()));
+    tokio::spawn(moves::run(parts.clone()));
+    tokio::spawn(directory::keep(parts.clone()));
     Node {
         parts,
         registry,

@@ -52,7 +52,7 @@ fn a_leader_cannot_change_what_a_quorum_has_not_endorsed() {
         (config.controllers, config.sequence) = (vec![mallory.did.clone()], 1);
         let request = b"nobody's".to_vec();
         let statement = Statement {
-            cluster: corrupt.membership.cluster,
+            cluster: *corrupt.cluster(),
             group: corrupt.group_of(&keystore.id).0,
             operation: corrupt.next_operation(),
             request: crate::keystore::apply::request_hash(&request),
@@ -131,7 +131,7 @@ fn a_leader_cannot_change_what_a_quorum_has_not_endorsed() {
         let Answer::Endorsed(honest) = cluster.node(3).ask(1, &question).await else {
             panic!("no endorsement of what the client asked for");
         };
-        let honest_key = &corrupt.membership.member(1).unwrap().verifying_key;
+        let honest_key = &corrupt.member(1).unwrap().verifying_key;
         assert!(asked.is_endorsed(&honest, honest_key));
         let entry = |statement: &Statement, endorsements: Vec<Endorsement>| Entry {
             statement: statement.clone(),
@@ -213,7 +213,7 @@ fn a_change_that_corrupt_endorsers_made_up_raises_an_alarm_and_an_honest_one_doe
         let mut config = first.keystore_record(&keystore.id).unwrap().config;
         (config.controllers, config.sequence) = (vec![mallory.did.clone()], 2);
         let statement = Statement {
-            cluster: first.parts.membership.cluster,
+            cluster: *first.parts.cluster(),
             group: first.parts.group_of(&keystore.id).0,
             operation: cluster.node(3).parts.next_operation(),
             request: examined.hash,

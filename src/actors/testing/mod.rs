@@ -18,6 +18,7 @@ mod frames;
 mod liars;
 mod malicious_coordinator;
 mod malicious_leader;
+mod moves;
 mod races;
 mod record;
 mod renewal;

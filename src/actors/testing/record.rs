@@ -21,7 +21,7 @@ async fn every_outcome_has_its_records(cluster: &Cluster) -> usize {
     };
     let uses: Vec<_> = uses.filter(|outcome| !generations(outcome.operation)).collect();
     for outcome in &uses {
-        let quorum = cluster.node(1).parts.membership.quorum();
+        let quorum = cluster.node(1).parts.rosters.genesis().quorum();
         assert_eq!(outcome.participants.len(), quorum, "{outcome:?}");
         for participant in &outcome.participants {
             let (_, chain) = chains.iter().find(|(node, _)| node == participant).unwrap();

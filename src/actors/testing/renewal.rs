@@ -147,7 +147,7 @@ fn operators_have_shares_renewed_whatever_their_age_and_nobody_else_has() {
             403
         );
         let thief = cluster.node(3);
-        let shown = Call::EndorseOrder(Box::new(made_up), thief.parts.next_operation());
+        let shown = Call::EndorseOrder(Box::new(made_up), 0, thief.parts.next_operation());
         let endorsed = thief.ask(1, &shown).await;
         assert!(
             matches!(endorsed, Answer::Misfit(_)),

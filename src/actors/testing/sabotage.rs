@@ -79,7 +79,7 @@ fn breaks_its_word(saboteur: &Node) -> Tamper {
         let Some((session, _)) = parts.ceremonies.lock().session(id, 1) else {
             return answer;
         };
-        let me = parts.membership.member(parts.node).unwrap().index;
+        let me = parts.member(parts.node).unwrap().index;
         let (mut other, first) =
             <Participant>::begin(session.clone(), me, &parts.signing_key, &mut OsRng).unwrap();
         // The same set, but with the hash of the package that is revealed in place of the one that was told.

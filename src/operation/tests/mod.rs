@@ -300,6 +300,7 @@ fn record(key_type: KeyType, max_chain_length: Option<u32>) -> KeyRecord {
             commitment: Vec::new(),
             public_key: [8; 32],
         },
+        committee: 1,
         away: Vec::new(),
         alias: None,
         max_chain_length,

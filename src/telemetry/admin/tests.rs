@@ -34,6 +34,7 @@ fn start() -> Running {
         }),
         status: Arc::new(|| serde_json::json!({ "node": 7 })),
         symmetric: Arc::new(|| serde_json::json!({ "keys": 5 })),
+        orders_so_far: Arc::new(|| None),
         orders: Arc::new(|order| {
             let fits = order.order.sequence == 1;
             let problem = || Problem::new(409, "InvalidStateError", "the next one is 1");

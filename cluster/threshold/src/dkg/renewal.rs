@@ -6,6 +6,9 @@
 //! nothing else, and the parts add up to the same key. Everything else is the generation of [`super`]: hashes, packages,
 //! echo, envelopes for whoever is away, a transcript. The new polynomial is uniform as long as one dealer is honest, so
 //! that shares of the two epochs together say no more than the shares of one.
+//!
+//! The members of the two epochs may be others ([`crate::SessionTerms::leaving`]), and the threshold another one: the
+//! dealers are as many of the old members as the old threshold wants, those that get shares are the new ones.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -51,6 +51,7 @@ impl World {
                 })
                 .collect(),
             participants: (1..=members).filter(|index| !absent.contains(index)).collect(),
+            leaving: Vec::new(),
             constants: BTreeMap::new(),
         };
         World {

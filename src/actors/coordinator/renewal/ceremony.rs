@@ -1,9 +1,11 @@
-//! One renewal from its coordinator's side: the proposal, three rounds with every member, the entry that all signed.
+//! One renewal from its coordinator's side: the proposal, three rounds with every member and whoever deals, the entry that
+//! all members signed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use conclave_consensus::GroupId;
 use conclave_threshold::dkg::is_signed;
 use conclave_threshold::{Edwards25519, Session};
 use futures::future::join_all;
@@ -13,13 +15,16 @@ use crate::actors::coordinator::generate::lives;
 use crate::actors::holder::renewal_id;
 use crate::actors::parts::Parts;
 use crate::actors::renewals::Id;
-use crate::actors::wire::{Answer, Beginning, Call, Renewal, Round, ToRenew};
+use crate::actors::wire::{Abstention, Answer, Beginning, Call, Renewal, Round, ToRenew};
 use crate::identifier::LocalId;
 use crate::keystore::{Endorsement, Entry, Outcome, Statement};
+use crate::membership::Membership;
 
 /// Longest wait for a participant's round, and for the entry.
 const ROUND: Duration = Duration::from_secs(2);
 const COMMIT: Duration = Duration::from_secs(5);
+/// Longest wait until participants know that nothing came of it.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Why nothing came of a renewal.
 pub(super) enum Failed {
@@ -43,26 +48,39 @@ impl From<&str> for Failed {
 
 /// One batch, from the proposal to the applied entry.
 pub(super) async fn renew(parts: &Arc<Parts>, batch: &Batch) -> Result<(), Failed> {
-    let nodes: Vec<u64> = parts
-        .membership
-        .members
-        .iter()
-        .map(|member| member.node)
-        .collect();
-    let away = |node: &&u64| **node != parts.node && !parts.network.connected(**node);
-    if let Some(node) = nodes.iter().find(away) {
+    let group = parts.group_of(&batch.keystore);
+    let unread = |abstention: Abstention| abstention.to_string();
+    let committee = parts.roster(group).map_err(unread)?.births().clone();
+    let before = parts.numbered(group, batch.committee).map_err(unread)?;
+    let members = committee.nodes();
+    let is_there = |node: &u64| *node == parts.node || parts.network.connected(*node);
+    if let Some(node) = members.iter().find(|node| !is_there(node)) {
         return Err(Failed::Away(*node));
     }
-    let participants = lives(parts, &nodes).map_err(|unknown| format!("{unknown:?} have just started"))?;
+    // Those that leave deal as far as they are there; where nobody leaves, these are all members.
+    let dealers: Vec<u64> = before.nodes().into_iter().filter(is_there).collect();
+    if dealers.len() < before.quorum() {
+        return Err("too few that hold the keys' shares are there".into());
+    }
+    let mut nodes: Vec<u64> = members.iter().chain(&dealers).copied().collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    let lives = lives(parts, &nodes).map_err(|unknown| format!("{unknown:?} have just started"))?;
+    let participants = Participants {
+        nodes,
+        members,
+        lives,
+        committee,
+    };
     let mut keys: Vec<ToRenew> = Vec::with_capacity(batch.keys.len());
     keys.extend(batch.keys.iter().map(|(key, replaces)| ToRenew {
         key: *key,
         replaces: *replaces,
-        dealers: nodes.clone(),
+        dealers: dealers.clone(),
     }));
     // Whoever lacks a share says so once, and gets one in the next attempt.
-    for _ in 0..=nodes.len() {
-        match attempt(parts, batch, (&nodes, participants.clone()), keys.clone()).await? {
+    for _ in 0..=dealers.len() {
+        match attempt(parts, batch, &participants, keys.clone()).await? {
             Attempt::Done => return Ok(()),
             Attempt::Lacking(node, lacking) => {
                 let known = keys.iter_mut().filter(|of_key| lacking.contains(&of_key.key));
@@ -78,6 +96,18 @@ pub(super) async fn renew(parts: &Arc<Parts>, batch: &Batch) -> Result<(), Faile
     Err("members go on saying that they lack shares".into())
 }
 
+/// Who takes part.
+struct Participants {
+    /// All, ascending.
+    nodes: Vec<u64>,
+    /// Those that will hold the new shares.
+    members: Vec<u64>,
+    /// Everybody's present life.
+    lives: Vec<(u64, [u8; 16])>,
+    /// The members, with their keys.
+    committee: Arc<Membership>,
+}
+
 /// What came of one attempt.
 enum Attempt {
     Done,
@@ -88,7 +118,7 @@ enum Attempt {
 async fn attempt(
     parts: &Arc<Parts>,
     batch: &Batch,
-    (nodes, participants): (&[u64], Vec<(u64, [u8; 16])>),
+    participants: &Participants,
     keys: Vec<ToRenew>,
 ) -> Result<Attempt, String> {
     let group = parts.group_of(&batch.keystore);
@@ -98,16 +128,36 @@ async fn attempt(
         keys,
         beginning: Beginning {
             start: parts.now().map_err(|error| error.to_string())?,
-            participants,
-            configuration: parts.membership.index,
+            participants: participants.lives.clone(),
+            configuration: participants.committee.index,
         },
         applied: parts.consensus.applied_index(group),
     };
-    let id = renewal_id(&parts.membership, &proposal);
+    let id = renewal_id(&participants.committee, &proposal);
+    let attempted = run(parts, group, participants, (id, proposal)).await;
+    if !matches!(attempted, Ok(Attempt::Done)) {
+        let end = Call::EndRenewal(id);
+        let told = participants
+            .nodes
+            .iter()
+            .map(|node| parts.ask(*node, &end, FAREWELL));
+        join_all(told).await;
+    }
+    attempted
+}
+
+/// The rounds of an attempt and its entry.
+async fn run(
+    parts: &Arc<Parts>,
+    group: GroupId,
+    participants: &Participants,
+    (id, proposal): (Id, Renewal),
+) -> Result<Attempt, String> {
+    let keys = proposal.keys.len();
     let mut call = Call::Renew(proposal);
     let mut handed_out = HandedOut::default();
     for round in [Round::Package, Round::Deal, Round::Outcome] {
-        let said = match ask(parts, nodes, &call).await {
+        let said = match ask(parts, &participants.nodes, &call).await {
             Ok(said) => said,
             Err(reason) => return Err(handed_out.blame(parts, reason).await),
         };
@@ -118,15 +168,15 @@ async fn attempt(
         if let Some(lacking) = lacking {
             return Ok(lacking);
         }
-        let messages = by_key(parts, said, batch.keys.len())?;
+        let messages = by_key(parts, said, keys)?;
         handed_out.take(parts, &id, (round.before(), &messages));
         call = Call::RenewStep(id, round, messages);
     }
-    let said = match ask(parts, nodes, &call).await {
+    let said = match ask(parts, &participants.members, &call).await {
         Ok(said) => said,
         Err(reason) => return Err(handed_out.blame(parts, reason).await),
     };
-    let (statement, endorsements) = signatures(parts, said)?;
+    let (statement, endorsements) = signatures(parts, &participants.committee, said)?;
     let entry = Entry {
         statement,
         request: Vec::new(),
@@ -204,7 +254,7 @@ impl HandedOut {
             said.next()
         });
         let liar = looked.await.ok().flatten();
-        let Some(member) = liar.and_then(|index| parts.membership.by_index(index)) else {
+        let Some(member) = liar.and_then(|index| parts.directory.by_index(index)) else {
             return reason;
         };
         parts.name_liar(member.node, "a message of a renewal that it did not sign");
@@ -216,7 +266,7 @@ impl HandedOut {
 fn by_key(parts: &Parts, said: Vec<(u64, Answer)>, keys: usize) -> Result<Vec<Messages>, String> {
     let mut all = vec![Messages::new(); keys];
     for (node, answer) in said {
-        let member = parts.membership.member(node).ok_or("a stranger")?;
+        let member = parts.member(node).ok_or("a stranger")?;
         match answer {
             Answer::Renewing(messages) if messages.len() == keys => {
                 let said = all
@@ -232,7 +282,11 @@ fn by_key(parts: &Parts, said: Vec<(u64, Answer)>, keys: usize) -> Result<Vec<Me
 }
 
 /// This node's own outcome, with everybody's signature over it.
-fn signatures(parts: &Parts, said: Vec<(u64, Answer)>) -> Result<(Statement, Vec<Endorsement>), String> {
+fn signatures(
+    parts: &Parts,
+    committee: &Membership,
+    said: Vec<(u64, Answer)>,
+) -> Result<(Statement, Vec<Endorsement>), String> {
     let own = said.iter().find_map(|(node, answer)| match answer {
         Answer::Generated(statement, _) if *node == parts.node => Some(statement.as_ref().clone()),
         _ => None,
@@ -240,7 +294,7 @@ fn signatures(parts: &Parts, said: Vec<(u64, Answer)>) -> Result<(Statement, Vec
     let own = own.ok_or("this node has no outcome")?;
     let mut endorsements = Vec::with_capacity(said.len());
     for (node, answer) in said {
-        let member = parts.membership.member(node).ok_or("a stranger")?;
+        let member = committee.member(node).ok_or("a stranger")?;
         match answer {
             Answer::Generated(_, endorsement)
                 if endorsement.node == node && own.is_endorsed(&endorsement, &member.verifying_key) =>

@@ -41,7 +41,7 @@ fn context(
     };
     sharings.update(correction);
     let about = About {
-        cluster: parts.membership.cluster,
+        cluster: *parts.cluster(),
         roles: roles.nodes,
         holders: &birth.holders,
         boot,

@@ -22,7 +22,7 @@ pub(crate) fn outcome(parts: &Parts, id: Id) -> Option<(Sharing, Option<[u8; 32]
         return None;
     };
     let key = birth.key();
-    let name = name(&parts.membership.cluster, &key, 0, LIVE);
+    let name = name(parts.cluster(), &key, 0, LIVE);
     let inner = shared.states.as_ref().map(|(inner, _)| **inner);
     let sharing = Sharing {
         holders: birth.holders.clone(),
@@ -57,7 +57,7 @@ pub(super) async fn sign(
     else {
         return Err(misfit("a step that does not follow"));
     };
-    let name = name(&parts.membership.cluster, &key, 0, LIVE);
+    let name = name(parts.cluster(), &key, 0, LIVE);
     let authenticates = terms.key_type.purpose() == KeyPurpose::Authenticate;
     // Every holder has decoded this itself, or, as the evaluator, heard it from two.
     let own_inner = shared.states.as_ref().map(|(inner, _)| inner);
@@ -77,7 +77,7 @@ pub(super) async fn sign(
     };
     let participants = beginning.nodes();
     let left_out = left_out(&holders, &participants).flatten();
-    let away = left_out.and_then(|node| parts.membership.member(node));
+    let away = left_out.and_then(|node| parts.member(node));
     let away: Vec<u16> = away.map(|member| member.index).into_iter().collect();
     let generated = GeneratedKey {
         keystore: terms.keystore,

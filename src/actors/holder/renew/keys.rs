@@ -11,7 +11,7 @@ use rand::rngs::OsRng;
 use zeroize::Zeroizing;
 
 use super::ended;
-use crate::actors::holder::generate::terms_of;
+use crate::actors::holder::generate::{in_session, terms_of};
 use crate::actors::holder::key_name;
 use crate::actors::parts::{OpenError, Parts};
 use crate::actors::renewals::{OfKey, Protocol, Renewing};
@@ -23,6 +23,7 @@ use crate::identifier::LocalId;
 use crate::keystore::KeyRecord;
 use crate::keystore::command::RenewedKey;
 use crate::keystore::record::{KeyType, Material, Purpose, Sharing};
+use crate::membership::{Member, Membership};
 
 /// How one key begins.
 pub(super) enum Begun {
@@ -35,13 +36,14 @@ pub(super) enum Begun {
 /// Begins with one key; in the pool.
 pub(super) fn begin(
     parts: &Parts,
+    committees: (&Membership, &Membership),
     keystore: &LocalId,
     (to_renew, record): (ToRenew, KeyRecord),
     session: [u8; 32],
 ) -> Result<Begun, Answer> {
     let ToRenew { key, dealers, .. } = to_renew;
     let begun = match record.material.sharing() {
-        None => renew(parts, (keystore, &key), &record, session, &dealers)?,
+        None => renew(parts, committees, (keystore, &key), &record, session, &dealers)?,
         Some(sharing) => Some(refresh(parts, (keystore, &key), &record, session, sharing)?),
     };
     let Some((protocol, message)) = begun else {
@@ -60,6 +62,7 @@ pub(super) fn begin(
 /// deals: a coordinator chooses nobody.
 fn renew(
     parts: &Parts,
+    (before, committee): (&Membership, &Membership),
     (keystore, key): (&LocalId, &LocalId),
     record: &KeyRecord,
     session: [u8; 32],
@@ -75,19 +78,29 @@ fn renew(
         .checked_add(1)
         .ok_or_else(|| ended("the last epoch"))?;
     let of_key = (record.key_type, epoch, key_name(keystore, key));
-    let terms = terms_of(&parts.membership, of_key, session, dealers);
-    let mut terms = terms.ok_or_else(|| ended("a renewal of a key that is no pair, or by strangers"))?;
+    let terms = terms_of(committee, of_key, session, &[]);
+    let mut terms = terms.ok_or_else(|| ended("a renewal of a key that is no pair"))?;
+    let dealing = dealers.iter().map(|dealer| before.member(*dealer));
+    let dealing: Vec<&Member> = dealing
+        .collect::<Option<_>>()
+        .ok_or_else(|| ended("dealers that are no members"))?;
+    terms.participants = dealing.iter().map(|member| member.index).collect();
+    let leaving = dealing
+        .iter()
+        .filter(|member| committee.member(member.node).is_none());
+    terms.leaving = leaving.map(|member| in_session(member)).collect();
     let (commitment, _) = record.material.pair().ok_or_else(|| ended("no key pair"))?;
     let commitment: Commitment = postcard::from_bytes(commitment).map_err(ended)?;
     let constants = renewal::constants(&commitment, terms.participants.iter().copied());
     terms.constants = constants.ok_or_else(|| ended("too few that have a share of the key"))?;
     let session = Session::new(terms).map_err(ended)?;
-    let me = parts
-        .membership
-        .member(parts.node)
-        .map_or(0, |member| member.index);
+    let mine = committee.member(parts.node).or_else(|| before.member(parts.node));
+    let me = mine.map_or(0, |member| member.index);
+    let moves = before.index != committee.index;
     let begun = match (open, dealers.contains(&parts.node)) {
         (Some(open), true) => Participant::renew(session, me, &parts.signing_key, &open.share, &mut OsRng),
+        // Where a key moves, as many of its holders deal as are needed.
+        (Some(_), false) if moves => Participant::receive(session, me).map(|receiver| (receiver, Vec::new())),
         (None, false) => Participant::receive(session, me).map(|receiver| (receiver, Vec::new())),
         (None, true) => return Ok(None),
         (Some(_), false) => {
@@ -111,7 +124,7 @@ fn refresh(
         None => None,
     };
     let live = Live {
-        cluster: *record.birthplace(&parts.membership.cluster),
+        cluster: *record.birthplace(parts.cluster()),
         key: key_name(keystore, key),
         epoch: record.epoch,
         sharing: LIVE,
@@ -135,7 +148,7 @@ fn unopened(error: OpenError) -> Answer {
 /// A fault ends the renewal; the old shares stay.
 fn faulty(parts: &Parts, fault: Fault) -> Answer {
     for index in &fault.culprits {
-        if let Some(member) = parts.membership.by_index(*index) {
+        if let Some(member) = parts.directory.by_index(*index) {
             parts.name_liar(member.node, &fault.reason.to_string());
         }
     }
@@ -184,7 +197,7 @@ pub(super) fn go_on(
 
 /// Messages by node in place of share index.
 fn by_node<'a>(parts: &Parts, messages: &'a BTreeMap<u16, Vec<u8>>) -> Said<'a> {
-    let members = parts.membership.members.iter();
+    let members = parts.directory.all().into_iter();
     let said = members.filter_map(|member| Some((member.node, &messages.get(&member.index)?[..])));
     said.collect()
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::dkg::renewal::constants;
 use crate::package::PackageError;
+use crate::session::SessionError;
 
 impl World {
     /// The same committee about to renew the key of `commitment`, without `absent`.
@@ -260,4 +261,129 @@ fn a_session_that_does_not_say_where_everybody_begins_is_none() {
     );
     terms.constants.remove(&3);
     assert_eq!(Session::new(terms).unwrap_err(), crate::SessionError::Constants);
+}
+
+/// Two of three old members move their key to others, of another number, with or without one of the old ones.
+fn moved<G: Group>(members: &[u16], threshold: u16) {
+    let (world, old, commitment) = born::<G>(3, 2);
+    let key = secret::<G>(&old.values().take(2).collect::<Vec<_>>());
+    let all = World::new(8, 2, &[], 7);
+    let dealers = [1, 2];
+    let mut terms = world.session.terms().clone();
+    let pinned = |index: u16| match index {
+        1..=3 => world.session.member(index).unwrap().clone(),
+        index => all.session.member(index).unwrap().clone(),
+    };
+    terms.ceremony[0] ^= 0xff;
+    terms.epoch += 1;
+    terms.threshold = threshold;
+    terms.members = members.iter().map(|index| pinned(*index)).collect();
+    let leaving = dealers.iter().filter(|dealer| !members.contains(dealer));
+    terms.leaving = leaving.map(|index| pinned(*index)).collect();
+    terms.participants = dealers.into();
+    terms.constants = constants(&commitment, dealers).unwrap();
+    let session = Arc::new(Session::new(terms).unwrap());
+    let mut rng = ChaCha20Rng::seed_from_u64(44);
+    let mut set = Set::new();
+    let mut running = BTreeMap::new();
+    for me in dealers {
+        let begun = Participant::<G>::renew(session.clone(), me, &world.signing[&me], &old[&me], &mut rng);
+        let (participant, sent) = begun.unwrap();
+        set.insert(me, sent);
+        running.insert(me, participant);
+    }
+    for me in members.iter().filter(|index| !dealers.contains(index)) {
+        let watching = Participant::<G>::receive(session.clone(), *me).unwrap();
+        running.insert(*me, watching);
+    }
+    let said = |sent: BTreeMap<u16, Vec<u8>>| -> Set {
+        let dealt = sent.into_iter().filter(|(_, message)| !message.is_empty());
+        dealt.collect()
+    };
+    let round1: BTreeMap<_, _> = running
+        .iter_mut()
+        .map(|(me, participant)| (*me, participant.packages(&set).unwrap()))
+        .collect();
+    let round1 = said(round1);
+    let round2: BTreeMap<_, _> = running
+        .iter_mut()
+        .map(|(me, participant)| (*me, participant.deal(&round1, &mut rng).unwrap()))
+        .collect();
+    let round2 = said(round2);
+    let mut shares: BTreeMap<u16, KeyShare<G>> = BTreeMap::new();
+    let mut transcripts = BTreeSet::new();
+    for (me, participant) in running {
+        let opening = match me {
+            1..=3 => &world.opening[&me],
+            _ => &all.opening[&me],
+        };
+        let outcome = match (participant.finish(&round2, opening), members.contains(&me)) {
+            (Ok(outcome), true) => outcome,
+            (Err(_), false) => continue,
+            (_, is_member) => panic!("{me}, of which {is_member} that it is a member"),
+        };
+        let first = |commitment: &Commitment<G>| commitment.public_key().as_ref().to_vec();
+        assert_eq!(first(&outcome.commitment), first(&commitment));
+        assert_eq!(outcome.commitment.members(), members);
+        transcripts.insert(outcome.transcript);
+        shares.insert(me, outcome.share);
+    }
+    assert_eq!(transcripts.len(), 1, "all sign the same");
+    assert_eq!(shares.len(), members.len());
+    let shares: Vec<&KeyShare<G>> = shares.values().collect();
+    for first in 0..=shares.len() - usize::from(threshold) {
+        assert!(
+            secret::<G>(&shares[first..first + usize::from(threshold)]) == key,
+            "from {first}"
+        );
+    }
+    let stranger = old
+        .values()
+        .find(|share| !members.contains(&share.index()))
+        .unwrap();
+    let mut mixed = shares[..usize::from(threshold) - 1].to_vec();
+    mixed.push(stranger);
+    assert!(secret::<G>(&mixed) != key, "shares of two epochs meet");
+}
+
+#[test]
+fn a_key_moves_to_other_members() {
+    moved::<Edwards25519>(&[1, 2, 4], 2);
+    moved::<Edwards25519>(&[2, 4, 5], 2);
+    moved::<Edwards25519>(&[4, 5, 6], 2);
+    moved::<Edwards25519>(&[1, 2, 4, 5, 6], 3);
+    moved::<Edwards25519>(&[4, 5, 6, 7, 8], 3);
+    moved::<Ristretto255>(&[2, 5, 6, 7], 3);
+}
+
+#[test]
+fn who_leaves_deals_and_is_no_member() {
+    let world = World::new(3, 2, &[], 1);
+    let (_, _, commitment) = born::<Edwards25519>(3, 2);
+    let mut terms = world.session.terms().clone();
+    terms.members.remove(2);
+    terms.leaving = vec![world.session.member(3).unwrap().clone()];
+    terms.participants = [1, 2, 3].into();
+    terms.constants = constants(&commitment, [1, 2, 3]).unwrap();
+    assert!(Session::new(terms.clone()).is_ok());
+    let mut idle = terms.clone();
+    idle.participants = [1, 2].into();
+    idle.constants = constants(&commitment, [1, 2]).unwrap();
+    assert_eq!(Session::new(idle).unwrap_err(), SessionError::Leaving(3));
+    let mut twice = terms.clone();
+    twice.members = world.session.terms().members.clone();
+    assert_eq!(Session::new(twice).unwrap_err(), SessionError::Leaving(3));
+    let mut new_key = terms.clone();
+    new_key.constants = BTreeMap::new();
+    assert_eq!(
+        Session::new(new_key).unwrap_err(),
+        SessionError::Constants,
+        "a generation"
+    );
+    let mut other = terms.clone();
+    other.leaving = Vec::new();
+    assert_eq!(
+        Session::new(other).unwrap_err(),
+        SessionError::UnknownParticipant(3)
+    );
 }

@@ -1,0 +1,188 @@
+//! A change of members in one command, for operators who have the keys at hand: prepare, sign, bring, wait.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use super::{NodeError, PrepareArguments, TIMEOUT, genesis, orders, prepare};
+use crate::cli::operator::{signed_by, submit};
+use crate::config::Hex32;
+use crate::operator::{Change, Order, SignedOrder};
+use crate::provision::OperatorKey;
+use crate::provision::cluster::JOINING_ORDERS;
+use crate::seal::secret_file;
+use crate::telemetry::client;
+use crate::telemetry::status::NodeStatus;
+
+/// Which change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Add,
+    Remove,
+    Replace,
+}
+
+/// A change of members.
+#[derive(Debug, Args)]
+pub(super) struct ChangeArguments {
+    /// The members that go.
+    #[arg(value_name = "NODE")]
+    gone: Vec<u64>,
+    /// A member that comes: a number that no node of the cluster had before, and addresses as for `conclave init`.
+    #[arg(
+        long = "node",
+        value_name = "ID=PEER_HOST:PORT[,HTTPS_IP:PORT[,ADMIN_IP:PORT]]"
+    )]
+    come: Vec<String>,
+    /// The folder that `conclave init` has made: genesis.json, and for a new member ca.key and ca.pem.
+    #[arg(long, value_name = "DIR")]
+    cluster: PathBuf,
+    /// With --node: the configuration of a node of the cluster, which the new one's is like.
+    #[arg(long, value_name = "FILE")]
+    like: Option<PathBuf>,
+    /// The operator's key; else operator.key in the cluster's folder.
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// A node's admin address (repeatable): the first that answers is asked.
+    #[arg(long = "admin", value_name = "HOST:PORT", default_value = "127.0.0.1:9600")]
+    admins: Vec<String>,
+    /// How long to wait until it is carried out, seconds; 0: do not wait.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3_600)]
+    timeout: u64,
+}
+
+impl ChangeArguments {
+    pub(super) async fn run(self, kind: Kind) -> Result<ExitCode, NodeError> {
+        let wrong = |reason: &str| Err(NodeError::Members(reason.to_owned()));
+        match (kind, self.gone.len(), self.come.len()) {
+            (Kind::Add, 0, 1..) | (Kind::Remove, 1.., 0) | (Kind::Replace, 1.., 1..) => {}
+            (Kind::Add, ..) => return wrong("add wants one --node or more, and no member that goes"),
+            (Kind::Remove, ..) => return wrong("remove wants the members that go, and no --node"),
+            (Kind::Replace, ..) => {
+                return wrong("replace wants the members that go, and as --node those that come");
+            }
+        }
+        let genesis = genesis(&self.cluster)?;
+        let key = self
+            .key
+            .clone()
+            .unwrap_or_else(|| self.cluster.join("operator.key"));
+        let key = OperatorKey::read(&key)?;
+        let (admin, status) = self.first_that_answers().await?;
+        let mut so_far = orders(&admin).await?;
+        let mut come = Vec::new();
+        let mut folders = Vec::new();
+        for node in &self.come {
+            let like = self.like.clone().ok_or_else(|| {
+                NodeError::Members("with --node, --like FILE names a configuration to follow".into())
+            })?;
+            let arguments = PrepareArguments {
+                cluster: self.cluster.clone(),
+                like,
+                node: node.clone(),
+            };
+            let (member, folder) = prepare(&arguments, &genesis)?;
+            println!("node {}: {} is made", member.node, folder.display());
+            come.push(member);
+            folders.push(folder);
+        }
+        let new = so_far
+            .next(&genesis, &come, &self.gone)
+            .map_err(NodeError::Members)?;
+        let number = new.number;
+        let order = Order {
+            cluster: Hex32(genesis.cluster_id()),
+            sequence: status.last_order + 1,
+            change: Change::Members(new),
+        };
+        let order = signed_by(SignedOrder::new(order), &genesis, &key)?;
+        so_far.orders.push(order.clone());
+        for folder in &folders {
+            secret_file::replace_public(&folder.join(JOINING_ORDERS), &so_far.to_json())?;
+        }
+        submit(&order, &admin).await?;
+        println!(
+            "order {}: the cluster changes to members {number}",
+            order.order.sequence
+        );
+        for folder in &folders {
+            println!(
+                "start it now: conclave server --config {}",
+                folder.join("node.toml").display()
+            );
+        }
+        std::io::stdout().flush()?;
+        match self.timeout {
+            0 => Ok(ExitCode::SUCCESS),
+            seconds => wait(&self.admins, Duration::from_secs(seconds)).await,
+        }
+    }
+
+    async fn first_that_answers(&self) -> Result<(String, NodeStatus), NodeError> {
+        let mut last = None;
+        for admin in &self.admins {
+            match status(admin).await {
+                Ok(status) => return Ok((admin.clone(), status)),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| NodeError::Members("give --admin of a node that is up".into())))
+    }
+}
+
+async fn status(admin: &str) -> Result<NodeStatus, NodeError> {
+    let answer = client::get(admin, "/status", TIMEOUT).await?;
+    serde_json::from_slice(&answer.body).map_err(|error| NodeError::Answer {
+        admin: admin.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
+/// Waits until the last order about members is carried out in every group, a line for each step.
+pub(super) async fn wait(admins: &[String], timeout: Duration) -> Result<ExitCode, NodeError> {
+    let begun = Instant::now();
+    let mut shown = String::new();
+    loop {
+        for admin in admins {
+            let Ok(status) = status(admin).await else { continue };
+            let line = progress(&status);
+            if line != shown {
+                println!("{:>5} s  {line}", begun.elapsed().as_secs());
+                std::io::stdout().flush()?;
+                shown = line;
+            }
+            if status.members.under_way.is_empty() {
+                return Ok(ExitCode::SUCCESS);
+            }
+            break;
+        }
+        if begun.elapsed() > timeout {
+            eprintln!("It goes on by itself; `conclave node wait` shows how far it is.");
+            return Ok(ExitCode::FAILURE);
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+fn progress(status: &NodeStatus) -> String {
+    let members = &status.members;
+    let all = status.groups.len();
+    match members.under_way.len() {
+        0 => format!(
+            "members {}: nodes {:?}; every key is with them",
+            members.number, members.nodes
+        ),
+        left => {
+            let keys: u64 = status.due_for_renewal;
+            format!(
+                "{} of {all} groups are with members {}; keys still to move in the groups that node {} leads: {keys}",
+                all - left.min(all),
+                members.number,
+                status.node
+            )
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! Each rule of a change of members, with a test that fails without it.
+
+use std::sync::Arc;
+
+use ed25519_dalek::{Signer, SigningKey};
+
+use super::apply::apply;
+use super::apply_tests::{GROUP, NOW, State, config, endorsed, key, members, operator, statement};
+use super::command::{Command, GeneratedKey, RenewedKey, RenewedShares};
+use super::entry::Entry;
+use super::members::{configured, is_ordered, wanted};
+use super::outcome::{Outcome, Rejection, Reply};
+use super::record::{KeyType, Material};
+use super::state::{ReadState as _, WriteState as _};
+use super::{layout, query};
+use crate::config::Hex32;
+use crate::identifier::LocalId;
+use crate::membership::roster::MembersRecord;
+use crate::membership::{Member, Rosters, Stage};
+use crate::operator::{Change, NewMembers, Order, SignedOrder};
+use crate::provision::genesis::Member as Pinned;
+
+fn rosters() -> Rosters {
+    Rosters::new(Arc::new(members()))
+}
+
+fn pinned(node: u64) -> Pinned {
+    let envelope_key = [node as u8; 32];
+    let member = Member {
+        node,
+        index: node as u16,
+        address: String::new(),
+        verifying_key: key(node).verifying_key(),
+        envelope_key,
+    };
+    member.pinned()
+}
+
+/// An order for these members in the place of those that the state has.
+fn order(state: &State, sequence: u64, nodes: &[u64], by: &SigningKey) -> SignedOrder {
+    let current = rosters().of(state).unwrap().current.clone();
+    let order = Order {
+        cluster: Hex32([9; 32]),
+        sequence,
+        change: Change::Members(NewMembers {
+            number: current.index + 1,
+            replaces: Hex32(current.digest()),
+            members: nodes.iter().map(|node| pinned(*node)).collect(),
+        }),
+    };
+    sign(order, by)
+}
+
+fn sign(order: Order, by: &SigningKey) -> SignedOrder {
+    let signature = by.sign(&order.signed_bytes()).to_bytes();
+    let mut signed = SignedOrder::new(order);
+    signed.add(by.verifying_key().to_bytes(), &signature);
+    signed
+}
+
+fn entry(tag: u64, order: SignedOrder, by: &[u64]) -> Entry {
+    let statement = statement(tag, Command::Order(Box::new(order)), 0);
+    endorsed(statement, &at(tag, by))
+}
+
+fn at(tag: u64, by: &[u64]) -> Vec<(u64, u64)> {
+    by.iter().map(|node| (*node, NOW + tag)).collect()
+}
+
+fn run(state: &mut State, entry: &Entry) -> Outcome {
+    apply(entry, GROUP, &rosters(), state).unwrap()
+}
+
+fn complete(tag: u64, number: u64, by: &[u64]) -> Entry {
+    endorsed(statement(tag, Command::CompleteMove(number), 0), &at(tag, by))
+}
+
+fn create(tag: u64, by: &[u64]) -> Entry {
+    let command = Command::CreateKeystore {
+        id: LocalId([tag as u8; 16]),
+        config: config(&["did:a"], 0),
+    };
+    endorsed(statement(tag, command, 0), &at(tag, by))
+}
+
+fn not_endorsed(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Refused(Rejection::NotEndorsed(_)))
+}
+
+/// Members 1, 2, 3 to 3, 4, 5, in joint consensus.
+fn joint() -> State {
+    let mut state = State::new();
+    let order = order(&state, 1, &[3, 4, 5], &operator());
+    assert_eq!(
+        run(&mut state, &entry(1, order, &[1, 2])),
+        Outcome::Applied(Reply::Ordered(1))
+    );
+    configured(&rosters(), (&[3, 4, 5], true), &mut state).unwrap();
+    state
+}
+
+#[test]
+fn a_group_goes_from_its_members_to_others_in_stages() {
+    let mut state = State::new();
+    assert_eq!(wanted(&rosters(), &state).unwrap(), None);
+    let order = order(&state, 1, &[3, 4, 5], &operator());
+    run(&mut state, &entry(1, order, &[1, 2]));
+    let roster = rosters().of(&state).unwrap();
+    assert_eq!(roster.next.as_ref().unwrap().1, Stage::Announced);
+    assert_eq!(roster.deciders(), [1, 2, 3], "the old ones alone");
+    assert_eq!(roster.births().nodes(), [1, 2, 3]);
+    let next = wanted(&rosters(), &state).unwrap().unwrap();
+    assert_eq!(
+        (next.from, next.to, next.complete),
+        (vec![1, 2, 3], vec![3, 4, 5], false)
+    );
+
+    // A configuration that nobody asked for, or too early, changes nothing.
+    configured(&rosters(), (&[3, 4, 5], false), &mut state).unwrap();
+    configured(&rosters(), (&[1, 2, 3], true), &mut state).unwrap();
+    assert!(matches!(
+        run(&mut state, &complete(2, 2, &[1, 2])),
+        Outcome::Refused(Rejection::Members(_))
+    ));
+    assert_eq!(
+        rosters().of(&state).unwrap().next.as_ref().unwrap().1,
+        Stage::Announced
+    );
+
+    configured(&rosters(), (&[3, 4, 5], true), &mut state).unwrap();
+    let roster = rosters().of(&state).unwrap();
+    assert_eq!(roster.deciders(), [1, 2, 3, 4, 5]);
+    assert_eq!(roster.births().nodes(), [3, 4, 5]);
+
+    assert_eq!(
+        run(&mut state, &complete(3, 2, &[1, 3, 4])),
+        Outcome::Applied(Reply::Moved(2))
+    );
+    assert!(wanted(&rosters(), &state).unwrap().unwrap().complete);
+    configured(&rosters(), (&[3, 4, 5], false), &mut state).unwrap();
+    let roster = rosters().of(&state).unwrap();
+    assert!(roster.next.is_none());
+    assert_eq!((roster.current.index, roster.deciders()), (2, vec![3, 4, 5]));
+    assert_eq!(rosters().numbered(&state, 1).unwrap().nodes(), [1, 2, 3]);
+    assert_eq!(rosters().numbered(&state, 2).unwrap().nodes(), [3, 4, 5]);
+    assert!(rosters().numbered(&state, 3).is_err());
+    assert!(is_ordered(&rosters(), &state).unwrap());
+}
+
+#[test]
+fn while_members_change_both_lists_decide() {
+    let mut state = joint();
+    for few in [&[1, 2][..], &[4, 5], &[1, 4, 5], &[1, 2, 4], &[3, 4]] {
+        assert!(not_endorsed(&run(&mut state, &create(10, few))), "{few:?}");
+    }
+    assert!(matches!(
+        run(&mut state, &create(11, &[1, 3, 4])),
+        Outcome::Applied(_)
+    ));
+    assert!(matches!(
+        run(&mut state, &create(12, &[1, 2, 4, 5])),
+        Outcome::Applied(_)
+    ));
+    assert!(
+        not_endorsed(&run(&mut state, &complete(13, 2, &[4, 5]))),
+        "the new ones alone"
+    );
+    assert!(
+        not_endorsed(&run(&mut state, &complete(14, 2, &[1, 2]))),
+        "the old ones alone"
+    );
+}
+
+#[test]
+fn keys_are_born_with_the_new_members_and_move_to_them() {
+    let mut state = State::new();
+    run(&mut state, &create(1, &[1, 2]));
+    let born = |tag: u64, configuration: u64, participants: &[u64]| {
+        let command = Command::GenerateKey(Box::new(GeneratedKey {
+            keystore: LocalId([1; 16]),
+            key: LocalId([tag as u8; 16]),
+            key_type: KeyType::MultikeyEd25519,
+            alias: None,
+            max_chain_length: None,
+            epoch: 0,
+            session: [tag as u8; 32],
+            start: NOW,
+            configuration,
+            participants: participants.to_vec(),
+            away: Vec::new(),
+            transcript: [0; 32],
+            material: pair(tag as u8),
+        }));
+        endorsed(statement(tag, command, 1), &at(tag, participants))
+    };
+    assert!(matches!(
+        run(&mut state, &born(20, 1, &[1, 2])),
+        Outcome::Applied(_)
+    ));
+    let order = order(&state, 1, &[3, 4, 5], &operator());
+    run(&mut state, &entry(21, order, &[1, 2]));
+    assert!(
+        matches!(run(&mut state, &born(22, 1, &[1, 2])), Outcome::Applied(_)),
+        "not joint yet"
+    );
+    configured(&rosters(), (&[3, 4, 5], true), &mut state).unwrap();
+    assert!(not_endorsed(&run(&mut state, &born(23, 1, &[1, 2]))));
+    assert!(
+        not_endorsed(&run(&mut state, &born(24, 2, &[1, 3]))),
+        "one who is no member"
+    );
+    assert!(matches!(
+        run(&mut state, &born(25, 2, &[3, 4])),
+        Outcome::Applied(_)
+    ));
+    assert_eq!(
+        run(&mut state, &born(26, 1, &[3, 4])),
+        Outcome::Refused(Rejection::ConfigurationChanged)
+    );
+
+    let moved = |tag: u64, configuration: u64, by: &[u64]| {
+        let command = Command::RenewShares(Box::new(RenewedShares {
+            keystore: LocalId([1; 16]),
+            start: NOW,
+            configuration,
+            participants: by.to_vec(),
+            keys: vec![RenewedKey {
+                key: LocalId([20; 16]),
+                replaces: [20; 32],
+                epoch: 1,
+                session: [0x80; 32],
+                transcript: [0; 32],
+                material: pair(20),
+            }],
+        }));
+        endorsed(statement(tag, command, 1), &at(tag, by))
+    };
+    assert!(
+        not_endorsed(&run(&mut state, &moved(30, 1, &[1, 2, 3]))),
+        "to the old ones"
+    );
+    assert!(
+        not_endorsed(&run(&mut state, &moved(31, 2, &[3, 4]))),
+        "without one of the new ones"
+    );
+    assert!(matches!(
+        run(&mut state, &moved(32, 2, &[3, 4, 5])),
+        Outcome::Applied(_)
+    ));
+    let record = query::key(&state, &LocalId([1; 16]), &LocalId([20; 16]))
+        .unwrap()
+        .unwrap();
+    assert_eq!((record.committee, record.epoch), (2, 1));
+}
+
+fn put(state: &mut State, key: &[u8], record: &impl serde::Serialize) {
+    state.put_record(key, record).unwrap();
+}
+
+fn members_record(state: &State) -> MembersRecord {
+    state.record(layout::MEMBERS).unwrap().unwrap()
+}
+
+fn pair(number: u8) -> Material {
+    Material::Pair {
+        commitment: vec![number],
+        public_key: [number; 32],
+    }
+}
+
+#[test]
+fn members_follow_only_from_the_operators_word() {
+    let fresh = State::new;
+    let refused = |state: &mut State, order: SignedOrder| -> bool {
+        let outcome = run(state, &entry(1, order, &[1, 2]));
+        let is_refused = matches!(outcome, Outcome::Refused(_));
+        is_refused && rosters().of(state).unwrap().next.is_none()
+    };
+    let stranger = SigningKey::from_bytes(&[78; 32]);
+    assert!(
+        refused(&mut fresh(), order(&fresh(), 1, &[3, 4, 5], &stranger)),
+        "a stranger's"
+    );
+    let change = |edit: fn(&mut NewMembers)| {
+        let SignedOrder { order, .. } = order(&fresh(), 1, &[1, 2, 4], &operator());
+        let Change::Members(mut new) = order.change else {
+            panic!()
+        };
+        edit(&mut new);
+        sign(
+            Order {
+                change: Change::Members(new),
+                ..order
+            },
+            &operator(),
+        )
+    };
+    assert!(!refused(&mut fresh(), change(|_| {})), "as it should be");
+    for (what, edit) in [
+        ("another number", (|new| new.number += 1) as fn(&mut NewMembers)),
+        ("other members before", |new| new.replaces.0[0] ^= 1),
+        ("two members", |new| drop(new.members.pop())),
+        ("six members", |new| new.members.extend((5..8).map(pinned))),
+        ("not ascending", |new| new.members.reverse()),
+        ("one twice", |new| new.members[1] = new.members[0].clone()),
+        ("another key of one that stays", |new| {
+            new.members[0].identity = pinned(9).identity
+        }),
+        ("another envelope key", |new| {
+            new.members[0].envelope = pinned(9).envelope
+        }),
+        ("a number that was there", |new| {
+            new.members.remove(2);
+            new.members.insert(0, Pinned { node: 0, ..pinned(9) });
+        }),
+        ("a key twice", |new| {
+            new.members[2].identity = new.members[0].identity
+        }),
+        ("no key", |new| new.members[2].identity = Hex32([0; 32])),
+    ] {
+        assert!(refused(&mut fresh(), change(edit)), "{what}");
+    }
+    // Nothing else while one is carried out; and a number that a node had is nobody's again.
+    let mut state = joint();
+    let second = order(&state, 2, &[1, 2, 6], &operator());
+    assert!(matches!(
+        run(&mut state, &entry(40, second, &[1, 3, 4])),
+        Outcome::Refused(Rejection::Members(_))
+    ));
+    run(&mut state, &complete(41, 2, &[1, 3, 4]));
+    configured(&rosters(), (&[3, 4, 5], false), &mut state).unwrap();
+    let again = order(&state, 2, &[2, 3, 4], &operator());
+    assert!(refused(&mut state, again), "the number of one that left");
+    let next = order(&state, 2, &[4, 5, 6], &operator());
+    assert_eq!(
+        run(&mut state, &entry(42, next, &[3, 4])),
+        Outcome::Applied(Reply::Ordered(2))
+    );
+}
+
+#[test]
+fn an_address_may_change_alone() {
+    let mut state = State::new();
+    let SignedOrder { order, .. } = order(&state, 1, &[1, 2, 3], &operator());
+    let Change::Members(mut new) = order.change else {
+        panic!()
+    };
+    new.members[1].peer = "elsewhere:9443".into();
+    let order = Order {
+        change: Change::Members(new),
+        ..order
+    };
+    run(&mut state, &entry(1, sign(order, &operator()), &[1, 2]));
+    let roster = rosters().of(&state).unwrap();
+    assert!(roster.next.is_none());
+    assert_eq!(roster.current.index, 2);
+    assert_eq!(roster.current.member(2).unwrap().address, "elsewhere:9443");
+    assert!(matches!(
+        run(&mut state, &create(2, &[1, 2])),
+        Outcome::Applied(_)
+    ));
+}
+
+#[test]
+fn a_state_of_another_node_is_believed_for_the_operators_signatures() {
+    let mut state = joint();
+    run(&mut state, &complete(41, 2, &[1, 3, 4]));
+    configured(&rosters(), (&[3, 4, 5], false), &mut state).unwrap();
+    let next = order(&state, 2, &[4, 5, 6], &operator());
+    run(&mut state, &entry(42, next, &[3, 4]));
+    assert!(is_ordered(&rosters(), &state).unwrap());
+    let forge = |edit: &dyn Fn(&mut State)| {
+        let mut forged = state.clone();
+        edit(&mut forged);
+        !is_ordered(&rosters(), &forged).unwrap_or(false)
+    };
+    let mallory = SigningKey::from_bytes(&[78; 32]);
+    let evil = || order(&joint(), 2, &[3, 7, 8], &mallory);
+    assert!(
+        forge(&|state| drop(state.remove(&layout::members(2)))),
+        "a link is missing"
+    );
+    assert!(
+        forge(&|state| put(state, &layout::members(2), &evil())),
+        "a link is forged"
+    );
+    assert!(forge(&|state| {
+        let mut record = members_record(state);
+        record.next = Some((evil(), Stage::Joint));
+        put(state, layout::MEMBERS, &record);
+    }));
+    assert!(forge(&|state| {
+        let mut record = members_record(state);
+        record.current = Some(evil());
+        put(state, layout::MEMBERS, &record);
+    }));
+    assert!(
+        is_ordered(&rosters(), &State::new()).unwrap(),
+        "the genesis statement's"
+    );
+}

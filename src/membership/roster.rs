@@ -1,0 +1,211 @@
+//! Who a group's members are, and who they are to become: read from the group's own state, so that every replica knows the
+//! same at the same index.
+//!
+//! A move goes through three stages. *Announced*: the operators' order is in the group's log, the new members are learners,
+//! everything is decided by the old ones. *Joint*: what changes the state needs a quorum of the old members **and** one of the
+//! new; keys are born with the new ones and move to them, key by key. *Complete*: every key has; the next configuration of Raft
+//! has the new members only, and with it the move is over.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+
+use super::{FIRST, Member, Membership};
+use crate::keystore::{ReadState, StateError, layout};
+use crate::operator::{Change, NewMembers, SignedOrder};
+
+/// How far a move has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stage {
+    /// Ordered; the old members decide alone.
+    Announced,
+    /// Both decide; keys move.
+    Joint,
+    /// Every key has moved.
+    Complete,
+}
+
+/// What a group's state says of its members; without it they are those of the genesis statement.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MembersRecord {
+    /// The order that made the members; none: the genesis statement.
+    pub current: Option<SignedOrder>,
+    /// The order that is being carried out, and how far.
+    pub next: Option<(SignedOrder, Stage)>,
+    /// The highest number that a node of this group ever had, if an order was carried out.
+    pub highest: u64,
+}
+
+/// Who a group's members are, and who they are to become.
+#[derive(Clone, Debug)]
+pub struct Roster {
+    /// The members.
+    pub current: Arc<Membership>,
+    /// Those that take their place, and how far that has come.
+    pub next: Option<(Arc<Membership>, Stage)>,
+    /// The highest number that a node of this group ever had.
+    pub highest: u64,
+}
+
+impl Roster {
+    /// Members that are not to change.
+    pub fn stable(current: Arc<Membership>) -> Self {
+        let highest = current.members.last().map_or(0, |member| member.node);
+        Self {
+            current,
+            next: None,
+            highest,
+        }
+    }
+
+    /// The list of this number, if it is one of the two.
+    pub fn numbered(&self, number: u64) -> Option<&Arc<Membership>> {
+        let next = self.next.iter().map(|(next, _)| next);
+        std::iter::once(&self.current)
+            .chain(next)
+            .find(|members| members.index == number)
+    }
+
+    /// The members that keys are born with, and move to.
+    pub fn births(&self) -> &Arc<Membership> {
+        match &self.next {
+            Some((next, Stage::Joint | Stage::Complete)) => next,
+            _ => &self.current,
+        }
+    }
+
+    /// The lists of which each must have a quorum for a change of the state.
+    pub fn halves(&self) -> impl Iterator<Item = &Arc<Membership>> {
+        let joint = match &self.next {
+            Some((next, Stage::Joint | Stage::Complete)) => Some(next),
+            _ => None,
+        };
+        std::iter::once(&self.current).chain(joint)
+    }
+
+    /// Whether these nodes together decide: a quorum of each half.
+    pub fn is_quorum(&self, nodes: &[u64]) -> bool {
+        self.halves().all(|half| {
+            let agree = half.members.iter().filter(|member| nodes.contains(&member.node));
+            agree.count() >= half.quorum()
+        })
+    }
+
+    /// Whether so many have said no that no quorum is left without them.
+    pub fn is_blocked(&self, by: &[u64]) -> bool {
+        self.halves().any(|half| {
+            let refuse = half.members.iter().filter(|member| by.contains(&member.node));
+            refuse.count() > half.members.len() - half.quorum()
+        })
+    }
+
+    /// Who is asked when the state is to change: the numbers of all members that decide, ascending.
+    pub fn deciders(&self) -> Vec<u64> {
+        let mut nodes: Vec<u64> = self.halves().flat_map(|half| half.nodes()).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes
+    }
+
+    /// A member that decides.
+    pub fn decider(&self, node: u64) -> Option<&Member> {
+        self.halves().find_map(|half| half.member(node))
+    }
+
+    /// Every member of both lists, whatever the stage.
+    pub fn everybody(&self) -> impl Iterator<Item = &Member> {
+        let next = self.next.iter().flat_map(|(next, _)| &next.members);
+        next.chain(&self.current.members)
+    }
+}
+
+/// Reads rosters from states; what was read once is kept, since the list of a number never changes.
+pub struct Rosters {
+    genesis: Arc<Membership>,
+    stable: Arc<Roster>,
+    /// Lists by the order that made them.
+    made: RwLock<HashMap<[u8; 32], Arc<Membership>>>,
+}
+
+impl Rosters {
+    /// With the members that the genesis statement names.
+    pub fn new(genesis: Arc<Membership>) -> Self {
+        Self {
+            stable: Arc::new(Roster::stable(genesis.clone())),
+            genesis,
+            made: RwLock::default(),
+        }
+    }
+
+    /// The cluster, its operators and its first members.
+    pub fn genesis(&self) -> &Arc<Membership> {
+        &self.genesis
+    }
+
+    /// The roster of the group whose state this is.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub fn of(&self, state: &impl ReadState) -> Result<Arc<Roster>, StateError> {
+        let Some(record) = state.record::<MembersRecord>(layout::MEMBERS)? else {
+            return Ok(self.stable.clone());
+        };
+        let current = match &record.current {
+            Some(order) => self.made_by(order)?,
+            None => self.genesis.clone(),
+        };
+        let next = match &record.next {
+            Some((order, stage)) => Some((self.made_by(order)?, *stage)),
+            None => None,
+        };
+        let highest = record.highest.max(self.stable.highest);
+        Ok(Arc::new(Roster {
+            current,
+            next,
+            highest,
+        }))
+    }
+
+    /// The list of this number in the group whose state this is, also one that was replaced.
+    ///
+    /// # Errors
+    /// When the state cannot be read, or never had one of this number.
+    pub fn numbered(&self, state: &impl ReadState, number: u64) -> Result<Arc<Membership>, StateError> {
+        if number == FIRST {
+            return Ok(self.genesis.clone());
+        }
+        let order: Option<SignedOrder> = state.record(&layout::members(number))?;
+        self.made_by(&order.ok_or_else(|| StateError(format!("no list of members has number {number}")))?)
+    }
+
+    /// The members that an order makes; it was verified when it was applied.
+    fn made_by(&self, order: &SignedOrder) -> Result<Arc<Membership>, StateError> {
+        let Change::Members(new) = &order.order.change else {
+            return Err(StateError("an order that makes no members".into()));
+        };
+        let digest = digest(new);
+        if let Some(made) = self.made.read().get(&digest) {
+            return Ok(made.clone());
+        }
+        let members = new.members.iter().map(Member::of).collect::<Option<Vec<_>>>();
+        let made = Arc::new(Membership {
+            index: new.number,
+            members: members.ok_or_else(|| StateError("a member whose key cannot be".into()))?,
+            ..(*self.genesis).clone()
+        });
+        self.made.write().insert(digest, made.clone());
+        Ok(made)
+    }
+}
+
+fn digest(new: &NewMembers) -> [u8; 32] {
+    use sha2::Digest as _;
+    let mut hash = sha2::Sha256::new_with_prefix(b"conclave list of members 1");
+    hash.update(new.number.to_be_bytes());
+    hash.update(new.replaces.0);
+    let members = new.members.iter().map(super::pinned_bytes);
+    members.for_each(|member| hash.update(member));
+    hash.finalize().into()
+}

@@ -1,0 +1,152 @@
+//! Who the members are, as far as files say: the genesis statement, and for a node that joined later the operators' orders
+//! that followed it, each verified. From the first snapshot on the groups' own states say it.
+
+use std::path::Path;
+
+use ed25519_dalek::VerifyingKey;
+use serde::{Deserialize, Serialize};
+
+use super::genesis::Member as Pinned;
+use super::{Genesis, ProvisionError};
+use crate::config::{Config, Hex32};
+use crate::keystore::members::next_members;
+use crate::membership::{FIRST, Member, Membership, Roster};
+use crate::operator::{Change, NewMembers, SignedOrder};
+use crate::seal::secret_file;
+
+/// The largest file of orders, in bytes.
+pub const MAX_ORDERS: usize = 4 * 1024 * 1024;
+
+/// The orders that changed the members, in their order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Orders {
+    /// One for each list of members after the genesis statement's.
+    pub orders: Vec<SignedOrder>,
+}
+
+impl Orders {
+    /// Reads a file of them.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn read(path: &Path) -> Result<Self, ProvisionError> {
+        let bytes = secret_file::read_public(path, MAX_ORDERS)?;
+        serde_json::from_slice(&bytes).map_err(|_| ProvisionError::Malformed {
+            path: path.to_owned(),
+            expected: "the operators' orders that changed the members",
+        })
+    }
+
+    /// As they stand in a file.
+    pub fn to_json(&self) -> Vec<u8> {
+        // Strings and integers only: cannot fail.
+        let mut json = serde_json::to_vec_pretty(self).unwrap_or_default();
+        json.push(b'\n');
+        json
+    }
+
+    /// The next list of members: without some, and with others beside them.
+    ///
+    /// # Errors
+    /// Why there cannot be such a list.
+    pub fn next(&self, genesis: &Genesis, come: &[Pinned], gone: &[u64]) -> Result<NewMembers, String> {
+        let first = first_members(genesis).ok_or("the genesis statement has a key that cannot be")?;
+        let highest = self.highest(&first);
+        let current = self
+            .follow(first)
+            .map_err(|(number, reason)| format!("order for members {number}: {reason}"))?;
+        if let Some(node) = gone.iter().find(|node| current.member(**node).is_none()) {
+            return Err(format!(
+                "node {node} is no member; the members are {:?}",
+                current.nodes()
+            ));
+        }
+        let stay = current
+            .members
+            .iter()
+            .filter(|member| !gone.contains(&member.node));
+        let mut members: Vec<Pinned> = stay.map(Member::pinned).chain(come.iter().cloned()).collect();
+        members.sort_by_key(|member| member.node);
+        current.followed_by(&members, highest)?;
+        Ok(NewMembers {
+            number: current.index + 1,
+            replaces: Hex32(current.digest()),
+            members,
+        })
+    }
+
+    /// The highest number that a node had so far.
+    fn highest(&self, first: &Membership) -> u64 {
+        let ordered = self.orders.iter().flat_map(|order| match &order.order.change {
+            Change::Members(new) => &new.members[..],
+            Change::RenewShares => &[],
+        });
+        let first = first.members.iter().map(|member| member.node);
+        ordered.map(|member| member.node).chain(first).max().unwrap_or(0)
+    }
+
+    /// The members after all of them.
+    ///
+    /// # Errors
+    /// The number of the first that does not follow from those before it, and why.
+    pub fn follow(&self, genesis: Membership) -> Result<Membership, (u64, String)> {
+        let mut roster = Roster::stable(genesis.into());
+        for order in &self.orders {
+            let number = roster.current.index + 1;
+            let wrong = |reason: &dyn std::fmt::Display| (number, reason.to_string());
+            order.verify(&roster.current).map_err(|error| wrong(&error))?;
+            let Change::Members(new) = &order.order.change else {
+                return Err(wrong(&"an order that changes no members"));
+            };
+            let next = next_members(new, &roster).map_err(|error| wrong(&error))?;
+            let highest = roster
+                .highest
+                .max(next.members.last().map_or(0, |member| member.node));
+            roster.current = next.into();
+            roster.highest = highest;
+        }
+        Ok((*roster.current).clone())
+    }
+}
+
+/// The members that the genesis statement names; none if one of its keys cannot be, which its own check excludes.
+pub fn first_members(genesis: &Genesis) -> Option<Membership> {
+    let body = genesis.body();
+    let operators = body
+        .operators
+        .iter()
+        .map(|key| VerifyingKey::from_bytes(&key.0).ok());
+    Some(Membership {
+        cluster: genesis.cluster_id(),
+        index: FIRST,
+        members: body.members.iter().map(Member::of).collect::<Option<_>>()?,
+        operators: operators.collect::<Option<_>>()?,
+        operator_threshold: body.threshold as usize,
+    })
+}
+
+/// The members as this node's files name them last; it must be one of them.
+///
+/// # Errors
+/// What is wrong with the orders, or that this node is no member.
+pub fn members(config: &Config, genesis: &Genesis) -> Result<Membership, ProvisionError> {
+    let path = config.orders.as_deref();
+    let mismatch = |path: &Path, reason: String| ProvisionError::Mismatch {
+        path: path.to_owned(),
+        reason,
+    };
+    let first = first_members(genesis)
+        .ok_or_else(|| mismatch(&config.genesis, "a member's key or number cannot be".into()))?;
+    let members = match path {
+        None => first,
+        Some(path) => Orders::read(path)?
+            .follow(first)
+            .map_err(|(number, reason)| mismatch(path, format!("order for members {number}: {reason}")))?,
+    };
+    if members.member(config.node).is_none() {
+        let reason = format!("node {} is not one of the members", config.node);
+        return Err(mismatch(path.unwrap_or(&config.genesis), reason));
+    }
+    Ok(members)
+}
