@@ -2,12 +2,11 @@
 //! process. It can cut links, and shows every payload in the clear to a recorder. Two nodes are linked while each is on
 //! the other's list of peers; addresses and public keys in it are only checked, never used.
 //!
-//! Nodes join inside a tokio runtime. For seeded simulation, where the order of events must replay, drive the sans-IO cores instead.
+//! Nodes join inside a tokio runtime. For seeded simulation, where the order of events must replay, drive the sans-IO
+//! cores instead.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-mod network;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -18,6 +17,8 @@ use crate::counters::Counters;
 use crate::network::{Handler, Lane, NodeId};
 use crate::queue::{QueueReceiver, QueueSender, queue};
 use crate::settings::{Boot, Bounds, SettingsError};
+
+mod network;
 
 pub use network::MemoryNetwork;
 

@@ -229,3 +229,58 @@ impl Drop for TaskGuard {
         self.0.tasks.send_modify(|tasks| *tasks -= 1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::network::{BoxFuture, Refused};
+    use crate::queue::queue;
+
+    /// Keeps what is said of links.
+    #[derive(Default)]
+    struct Links(Mutex<Vec<bool>>);
+
+    impl Handler for Links {
+        fn message(&self, _: NodeId, _: Lane, _: Bytes) {}
+        fn call(&self, _: NodeId, call: Bytes, _: Duration) -> BoxFuture<'static, Result<Bytes, Refused>> {
+            Box::pin(async move { Ok(call) })
+        }
+        fn link(&self, _: NodeId, up: bool) {
+            self.0.lock().push(up);
+        }
+        fn gone(&self, _: NodeId) {}
+    }
+
+    fn publish(peer: &PeerState, lane: Lane) -> Arc<Calls> {
+        let calls = Arc::new(Calls::default());
+        let connection = Connection {
+            queue: queue(1, 1).0,
+            calls: Arc::clone(&calls),
+            boot: [1; 16],
+        };
+        peer.lane(lane).current.send_replace(Some(Arc::new(connection)));
+        calls
+    }
+
+    #[test]
+    fn connections_that_are_made_while_a_peer_ends_bring_no_link() {
+        let peer = Peer {
+            node: 2,
+            address: String::new(),
+            public_key: [2; 32],
+        };
+        let (peer, links) = (PeerState::new(peer, &Bounds::default(), None), Links::default());
+        publish(&peer, Lane::Raft);
+        let calls = publish(&peer, Lane::Ceremony);
+        peer.refresh_link(&links);
+        peer.end(&links);
+        assert!(calls.open().is_none());
+        publish(&peer, Lane::Raft);
+        publish(&peer, Lane::Ceremony);
+        peer.refresh_link(&links);
+        assert_eq!(*links.0.lock(), [true, false]);
+        assert!(!peer.up.load(Ordering::Acquire));
+    }
+}

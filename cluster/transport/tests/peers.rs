@@ -209,13 +209,11 @@ async fn a_list_that_cannot_work_changes_nothing<W: World>() {
 async fn who_waits_to_send_is_told<W: World>() {
     let world = W::new(2, quick());
     let one = world.join(1, 1, Seen::new()).await;
-    let waiting = tokio::spawn({
-        let one = Arc::clone(&one);
-        async move { one.send_when_free(2, Lane::Bulk, text("chunk"), PATIENCE).await }
-    });
-    tokio::task::yield_now().await;
+    let mut waiting = one.send_when_free(2, Lane::Bulk, text("chunk"), PATIENCE * 2);
+    // It waits from here on.
+    assert!(futures::poll!(&mut waiting).is_pending());
     one.set_peers(Vec::new()).unwrap();
-    assert_eq!(patient(waiting).await.unwrap(), Err(SendError::UnknownPeer));
+    assert_eq!(patient(waiting).await, Err(SendError::UnknownPeer));
 }
 
 async fn changes_among_calls_and_connections_leave_nothing_behind<W: World>() {
@@ -305,6 +303,7 @@ async fn after_the_end_a_list_changes_nothing<W: World>() {
     patient(one.shutdown()).await;
     assert_eq!(seen[0].link().await, (2, false));
     one.set_peers(Vec::new()).unwrap();
+    assert_eq!(listed(&one), [2]);
     one.set_peers(vec![world.peer(2)]).unwrap();
     assert!(!one.connected(2));
     assert_eq!(one.send(2, Lane::Raft, text("x")), Err(SendError::ShutDown));
