@@ -113,18 +113,16 @@ impl Membership {
         let mut next = Vec::with_capacity(members.len());
         for pinned in members {
             let member = Member::of(pinned).ok_or("a member whose number or key cannot be")?;
-            match self.member(member.node) {
-                Some(same) => {
-                    if (&same.verifying_key, &same.envelope_key)
-                        != (&member.verifying_key, &member.envelope_key)
-                    {
-                        return Err("a member that stays keeps its keys: a new machine is a new node");
-                    }
+            let before = self.member(member.node);
+            let keys_of = |member: &Member| (member.verifying_key, member.envelope_key);
+            match before.map(keys_of) {
+                Some(same) if same != keys_of(&member) => {
+                    return Err("a member that stays keeps its keys: a new machine is a new node");
                 }
                 None if member.node <= highest => {
                     return Err("a new node takes a number that no node had before");
                 }
-                None => {}
+                _ => {}
             }
             if !keys.insert(member.verifying_key.to_bytes()) || !keys.insert(member.envelope_key) {
                 return Err("no key may appear twice");

@@ -13,6 +13,8 @@ mod deaths;
 mod known_keys;
 #[path = "cluster/logs.rs"]
 mod logs;
+#[path = "cluster/members.rs"]
+mod members;
 #[path = "cluster/orders.rs"]
 mod orders;
 #[path = "cluster/recovery.rs"]

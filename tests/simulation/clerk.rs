@@ -675,7 +675,7 @@ impl Clerk {
                 }
                 history.sequence = history.sequence.max(sequence);
             }
-            Applied::Time | Applied::Renewed(_) | Applied::Ordered(_) => {}
+            Applied::Time | Applied::Renewed(_) | Applied::Ordered(_) | Applied::Moved(_) => {}
         }
         drop(history);
         // At once, while some holders do not know yet that it is committed.
