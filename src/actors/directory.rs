@@ -93,7 +93,8 @@ pub async fn keep(parts: Arc<Parts>) {
 pub(crate) fn refresh(parts: &Parts) {
     let mut members = BTreeMap::new();
     for group in (0..parts.rules.groups).map(GroupId) {
-        let Ok(roster) = parts.roster(group) else { return };
+        // Nothing of a group is here before its first snapshot.
+        let Ok(roster) = parts.roster(group) else { continue };
         for member in roster.everybody() {
             members.entry(member.node).or_insert_with(|| member.clone());
         }

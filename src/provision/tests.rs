@@ -293,7 +293,7 @@ async fn check_names_what_is_wrong() {
         (
             "a peer certificate of another node",
             &|m| m.swap((2, "peer.pem"), (1, "peer.pem")),
-            "not the one that the genesis",
+            "not the one that the operators",
         ),
         (
             "a key of another node",

@@ -7,12 +7,15 @@ use std::time::Instant;
 use conclave_consensus::GroupId;
 use ed25519_dalek::Signer;
 
-use super::client::{ED25519, Key, Keystore, derive_well, furnished, sign_well};
+use super::client::{Client, ED25519, Key, Keystore, derive_well, furnished, sign_well, status};
 use super::cluster::{CLUSTER, Candidate, Cluster, SOON, operator, run, until};
 use crate::actors::coordinator::order::submit;
 use crate::actors::coordinator::renewal::Renewer;
 use crate::actors::coordinator::upkeep;
+use crate::actors::wire::{Abstention, Answer, Beginning, Call, Renewal, ToRenew};
+use crate::authorization::issue::Capability;
 use crate::config::Hex32;
+use crate::membership::Stage;
 use crate::operator::{Change, NewMembers, Order, SignedOrder};
 use crate::provision::genesis::Member as Pinned;
 use crate::provision::introduction::Orders;
@@ -69,7 +72,10 @@ async fn carry_out(cluster: &Cluster, nodes: &[u64], number: u64) {
         if Instant::now() > deadline {
             for node in cluster.nodes() {
                 for status in node.parts.consensus.status() {
-                    let roster = node.parts.roster(status.group).unwrap();
+                    let Ok(roster) = node.parts.roster(status.group) else {
+                        eprintln!("node {}: nothing of {}", node.parts.node, status.group);
+                        continue;
+                    };
                     eprintln!(
                         "node {}: {status:?} {:?} {:?}",
                         node.parts.node,
@@ -87,7 +93,7 @@ async fn carry_out(cluster: &Cluster, nodes: &[u64], number: u64) {
 async fn used_by(
     cluster: &Cluster,
     nodes: &[u64],
-    client: &super::client::Client,
+    client: &Client,
     keystore: &Keystore,
     signing: &Key,
     agreement: &Key,
@@ -103,6 +109,200 @@ async fn used_by(
         .await;
         derive_well(cluster.node(*node), client, keystore, agreement).await;
     }
+}
+
+/// Waits until a keystore's group is in this stage on these nodes.
+async fn staged(cluster: &Cluster, nodes: &[u64], keystore: &Keystore, wanted: Stage) {
+    for node in nodes {
+        let parts = &cluster.node(*node).parts;
+        until("the group's next stage", || {
+            let roster = parts.roster(parts.group_of(&keystore.id));
+            roster.is_ok_and(|roster| roster.next.as_ref().is_some_and(|(_, stage)| *stage == wanted))
+        })
+        .await;
+    }
+}
+
+#[test]
+fn what_is_revoked_while_members_change_binds_both_lists() {
+    run(async {
+        let (mut cluster, alice, keystore, signing, _) = furnished(3).await;
+        let bob = Client::new();
+        let candidate = Candidate::new(4);
+        let mut orders = Orders::default();
+        let order = order(&cluster, &orders, &[candidate.pinned()], &[3]);
+        orders.orders.push(order.clone());
+        submit(&cluster.node(2).parts, order).await.unwrap();
+        cluster.join(candidate, &orders);
+        // No key has moved yet: its holders are the old members.
+        staged(&cluster, &[1, 2, 3, 4], &keystore, Stage::Joint).await;
+        for (turn, (here, there)) in [(1, 3), (3, 2), (4, 1), (2, 4)].into_iter().enumerate() {
+            let capability = alice.delegate(&keystore, &signing, &bob, &format!("urn:uuid:joint-{turn}"));
+            let sign = |message: String| {
+                bob.sign_by(
+                    Capability::Delegated(&capability),
+                    &signing,
+                    message.as_bytes(),
+                    0,
+                )
+            };
+            let (here, there) = (cluster.node(here), cluster.node(there));
+            assert_eq!(
+                status(&there.serve(sign(format!("before {turn}"))).await),
+                200,
+                "turn {turn}"
+            );
+            assert_eq!(
+                status(&here.serve(alice.revoke(&keystore, &capability)).await),
+                204,
+                "turn {turn}"
+            );
+            for node in cluster.nodes() {
+                let used = node
+                    .serve(sign(format!("after {turn} {}", node.parts.node)))
+                    .await;
+                assert_eq!(status(&used), 403, "turn {turn} at node {}", node.parts.node);
+            }
+        }
+        // A key that is born now is the new members', whoever is asked for it: the one that leaves hands it on.
+        let born = alice.key(cluster.node(3), &keystore, ED25519).await;
+        let record = cluster.node(1).key_record(&keystore.id, &born.id).unwrap();
+        assert_eq!((record.committee, record.epoch), (2, 0));
+        carry_out(&cluster, &[1, 2, 4], 2).await;
+        for node in [1, 2, 4] {
+            sign_well(cluster.node(node), &alice, &keystore, &born, b"born in between").await;
+        }
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn a_cluster_grows_and_then_consists_of_others() {
+    run(async {
+        let (mut cluster, client, keystore, signing, agreement) = furnished(3).await;
+        let mut orders = Orders::default();
+        let grown: Vec<Candidate> = [4, 5].map(Candidate::new).into();
+        let pinned: Vec<Pinned> = grown.iter().map(Candidate::pinned).collect();
+        let first = order(&cluster, &orders, &pinned, &[]);
+        orders.orders.push(first.clone());
+        submit(&cluster.node(3).parts, first).await.unwrap();
+        grown
+            .into_iter()
+            .for_each(|candidate| cluster.join(candidate, &orders));
+        carry_out(&cluster, &[1, 2, 3, 4, 5], 2).await;
+        used_by(
+            &cluster,
+            &[1, 2, 3, 4, 5],
+            &client,
+            &keystore,
+            &signing,
+            &agreement,
+        )
+        .await;
+
+        let candidate = Candidate::new(6);
+        let second = order(&cluster, &orders, &[candidate.pinned()], &[1, 2, 3]);
+        orders.orders.push(second.clone());
+        submit(&cluster.node(5).parts, second).await.unwrap();
+        cluster.join(candidate, &orders);
+        carry_out(&cluster, &[4, 5, 6], 3).await;
+        for gone in [1, 2, 3] {
+            let parts = &cluster.node(gone).parts;
+            let group = parts.group_of(&keystore.id);
+            until("who has left knows it", || {
+                parts.roster(group).is_ok_and(|roster| roster.current.index == 3)
+            })
+            .await;
+            upkeep::sweep_moved(parts, group, &mut Default::default()).await;
+            let left = parts.shares.sessions(&keystore.id.0, &signing.id.0).unwrap();
+            assert!(left.is_empty(), "node {gone} keeps shares");
+        }
+        [1, 2, 3].into_iter().for_each(|gone| cluster.isolate(gone));
+        used_by(&cluster, &[4, 5, 6], &client, &keystore, &signing, &agreement).await;
+        let record = cluster.node(6).key_record(&keystore.id, &signing.id).unwrap();
+        assert_eq!((record.committee, record.epoch), (3, 2));
+        cluster.stop().await;
+    });
+}
+
+/// What a corrupt leader would need of the others to make a process of its own a member.
+#[test]
+fn nobody_helps_a_leader_without_the_operators() {
+    run(async {
+        let (cluster, client, keystore, signing, _) = furnished(3).await;
+        let candidate = Candidate::new(4);
+        let thief = cluster.node(3);
+        let ordered = order(&cluster, &Orders::default(), &[candidate.pinned()], &[2]);
+        let mut forged = SignedOrder::new(ordered.order.clone());
+        let stranger = ed25519_dalek::SigningKey::from_bytes(&[78; 32]);
+        let signature = stranger.sign(&forged.order.signed_bytes()).to_bytes();
+        forged.add(stranger.verifying_key().to_bytes(), &signature);
+        assert_eq!(
+            submit(&cluster.node(1).parts, forged.clone())
+                .await
+                .unwrap_err()
+                .status,
+            403
+        );
+        let group = thief.parts.group_of(&keystore.id).0;
+        for group in [0, group] {
+            let shown = Call::EndorseOrder(Box::new(forged.clone()), group, thief.parts.next_operation());
+            assert!(
+                matches!(thief.ask(1, &shown).await, Answer::Misfit(_)),
+                "a forged order, group {group}"
+            );
+        }
+        // Signed by the operators, and group 0 has not taken it.
+        let shown = Call::EndorseOrder(Box::new(ordered), group, thief.parts.next_operation());
+        assert!(matches!(
+            thief.ask(1, &shown).await,
+            Answer::Abstained(Abstention::Behind)
+        ));
+        // A move of which nobody has heard is not complete, and nobody deals for other members than its own state has.
+        let shown = Call::EndorseMove {
+            group,
+            number: 2,
+            operation: thief.parts.next_operation(),
+        };
+        assert!(matches!(
+            thief.ask(1, &shown).await,
+            Answer::Abstained(Abstention::Behind)
+        ));
+        let record = thief.key_record(&keystore.id, &signing.id).unwrap();
+        let lives: Vec<(u64, [u8; 16])> = cluster
+            .nodes()
+            .iter()
+            .map(|node| (node.parts.node, node.parts.boot))
+            .collect();
+        for (configuration, participants) in [
+            (2, lives.clone()),
+            (1, [&lives[..], &[(4, [4; 16])]].concat()),
+            (1, vec![lives[0], lives[2], (4, [4; 16])]),
+        ] {
+            let proposal = Renewal {
+                operation: thief.parts.next_operation(),
+                keystore: keystore.id,
+                keys: vec![ToRenew {
+                    key: signing.id,
+                    replaces: record.session,
+                    dealers: vec![1, 3],
+                }],
+                beginning: Beginning {
+                    start: thief.parts.now().unwrap(),
+                    participants,
+                    configuration,
+                },
+                applied: 0,
+            };
+            let answer = thief.ask(1, &Call::Renew(proposal)).await;
+            assert!(
+                matches!(answer, Answer::Misfit(_) | Answer::Ended(_)),
+                "others were dealt to"
+            );
+        }
+        sign_well(cluster.node(1), &client, &keystore, &signing, b"as before").await;
+        cluster.stop().await;
+    });
 }
 
 #[test]

@@ -296,7 +296,7 @@ fn nobody_renews_out_of_turn_or_without_a_member() {
         .await;
         refused(
             |one| one.beginning.start -= 6_000,
-            "a ceremony that began at another time",
+            "a renewal that began at another time",
         )
         .await;
         refused(
@@ -306,7 +306,7 @@ fn nobody_renews_out_of_turn_or_without_a_member() {
         .await;
         refused(
             |one| one.keys[0].dealers = vec![1],
-            "too few that have a share of the key",
+            "too few dealers, or others than have shares",
         )
         .await;
         let honest = proposal();
