@@ -169,8 +169,11 @@ impl<S: Store> Group<S> {
         let raft = &self.raw.raft;
         learners.iter().all(|learner| {
             let progress = raft.prs().get(*learner);
+            // In a short log even who has nothing is not far behind: it must have the entry that made it a learner.
             progress.is_some_and(|progress| {
-                progress.recent_active && progress.matched + CAUGHT_UP >= raft.raft_log.committed
+                progress.recent_active
+                    && progress.matched >= self.log().record.configuration_index
+                    && progress.matched + CAUGHT_UP >= raft.raft_log.committed
             })
         })
     }

@@ -78,7 +78,8 @@ impl Store for Memory {
 }
 
 /// Entries are `key=value` (restricts the scope named by the key's first byte), `+value` (appended to the
-/// answer, restricts nothing) or `?` (of an unknown version, unless `knows` says otherwise).
+/// answer, restricts nothing) or `?` (of an unknown version, unless `knows` says otherwise). `!move=1,2>2,3` calls for a
+/// move, `!move=` withdraws it, `!complete=yes` completes it.
 #[derive(Default)]
 pub(super) struct Words {
     pub(super) knows: bool,
@@ -90,7 +91,7 @@ impl Application for Words {
     fn restricts(&self, _group: GroupId, entry: &[u8]) -> Restricts {
         match entry {
             [b'+', ..] => Restricts::Nothing,
-            [b'?', ..] => Restricts::Everything,
+            [b'?' | b'!', ..] => Restricts::Everything,
             [first, ..] => Restricts::Scope(scope(*first)),
             [] => Restricts::Everything,
         }
@@ -118,6 +119,47 @@ impl Application for Words {
 
     fn genuine(&self, _group: GroupId, entry: &[u8]) -> bool {
         !entry.starts_with(b"lie")
+    }
+
+    fn wanted(&self, _group: GroupId, state: &dyn StateRead) -> Result<Option<Move>, Halt> {
+        let moving = state.get(b"!move")?.unwrap_or_default();
+        let moving = String::from_utf8_lossy(&moving).into_owned();
+        let nodes = |list: &str| list.split(',').map(|node| node.parse().unwrap()).collect();
+        let complete = state.get(b"!complete")?.is_some();
+        Ok(moving.split_once('>').map(|(from, to)| Move {
+            from: nodes(from),
+            to: nodes(to),
+            complete,
+        }))
+    }
+
+    fn configured(
+        &self,
+        group: GroupId,
+        _index: u64,
+        configuration: &Configuration,
+        state: &mut StateTransaction<'_>,
+    ) -> Result<(), Halt> {
+        let arrived = |wanted: Move| *configuration == Configuration::stable(&wanted.to);
+        if self.wanted(group, state)?.is_some_and(arrived) {
+            state.delete(b"!move".to_vec());
+            state.delete(b"!complete".to_vec());
+        }
+        state.put(b"configuration".to_vec(), format!("{configuration:?}"));
+        Ok(())
+    }
+
+    fn configuration_allowed(
+        &self,
+        _group: GroupId,
+        configuration: &Configuration,
+        initial: &Configuration,
+        state: &dyn StateRead,
+    ) -> bool {
+        match state.get(b"configuration").unwrap() {
+            Some(known) => known == format!("{configuration:?}").into_bytes(),
+            None => configuration == initial,
+        }
     }
 }
 
@@ -360,7 +402,8 @@ impl Nodes {
             self.turn(node);
         }
         while let Some(wire) = self.wires.pop_front() {
-            if self.cut.contains(&wire.from) || self.cut.contains(&wire.to) {
+            let cut = self.cut.contains(&wire.from) || self.cut.contains(&wire.to);
+            if cut || !self.machines.contains_key(&wire.to) {
                 continue;
             }
             self.receive(wire.to, wire.from, &wire.frame);
