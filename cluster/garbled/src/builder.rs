@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::circuit::Circuit;
+use crate::circuit::{Circuit, Width};
 use slots::Slots;
 
 mod layers;
@@ -17,7 +17,7 @@ type Index = u32;
 /// The node of the constant one.
 const ONE_NODE: Index = 0;
 
-/// A bit of the circuit that is being built; it means nothing to another builder.
+/// A bit, or the lanes of one, of the circuit that is being built; it means nothing to another builder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bit {
     node: Index,
@@ -64,13 +64,15 @@ enum Node {
     Input,
     Xor(Index, Index),
     And(Index, Index),
+    Turn(Index, u32),
 }
 
 impl Node {
     fn operands(self) -> impl Iterator<Item = Index> {
         let operands = match self {
-            Node::Input => None,
-            Node::Xor(a, b) | Node::And(a, b) => Some([a, b]),
+            Node::Input => [None, None],
+            Node::Xor(a, b) | Node::And(a, b) => [Some(a), Some(b)],
+            Node::Turn(a, _) => [Some(a), None],
         };
         operands.into_iter().flatten()
     }
@@ -79,6 +81,7 @@ impl Node {
 /// A circuit that is being built.
 #[derive(Debug)]
 pub struct Builder {
+    width: Width,
     inputs: usize,
     nodes: Vec<Node>,
     known: HashMap<Node, Index>,
@@ -87,9 +90,15 @@ pub struct Builder {
 impl Builder {
     /// A circuit of `inputs` input bits, and the bits.
     pub fn new(inputs: usize) -> (Builder, Vec<Bit>) {
+        Builder::of_width(Width::One, inputs)
+    }
+
+    /// The same with the lanes of `width` in place of every bit. Constants are alike in all lanes.
+    pub fn of_width(width: Width, inputs: usize) -> (Builder, Vec<Bit>) {
         let nodes = vec![Node::Input; 1 + inputs];
         let bits = (1..).take(inputs).map(Bit::of).collect();
         let builder = Builder {
+            width,
             inputs,
             nodes,
             known: HashMap::new(),
@@ -130,14 +139,33 @@ impl Builder {
         }
     }
 
+    /// Lane i of the result is lane i + `by`, counted round, of `a`.
+    ///
+    /// # Panics
+    /// If there are not so many lanes.
+    pub fn turn(&mut self, a: Bit, by: usize) -> Bit {
+        let lanes = self.width.lanes();
+        assert!(by < lanes, "a turn by {by} of {lanes} lanes");
+        let (from, turned) = match self.nodes[a.node as usize] {
+            Node::Turn(from, turned) => (from, turned as usize + by),
+            _ => (a.node, by),
+        };
+        match (from, turned % lanes) {
+            (ONE_NODE, _) => a,
+            (from, 0) => Bit::of(from).flip(a.inverted),
+            (from, by) => Bit::of(self.add_node(Node::Turn(from, by as u32))).flip(a.inverted),
+        }
+    }
+
     /// The circuit that computes `outputs`; gates that none of them needs are left out.
     pub fn finish(mut self, outputs: &[Bit]) -> Circuit {
         let outputs: Vec<Index> = outputs.iter().map(|bit| self.upright(*bit)).collect();
         let uses = self.count_uses(&outputs);
-        let layers = layers::assign(&self.nodes, &uses);
+        let layers = layers::assign(&self.nodes, &uses, self.width);
         let mut slots = Slots::new(&self.nodes, self.inputs, uses);
         let layers = layers.iter().map(|nodes| slots.place(nodes)).collect();
         Circuit {
+            width: self.width,
             inputs: self.inputs,
             slots: slots.count as usize,
             layers,

@@ -1,15 +1,19 @@
-//! Evaluating what [`crate::garble`] made: one label for each wire, two hashes for an AND.
+//! And what [`crate::garble`] made: one label for each wire, two hashes for an AND.
 
 use std::sync::Arc;
 
-use crate::circuit::Layer;
-use crate::hash::{Batch, Schedule, WIDTH};
-use crate::label::{BYTES, Label, TABLE, masked};
+use crate::circuit::Gate;
+use crate::hash::{Batch, Cipher, Schedule, Tweaks, WIDTH};
+use crate::label::{Label, TABLE};
+use crate::lanes::Lanes;
 use crate::program::Program;
-use crate::walk::Walk;
+use crate::walk::{Role, Walk};
 
-/// Gates whose labels are hashed at once: two labels each.
-const GATES: usize = WIDTH / 2;
+/// Labels that are hashed for a gate and lane: one of each operand.
+const LABELS: usize = 2;
+
+/// Lanes whose gates are evaluated at once.
+const LANES: usize = WIDTH / LABELS;
 
 /// A program being evaluated, as its tables come.
 pub struct Evaluator {
@@ -33,14 +37,17 @@ impl Evaluator {
     pub fn evaluate(&mut self, tables: &[u8]) -> usize {
         let mut used = 0;
         while let Some(ands) = self.walk.next_ands() {
-            let Some(table) = tables.get(used..used + ands * TABLE) else {
+            let Some(tables) = tables.get(used..used + ands * TABLE) else {
                 break;
             };
-            let hash = (&self.schedule, &mut self.batch);
-            self.walk
-                .step(|layer, slots| and_layer(layer, slots, hash, table));
+            let role = And {
+                batch: &mut self.batch,
+                gate: self.schedule.gate(),
+                tables,
+            };
+            self.walk.step(self.schedule.hash(), role);
             self.schedule.advance(ands);
-            used += table.len();
+            used += tables.len();
         }
         used
     }
@@ -56,22 +63,37 @@ impl Evaluator {
     }
 }
 
-fn and_layer(layer: &Layer, slots: &mut [Label], (schedule, batch): (&Schedule, &mut Batch), table: &[u8]) {
-    let mut number = schedule.gate();
-    let (tables, _) = table.as_chunks::<TABLE>();
-    for (gates, tables) in layer.ands.chunks(GATES).zip(tables.chunks(GATES)) {
-        for (at, gate) in gates.iter().enumerate() {
-            batch.put(at, [slots[gate.a as usize], slots[gate.b as usize]]);
+/// The ANDs of a layer.
+struct And<'a> {
+    batch: &'a mut Batch,
+    /// The number of the layer's first gate and lane.
+    gate: u64,
+    tables: &'a [u8],
+}
+
+impl Role for And<'_> {
+    #[inline(always)]
+    fn ands<L: Lanes>(self, cipher: &impl Cipher, gates: &[Gate], slots: &mut [L]) {
+        let batch = self.batch;
+        let tweaks = const { &Tweaks::of_gates(1, L::COUNT) };
+        let mut number = 2 * self.gate;
+        let tables = self.tables.chunks(LANES * TABLE);
+        for (gates, tables) in gates.chunks(LANES / L::COUNT).zip(tables) {
+            for (at, gate) in gates.iter().enumerate() {
+                batch.put(at, [slots[gate.a as usize], slots[gate.b as usize]]);
+            }
+            let lanes = gates.len() * L::COUNT;
+            batch.hash(cipher, LABELS * lanes, number, tweaks);
+            let tables = tables.chunks_exact(2 * L::BYTES);
+            for ((at, gate), table) in gates.iter().enumerate().zip(tables) {
+                let [left, right] = batch.get::<L, LABELS>(at);
+                let (a, b) = (slots[gate.a as usize], slots[gate.b as usize]);
+                let (generator, evaluator) = table.split_at(L::BYTES);
+                let (generator, evaluator) = (L::read(generator), L::read(evaluator));
+                let halves = generator.masked(a).xor(evaluator.xor(a).masked(b));
+                slots[gate.out as usize] = left.xor(right).xor(halves);
+            }
+            number += 2 * lanes as u64;
         }
-        let count = 2 * gates.len();
-        schedule.hash().hash(batch, count, |place| 2 * number + place);
-        for ((at, gate), table) in gates.iter().enumerate().zip(tables) {
-            let [left, right] = batch.get(at);
-            let (a, b) = (slots[gate.a as usize], slots[gate.b as usize]);
-            let (halves, _) = table.as_chunks::<BYTES>();
-            let (generator, evaluator) = (Label::from_le_bytes(halves[0]), Label::from_le_bytes(halves[1]));
-            slots[gate.out as usize] = left ^ masked(generator, a) ^ right ^ masked(evaluator ^ a, b);
-        }
-        number += gates.len() as u64;
     }
 }

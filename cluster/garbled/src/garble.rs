@@ -1,16 +1,20 @@
-//! Garbling by half gates (Zahur, Rosulek, Evans, "Two Halves Make a Whole", EUROCRYPT 2015): two labels of table for
+//! And by half gates (Zahur, Rosulek, Evans, "Two Halves Make a Whole", EUROCRYPT 2015): two labels of table for
 //! an AND, none for an XOR.
 
 use std::sync::Arc;
 
-use crate::circuit::Layer;
-use crate::hash::{Batch, Schedule, WIDTH};
-use crate::label::{BYTES, Delta, Label, TABLE, masked};
+use crate::circuit::Gate;
+use crate::hash::{Batch, Cipher, Schedule, Tweaks, WIDTH};
+use crate::label::{Delta, Label};
+use crate::lanes::{Lanes, Quad};
 use crate::program::Program;
-use crate::walk::Walk;
+use crate::walk::{Role, Walk};
 
-/// Gates whose labels are hashed at once: four labels each.
-const GATES: usize = WIDTH / 4;
+/// Labels that are hashed for a gate and lane: two values of two operands.
+const LABELS: usize = 4;
+
+/// Lanes whose gates are garbled at once.
+const LANES: usize = WIDTH / LABELS;
 
 /// A program being garbled, a piece at a time.
 pub struct Garbler {
@@ -46,9 +50,13 @@ impl Garbler {
             let Some(ands) = self.walk.next_ands() else {
                 return false;
             };
-            let (hash, delta) = ((&self.schedule, &mut self.batch), self.delta.label());
-            self.walk
-                .step(|layer, slots| and_layer(layer, slots, hash, delta, tables));
+            let role = And {
+                batch: &mut self.batch,
+                gate: self.schedule.gate(),
+                delta: self.delta.label(),
+                tables,
+            };
+            self.walk.step(self.schedule.hash(), role);
             self.schedule.advance(ands);
         }
         self.walk.next_ands().is_some()
@@ -64,35 +72,43 @@ impl Garbler {
     }
 }
 
-/// Garbles the ANDs of a layer, [`GATES`] at a time.
-fn and_layer(
-    layer: &Layer,
-    slots: &mut [Label],
-    (schedule, batch): (&Schedule, &mut Batch),
+/// The ANDs of a layer. The table of a gate has a label for each lane for its first half, then as many for the second.
+struct And<'a> {
+    batch: &'a mut Batch,
+    /// The number of the layer's first gate and lane.
+    gate: u64,
     delta: Label,
-    tables: &mut Vec<u8>,
-) {
-    let mut number = schedule.gate();
-    for gates in layer.ands.chunks(GATES) {
-        for (at, gate) in gates.iter().enumerate() {
-            let (a, b) = (slots[gate.a as usize], slots[gate.b as usize]);
-            batch.put(at, [a, a ^ delta, b, b ^ delta]);
+    tables: &'a mut Vec<u8>,
+}
+
+impl Role for And<'_> {
+    #[inline(always)]
+    fn ands<L: Lanes>(self, cipher: &impl Cipher, gates: &[Gate], slots: &mut [L]) {
+        let (batch, tables, delta) = (self.batch, self.tables, L::all(self.delta));
+        let tweaks = const { &Tweaks::of_gates(2, L::COUNT) };
+        let mut number = 2 * self.gate;
+        for gates in gates.chunks(LANES / L::COUNT) {
+            for (at, gate) in gates.iter().enumerate() {
+                let (a, b) = (slots[gate.a as usize], slots[gate.b as usize]);
+                batch.put(at, [a, a.xor(delta), b, b.xor(delta)]);
+            }
+            let lanes = gates.len() * L::COUNT;
+            batch.hash(cipher, LABELS * lanes, number, tweaks);
+            for (at, gate) in gates.iter().enumerate() {
+                let [a0, a1, b0, b1] = batch.get::<L, LABELS>(at);
+                let (a, b) = (slots[gate.a as usize], slots[gate.b as usize]);
+                let generator = a0.xor(a1).xor(delta.masked(b));
+                let evaluator = b0.xor(b1).xor(a);
+                let left = a0.xor(generator.masked(a));
+                let right = b0.xor(evaluator.xor(a).masked(b));
+                slots[gate.out as usize] = left.xor(right);
+                let mut table = [0; 2 * Quad::BYTES];
+                let (first, second) = table[..2 * L::BYTES].split_at_mut(L::BYTES);
+                generator.write(first);
+                evaluator.write(second);
+                tables.extend_from_slice(&table[..2 * L::BYTES]);
+            }
+            number += 2 * lanes as u64;
         }
-        let count = 4 * gates.len();
-        schedule.hash().hash(batch, count, |place| 2 * number + place / 2);
-        for (at, gate) in gates.iter().enumerate() {
-            let [a0, a1, b0, b1] = batch.get(at);
-            let (a, b) = (slots[gate.a as usize], slots[gate.b as usize]);
-            let generator = a0 ^ a1 ^ masked(delta, b);
-            let evaluator = b0 ^ b1 ^ a;
-            let left = a0 ^ masked(generator, a);
-            let right = b0 ^ masked(evaluator ^ a, b);
-            slots[gate.out as usize] = left ^ right;
-            let mut table = [0; TABLE];
-            table[..BYTES].copy_from_slice(&generator.to_le_bytes());
-            table[BYTES..].copy_from_slice(&evaluator.to_le_bytes());
-            tables.extend_from_slice(&table);
-        }
-        number += gates.len() as u64;
     }
 }

@@ -13,6 +13,7 @@ pub mod generation;
 mod hash;
 pub mod held;
 pub mod label;
+mod lanes;
 pub mod live;
 pub mod operations;
 pub mod pairs;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use crate::circuit::Circuit;
+use crate::circuit::{Circuit, Linear};
 
 /// Index of a wire of a program.
 pub type Wire = u32;
@@ -18,9 +18,9 @@ pub type Wire = u32;
 pub struct Call {
     /// What is called.
     pub circuit: Arc<Circuit>,
-    /// The wire of each input.
+    /// The wire of each lane of each input: the lanes of the first input, those of the second, and so on.
     pub inputs: Vec<Wire>,
-    /// The wire that each output goes to.
+    /// The wire that each lane of each output goes to, in the same order.
     pub outputs: Vec<Wire>,
 }
 
@@ -88,13 +88,22 @@ impl Program {
 }
 
 fn digest(circuit: &Circuit) -> [u8; 32] {
-    let mut hash = Hash::new(b"conclave circuit 1");
-    hash.numbers([circuit.inputs, circuit.slots, circuit.layers.len()]);
+    let mut hash = Hash::new(b"conclave circuit 2");
+    hash.numbers([
+        circuit.width.lanes(),
+        circuit.inputs,
+        circuit.slots,
+        circuit.layers.len(),
+    ]);
     for layer in &circuit.layers {
-        for gates in [&layer.xors, &layer.ands] {
-            let slots: Vec<u32> = gates.iter().flat_map(|gate| [gate.out, gate.a, gate.b]).collect();
-            hash.list(&slots);
-        }
+        // A turn is never by 0.
+        let linear = layer.linear.iter().flat_map(|gate| match gate {
+            Linear::Xor(gate) => [0, gate.out, gate.a, gate.b],
+            Linear::Turn { out, a, by } => [*by, *out, *a, *a],
+        });
+        hash.list(&linear.collect::<Vec<_>>());
+        let ands = layer.ands.iter().flat_map(|gate| [gate.out, gate.a, gate.b]);
+        hash.list(&ands.collect::<Vec<_>>());
     }
     hash.list(&circuit.outputs);
     hash.0.finalize().into()

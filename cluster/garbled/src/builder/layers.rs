@@ -1,6 +1,7 @@
 //! Layers of ANDs that do not depend on each other, as few as the longest path has ANDs.
 
 use super::Node;
+use crate::circuit::Width;
 
 /// ANDs that are garbled at once: four hashes each, 64 hashes in parallel.
 const BATCH: usize = 16;
@@ -11,15 +12,16 @@ const SEARCH: usize = 64;
 /// A layer's nodes, in rising order.
 #[derive(Clone, Default)]
 pub(super) struct Nodes {
-    pub(super) xors: Vec<usize>,
+    pub(super) linear: Vec<usize>,
     pub(super) ands: Vec<usize>,
 }
 
 /// The nodes of each layer, without those that have no uses. An AND is as early as it can be, unless a little later it
-/// fills up a batch and nothing has to wait for it; an XOR is in the layer of the first gate that reads it, for before
-/// it would take a slot for nothing.
-pub(super) fn assign(nodes: &[Node], uses: &[u32]) -> Vec<Nodes> {
-    let graph = Graph { nodes, uses };
+/// fills up a batch and nothing has to wait for it; a linear gate is in the layer of the first gate that reads it, for
+/// before it would take a slot for nothing.
+pub(super) fn assign(nodes: &[Node], uses: &[u32], width: Width) -> Vec<Nodes> {
+    let batch = BATCH / width.lanes();
+    let graph = Graph { nodes, uses, batch };
     let last = graph.depth();
     let places = graph.places(last);
     let places = graph.latest(last, |and, _| places[and]);
@@ -27,17 +29,19 @@ pub(super) fn assign(nodes: &[Node], uses: &[u32]) -> Vec<Nodes> {
     for index in graph.needed() {
         match nodes[index] {
             Node::Input => {}
-            Node::Xor(..) => layers[places[index]].xors.push(index),
+            Node::Xor(..) | Node::Turn(..) => layers[places[index]].linear.push(index),
             Node::And(..) => layers[places[index]].ands.push(index),
         }
     }
-    layers.retain(|layer| !layer.xors.is_empty() || !layer.ands.is_empty());
+    layers.retain(|layer| !layer.linear.is_empty() || !layer.ands.is_empty());
     layers
 }
 
 struct Graph<'a> {
     nodes: &'a [Node],
     uses: &'a [u32],
+    /// Gates whose lanes fill a batch.
+    batch: usize,
 }
 
 impl Graph<'_> {
@@ -87,7 +91,7 @@ impl Graph<'_> {
         // The result of an AND is there in the next layer.
         let deadlines = self.latest(last, |_, readers| readers - 1);
         let mut order: Vec<usize> = self.needed().collect();
-        // Still after its operands, and an XOR before the ANDs of its layer.
+        // Still after its operands, and a linear gate before the ANDs of its layer.
         order.sort_by_key(|index| (deadlines[*index], self.is_and(*index)));
         let mut places = vec![0; self.nodes.len()];
         // The first layer in which each node's value is there.
@@ -97,7 +101,7 @@ impl Graph<'_> {
             ready[index] = self.after(index, &ready);
             if self.is_and(index) {
                 let end = deadlines[index].min(ready[index] + SEARCH);
-                let begun = |layer: &usize| !counts[*layer].is_multiple_of(BATCH);
+                let begun = |layer: &usize| !counts[*layer].is_multiple_of(self.batch);
                 let place = (ready[index]..=end).find(begun).unwrap_or(ready[index]);
                 counts[place] += 1;
                 places[index] = place;

@@ -2,7 +2,7 @@
 
 use super::layers::Nodes;
 use super::{Node, ONE_NODE};
-use crate::circuit::{Gate, Layer, ONE, Slot};
+use crate::circuit::{Gate, Layer, Linear, ONE, Slot};
 
 /// Gives slots to nodes in the order of the circuit.
 pub(super) struct Slots<'a> {
@@ -39,14 +39,17 @@ impl<'a> Slots<'a> {
     /// The gates of the next layer.
     pub(super) fn place(&mut self, layer: &Nodes) -> Layer {
         let mut placed = Layer {
-            xors: Vec::with_capacity(layer.xors.len()),
+            linear: Vec::with_capacity(layer.linear.len()),
             ands: Vec::with_capacity(layer.ands.len()),
         };
-        for index in &layer.xors {
-            let [a, b] = self.operands(*index);
+        for index in &layer.linear {
+            let operands = self.operands(*index);
             self.release(*index);
             let out = self.take(*index);
-            placed.xors.push(Gate { out, a, b });
+            placed.linear.push(match (self.nodes[*index], operands) {
+                (Node::Turn(_, by), [a, _]) => Linear::Turn { out, a, by },
+                (_, [a, b]) => Linear::Xor(Gate { out, a, b }),
+            });
         }
         // The operands' slots are free only when the whole layer is done: its ANDs have no order.
         for index in &layer.ands {
@@ -58,9 +61,11 @@ impl<'a> Slots<'a> {
         placed
     }
 
+    /// The slots that a gate reads; twice the same for a gate of one operand.
     fn operands(&self, index: usize) -> [Slot; 2] {
         match self.nodes[index] {
             Node::Xor(a, b) | Node::And(a, b) => [a, b].map(|operand| self.of[operand as usize]),
+            Node::Turn(a, _) => [self.of[a as usize]; 2],
             Node::Input => unreachable!("only gates are in layers"),
         }
     }

@@ -3,15 +3,22 @@ use std::collections::HashSet;
 use proptest::prelude::*;
 
 use super::{Bit, Builder};
-use crate::circuit::{Circuit, ONE};
+use crate::circuit::{Circuit, Gate, Linear, ONE, Width};
 
 /// What `circuit.rs` promises of a circuit.
 fn check(circuit: &Circuit) {
     let slot = |slot: u32| assert!((slot as usize) < circuit.slots, "slot {slot}");
     assert!(circuit.slots > circuit.inputs);
     for layer in &circuit.layers {
-        assert!(!layer.xors.is_empty() || !layer.ands.is_empty());
-        for gate in layer.xors.iter().chain(&layer.ands) {
+        assert!(!layer.linear.is_empty() || !layer.ands.is_empty());
+        let linear = layer.linear.iter().map(|gate| match *gate {
+            Linear::Xor(gate) => gate,
+            Linear::Turn { out, a, by } => {
+                assert!((1..circuit.width.lanes()).contains(&(by as usize)));
+                Gate { out, a, b: a }
+            }
+        });
+        for gate in linear.chain(layer.ands.iter().copied()) {
             [gate.out, gate.a, gate.b].into_iter().for_each(slot);
             assert_ne!(gate.out, ONE);
         }

@@ -1,7 +1,9 @@
 //! AES-256 (FIPS 197).
 //!
-//! A state is 16 bytes column by column, as in a block. The S-boxes are those of [`super::sbox`], without their constant:
-//! it is added to round keys 1 to 14, once for all blocks under a key, for MixColumns and its inverse leave it as it is.
+//! A block is 16 bytes, column by column. What is done to its four columns alike is built once, in circuits whose slots
+//! have four lanes, a column each: a state is four bytes then, one for each row, and ShiftRows turns rows. The S-boxes are
+//! those of [`super::sbox`], without their constant: it is added to round keys 1 to 14, once for all blocks under a key,
+//! for MixColumns and its inverse leave it as it is.
 
 use std::array::from_fn;
 use std::sync::{Arc, LazyLock};
@@ -9,20 +11,57 @@ use std::sync::{Arc, LazyLock};
 use super::constants;
 use super::sbox::{AFFINE, Byte, forward, inverse};
 use crate::builder::{Bit, Builder};
-use crate::circuit::Circuit;
+use crate::circuit::{Circuit, Width};
+use crate::program::Wire;
 
 /// Length of a key.
 pub(super) const KEY_BYTES: usize = 32;
 /// Length of a block.
 pub(super) const BLOCK_BYTES: usize = 16;
 /// Length of all round keys.
-pub(super) const ROUND_KEYS_BYTES: usize = (ROUNDS + 1) * BLOCK_BYTES;
+const ROUND_KEYS_BYTES: usize = (ROUNDS + 1) * BLOCK_BYTES;
 
 const ROUNDS: usize = 14;
 
-type State = [Byte; BLOCK_BYTES];
+/// Rows of a state.
+const ROWS: usize = 4;
 
-/// A key to its round keys, in the form that [`encrypt`] and [`decrypt`] take. 1,664 ANDs.
+/// A byte of every column for each row.
+type State = [Byte; ROWS];
+
+/// The bits of a state, each with all its lanes.
+pub(super) const STATE_BITS: usize = 8 * ROWS;
+/// Those of all round keys.
+pub(super) const ROUND_KEYS_BITS: usize = (ROUNDS + 1) * STATE_BITS;
+/// Of the circuits in which [`encrypt`] and [`decrypt`] are built.
+pub(super) const WIDTH: Width = Width::Four;
+
+const COLUMNS: usize = WIDTH.lanes();
+
+/// The wires of blocks, in the order of the lanes of their states.
+pub(super) fn to_lanes(blocks: &[Wire]) -> Vec<Wire> {
+    by_block(blocks, |row, bit, column| 8 * (ROWS * column + row) + bit)
+}
+
+/// The other way.
+pub(super) fn from_lanes(lanes: &[Wire]) -> Vec<Wire> {
+    let mut blocks = lanes.to_vec();
+    let places: Vec<Wire> = (0..).take(lanes.len()).collect();
+    for (lane, block) in lanes.iter().zip(to_lanes(&places)) {
+        blocks[block as usize] = *lane;
+    }
+    blocks
+}
+
+fn by_block(blocks: &[Wire], place: fn(usize, usize, usize) -> usize) -> Vec<Wire> {
+    let lanes = |block: &[Wire]| -> [Wire; 8 * BLOCK_BYTES] {
+        from_fn(|lane| block[place(lane / (8 * COLUMNS), lane / COLUMNS % 8, lane % COLUMNS)])
+    };
+    blocks.chunks_exact(8 * BLOCK_BYTES).flat_map(lanes).collect()
+}
+
+/// A key to its round keys, blocks in the form that [`encrypt`] and [`decrypt`] take. 1,664 ANDs. A word follows from
+/// the last one, so that there are no columns side by side.
 pub(super) static KEY_EXPANSION: LazyLock<Arc<Circuit>> = LazyLock::new(|| {
     let (mut builder, key) = Builder::new(8 * KEY_BYTES);
     let round_keys = expand(&mut builder, &key);
@@ -58,13 +97,13 @@ fn expand(builder: &mut Builder, key: &[Bit]) -> Vec<Bit> {
     round_keys
 }
 
-/// Section 5.1: a block of 128 bits under round keys of [`KEY_EXPANSION`]. 7,168 ANDs.
-pub(super) fn encrypt(builder: &mut Builder, round_keys: &[Bit], block: &[Bit]) -> Vec<Bit> {
-    let mut state = add_round_key(builder, from_fn(|byte| byte_at(block, byte)), round_keys, 0);
+/// Section 5.1: a state under the states of [`KEY_EXPANSION`]. 7,168 ANDs.
+pub(super) fn encrypt(builder: &mut Builder, round_keys: &[Bit], state: &[Bit]) -> Vec<Bit> {
+    let mut state = add_round_key(builder, state_of(state), round_keys, 0);
     for round in 1..=ROUNDS {
-        let substituted = state.map(|byte| forward(builder, byte));
+        let substituted = state.map(|row| forward(builder, row));
         // ShiftRows.
-        state = from_fn(|byte| substituted[(byte + 4 * (byte % 4)) % 16]);
+        state = from_fn(|row| turn(builder, substituted[row], row));
         if round < ROUNDS {
             state = mix_columns(builder, state);
         }
@@ -74,11 +113,11 @@ pub(super) fn encrypt(builder: &mut Builder, round_keys: &[Bit], block: &[Bit]) 
 }
 
 /// Section 5.3, the other way. 7,168 ANDs.
-pub(super) fn decrypt(builder: &mut Builder, round_keys: &[Bit], block: &[Bit]) -> Vec<Bit> {
-    let mut state = add_round_key(builder, from_fn(|byte| byte_at(block, byte)), round_keys, ROUNDS);
+pub(super) fn decrypt(builder: &mut Builder, round_keys: &[Bit], state: &[Bit]) -> Vec<Bit> {
+    let mut state = add_round_key(builder, state_of(state), round_keys, ROUNDS);
     for round in (0..ROUNDS).rev() {
-        let shifted: State = from_fn(|byte| state[(byte + 12 * (byte % 4)) % 16]);
-        state = shifted.map(|byte| inverse(builder, byte));
+        let shifted: State = from_fn(|row| turn(builder, state[row], (COLUMNS - row) % COLUMNS));
+        state = shifted.map(|row| inverse(builder, row));
         state = add_round_key(builder, state, round_keys, round);
         if round > 0 {
             state = inverse_mix_columns(builder, state);
@@ -87,39 +126,40 @@ pub(super) fn decrypt(builder: &mut Builder, round_keys: &[Bit], block: &[Bit]) 
     state.concat()
 }
 
+fn state_of(bits: &[Bit]) -> State {
+    from_fn(|row| byte_at(bits, row))
+}
+
 fn byte_at(bits: &[Bit], byte: usize) -> Byte {
     from_fn(|bit| bits[8 * byte + bit])
 }
 
+fn turn(builder: &mut Builder, row: Byte, by: usize) -> Byte {
+    row.map(|bit| builder.turn(bit, by))
+}
+
 fn add_round_key(builder: &mut Builder, state: State, round_keys: &[Bit], round: usize) -> State {
-    from_fn(|byte| {
-        xor(
-            builder,
-            state[byte],
-            byte_at(round_keys, BLOCK_BYTES * round + byte),
-        )
-    })
+    from_fn(|row| xor(builder, state[row], byte_at(round_keys, ROWS * round + row)))
 }
 
 /// Section 5.1.3. With the bytes a, b, c, d of a column and p = a ^ b, the first becomes 2 p ^ b ^ c ^ d.
 fn mix_columns(builder: &mut Builder, state: State) -> State {
-    let below = |byte: usize, rows: usize| byte / 4 * 4 + (byte + rows) % 4;
-    let pairs: State = from_fn(|byte| xor(builder, state[byte], state[below(byte, 1)]));
-    from_fn(|byte| {
-        let doubled = double(builder, pairs[byte]);
-        let sum = xor(builder, doubled, state[below(byte, 1)]);
-        xor(builder, sum, pairs[below(byte, 2)])
+    let below = |row: usize, rows: usize| (row + rows) % ROWS;
+    let pairs: State = from_fn(|row| xor(builder, state[row], state[below(row, 1)]));
+    from_fn(|row| {
+        let doubled = double(builder, pairs[row]);
+        let sum = xor(builder, doubled, state[below(row, 1)]);
+        xor(builder, sum, pairs[below(row, 2)])
     })
 }
 
 /// Section 5.3.3: MixColumns after 4 (a ^ c) is added to a and c, 4 (b ^ d) to b and d.
 fn inverse_mix_columns(builder: &mut Builder, state: State) -> State {
-    let opposite = |byte: usize| byte / 4 * 4 + (byte + 2) % 4;
-    let prepared = from_fn(|byte| {
-        let pair = xor(builder, state[byte], state[opposite(byte)]);
+    let prepared = from_fn(|row| {
+        let pair = xor(builder, state[row], state[(row + 2) % ROWS]);
         let doubled = double(builder, pair);
         let four = double(builder, doubled);
-        xor(builder, state[byte], four)
+        xor(builder, state[row], four)
     });
     mix_columns(builder, prepared)
 }

@@ -2,10 +2,11 @@
 //!
 //! A block is 64 bits here, as in the RFC.
 
-use std::array::from_fn;
 use std::sync::{Arc, LazyLock};
 
-use super::aes::{BLOCK_BYTES, KEY_BYTES, KEY_EXPANSION, ROUND_KEYS_BYTES, decrypt, encrypt};
+use super::aes::{
+    self, KEY_BYTES, KEY_EXPANSION, ROUND_KEYS_BITS, STATE_BITS, decrypt, encrypt, from_lanes, to_lanes,
+};
 use super::{Assembly, ONE, all, constants};
 use crate::builder::{Bit, Builder};
 use crate::circuit::Circuit;
@@ -22,38 +23,37 @@ const HALF_BITS: usize = 64;
 /// Section 2.2.3.1.
 const INITIAL_VALUE: [u8; 8] = [0xa6; 8];
 
-/// Round keys, A, R[i] and t to the new A and R[i]: section 2.2.1, step 2.
+/// Round keys, A and R[i], and t to the new A and R[i]: section 2.2.1, step 2.
 static WRAP_STEP: LazyLock<Arc<Circuit>> = LazyLock::new(|| {
-    step(|builder, round_keys, block, counter| {
-        let mut block = encrypt(builder, round_keys, block);
-        count(builder, &mut block, counter);
-        block
+    step(|builder, round_keys, state, counter| {
+        let mut state = encrypt(builder, round_keys, state);
+        count(builder, &mut state, counter);
+        state
     })
 });
 
 /// Section 2.2.2, step 2.
 static UNWRAP_STEP: LazyLock<Arc<Circuit>> = LazyLock::new(|| {
-    step(|builder, round_keys, block, counter| {
-        let mut block = block.to_vec();
-        count(builder, &mut block, counter);
-        decrypt(builder, round_keys, &block)
+    step(|builder, round_keys, state, counter| {
+        let mut state = state.to_vec();
+        count(builder, &mut state, counter);
+        decrypt(builder, round_keys, &state)
     })
 });
 
 type Step = fn(&mut Builder, &[Bit], &[Bit], &[Bit]) -> Vec<Bit>;
 
 fn step(step: Step) -> Arc<Circuit> {
-    let (mut builder, inputs) = Builder::new(8 * (ROUND_KEYS_BYTES + BLOCK_BYTES) + COUNTER_BITS);
-    let (round_keys, rest) = inputs.split_at(8 * ROUND_KEYS_BYTES);
-    let (block, counter) = rest.split_at(8 * BLOCK_BYTES);
-    let outputs = step(&mut builder, round_keys, block, counter);
+    let (mut builder, inputs) = Builder::of_width(aes::WIDTH, ROUND_KEYS_BITS + STATE_BITS + COUNTER_BITS);
+    let (round_keys, rest) = inputs.split_at(ROUND_KEYS_BITS);
+    let (state, counter) = rest.split_at(STATE_BITS);
+    let outputs = step(&mut builder, round_keys, state, counter);
     Arc::new(builder.finish(&outputs))
 }
 
-/// Adds t to A, a big-endian number in the first half of a block.
-fn count(builder: &mut Builder, block: &mut [Bit], counter: &[Bit]) {
-    for (index, bit) in counter.iter().enumerate() {
-        let place = &mut block[HALF_BITS - 8 - index / 8 * 8 + index % 8];
+/// Adds the bytes of t, which are in the last rows of A's second column.
+fn count(builder: &mut Builder, state: &mut [Bit], counter: &[Bit]) {
+    for (place, bit) in state[STATE_BITS - COUNTER_BITS..].iter_mut().zip(counter) {
         *place = builder.xor(*place, *bit);
     }
 }
@@ -61,6 +61,7 @@ fn count(builder: &mut Builder, block: &mut [Bit], counter: &[Bit]) {
 /// Registers A and R[1] to R[n], and what the steps on them need.
 struct Registers {
     assembly: Assembly,
+    /// In the order of lanes.
     round_keys: Vec<Wire>,
     /// The wires of the constants zero and one.
     constants: [Wire; 2],
@@ -84,7 +85,7 @@ impl Registers {
             let initial = bits(&INITIAL_VALUE).map(|bit| constants[usize::from(bit)]);
             halves.insert(0, initial.collect());
         }
-        let round_keys = assembly.call(&KEY_EXPANSION, inputs);
+        let round_keys = to_lanes(&assembly.call(&KEY_EXPANSION, inputs));
         Registers {
             assembly,
             round_keys,
@@ -93,18 +94,20 @@ impl Registers {
         }
     }
 
+    /// The lanes of t, big-endian.
+    fn counter(&self, t: usize) -> Vec<Wire> {
+        let [zero, _] = self.constants;
+        let bit = |at: usize| self.constants[t >> (COUNTER_BITS - 8 - at / 8 * 8 + at % 8) & 1];
+        (0..COUNTER_BITS).flat_map(|at| [zero, bit(at), zero, zero]).collect()
+    }
+
     /// Step t of the RFC, counted from 1.
     fn step(&mut self, circuit: &Arc<Circuit>, t: usize) {
         let register = (t - 1) % (self.halves.len() - 1) + 1;
-        let counter: [Wire; COUNTER_BITS] = from_fn(|bit| self.constants[t >> bit & 1]);
-        let inputs = [
-            &self.round_keys,
-            &self.halves[0],
-            &self.halves[register],
-            &counter[..],
-        ]
-        .concat();
-        let mut outputs = self.assembly.call(circuit, inputs);
+        let block = to_lanes(&[&self.halves[0][..], &self.halves[register]].concat());
+        let inputs = [&self.round_keys[..], &block, &self.counter(t)].concat();
+        let outputs = self.assembly.call(circuit, inputs);
+        let mut outputs = from_lanes(&outputs);
         self.halves[register] = outputs.split_off(HALF_BITS);
         self.halves[0] = outputs;
     }

@@ -48,9 +48,12 @@ impl Assembly {
         (first..next(self.0.wires)).collect()
     }
 
+    /// Takes a wire for each lane of each input, and gives one for each lane of each output.
     fn call(&mut self, circuit: &Arc<Circuit>, inputs: Vec<Wire>) -> Vec<Wire> {
-        assert_eq!(inputs.len(), circuit.inputs, "inputs of the call");
-        let outputs = self.fresh(circuit.outputs.len());
+        assert_eq!(inputs.len(), circuit.input_bits(), "inputs of the call");
+        let known = |wire: &Wire| (*wire as usize) < self.0.wires;
+        assert!(inputs.iter().all(known), "a lane of the call has no wire");
+        let outputs = self.fresh(circuit.output_bits());
         self.0.calls.push(Call {
             circuit: Arc::clone(circuit),
             inputs,

@@ -13,7 +13,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::Misuse;
 use crate::burned::Ticket;
 use crate::garble::Garbler;
-use crate::hash::{Batch, LabelHash, WIDTH};
+use crate::hash::{Batch, LabelHash, Tweaks, WIDTH};
 use crate::label::{BYTES, Delta, Label, Labels};
 use crate::program::{Program, bits};
 use crate::sharing::GarblerParts;
@@ -251,10 +251,10 @@ pub(super) fn commit(hash: Label, labels: &[Label], place: impl Fn(usize) -> u64
     let mut commitments = Vec::with_capacity(labels.len());
     for (chunk, start) in labels.chunks(WIDTH).zip((0..).step_by(WIDTH)) {
         for (at, label) in chunk.iter().enumerate() {
-            batch.put(at, [*label]);
+            batch.put_label(at, *label);
         }
-        key.hash(&mut batch, chunk.len(), |at| place(start + at as usize));
-        commitments.extend((0..chunk.len()).flat_map(|at| batch.get::<1>(at)));
+        key.hash(&mut batch, chunk.len(), &Tweaks::of_places(|at| place(start + at)));
+        commitments.extend((0..chunk.len()).map(|at| batch.label(at)));
     }
     commitments
 }

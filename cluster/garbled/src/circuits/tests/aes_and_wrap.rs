@@ -44,10 +44,12 @@ fn cipher(cipher: fn(&mut Builder, &[Bit], &[Bit]) -> Vec<Bit>) -> Program {
     let (mut assembly, mut inputs) = Assembly::new("block", aes::KEY_BYTES, aes::BLOCK_BYTES);
     let block = inputs.split_off(8 * aes::KEY_BYTES);
     let round_keys = assembly.call(&KEY_EXPANSION, inputs);
-    let (mut builder, bits) = Builder::new(round_keys.len() + block.len());
-    let (keys, plain) = bits.split_at(round_keys.len());
+    let (mut builder, bits) = Builder::of_width(aes::WIDTH, aes::ROUND_KEYS_BITS + aes::STATE_BITS);
+    let (keys, plain) = bits.split_at(aes::ROUND_KEYS_BITS);
     let outputs = cipher(&mut builder, keys, plain);
-    let outputs = assembly.call(&Arc::new(builder.finish(&outputs)), [round_keys, block].concat());
+    let inputs = [round_keys, block].map(|wires| aes::to_lanes(&wires)).concat();
+    let outputs = assembly.call(&Arc::new(builder.finish(&outputs)), inputs);
+    let outputs = aes::from_lanes(&outputs);
     assembly.finish(outputs)
 }
 
