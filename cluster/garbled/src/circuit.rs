@@ -86,12 +86,8 @@ pub struct Circuit {
 impl Circuit {
     /// Number of AND gates, one for each lane: what garbling, evaluating and the wire cost.
     pub fn ands(&self) -> usize {
-        self.layers.iter().map(|layer| self.ands_of(layer)).sum()
-    }
-
-    /// Those of a layer.
-    pub(crate) fn ands_of(&self, layer: &Layer) -> usize {
-        layer.ands.len() * self.width.lanes()
+        let gates: usize = self.layers.iter().map(|layer| layer.ands.len()).sum();
+        gates * self.width.lanes()
     }
 
     /// Bits of input: the lanes of the first input, those of the second, and so on.

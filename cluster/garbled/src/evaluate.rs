@@ -35,26 +35,17 @@ impl Evaluator {
 
     /// Evaluates the layers whose tables are whole; the number of bytes that it has used.
     pub fn evaluate(&mut self, tables: &[u8]) -> usize {
-        let mut used = 0;
-        while let Some(ands) = self.walk.next_ands() {
-            let Some(tables) = tables.get(used..used + ands * TABLE) else {
-                break;
-            };
-            let role = And {
-                batch: &mut self.batch,
-                gate: self.schedule.gate(),
-                tables,
-            };
-            self.walk.step(self.schedule.hash(), role);
-            self.schedule.advance(ands);
-            used += tables.len();
-        }
-        used
+        let mut ands = Ands {
+            batch: &mut self.batch,
+            tables,
+        };
+        self.walk.proceed(&mut self.schedule, &mut ands);
+        tables.len() - ands.tables.len()
     }
 
     /// Whether the program is through.
     pub fn is_through(&self) -> bool {
-        self.walk.next_ands().is_none()
+        self.walk.is_through()
     }
 
     /// The active labels of the outputs.
@@ -64,20 +55,26 @@ impl Evaluator {
 }
 
 /// The ANDs of a layer.
-struct And<'a> {
+struct Ands<'a> {
     batch: &'a mut Batch,
-    /// The number of the layer's first gate and lane.
-    gate: u64,
+    /// Those that are left.
     tables: &'a [u8],
 }
 
-impl Role for And<'_> {
+impl Role for Ands<'_> {
     #[inline(always)]
-    fn ands<L: Lanes>(self, cipher: &impl Cipher, gates: &[Gate], slots: &mut [L]) {
-        let batch = self.batch;
+    fn is_ready(&self, ands: usize) -> bool {
+        ands * TABLE <= self.tables.len()
+    }
+
+    #[inline(always)]
+    fn ands<L: Lanes>(&mut self, cipher: &impl Cipher, number: u64, gates: &[Gate], slots: &mut [L]) {
+        let batch = &mut *self.batch;
         let tweaks = const { &Tweaks::of_gates(1, L::COUNT) };
-        let mut number = 2 * self.gate;
-        let tables = self.tables.chunks(LANES * TABLE);
+        let mut number = 2 * number;
+        let (tables, left) = self.tables.split_at(gates.len() * 2 * L::BYTES);
+        self.tables = left;
+        let tables = tables.chunks(LANES * TABLE);
         for (gates, tables) in gates.chunks(LANES / L::COUNT).zip(tables) {
             for (at, gate) in gates.iter().enumerate() {
                 batch.put(at, [slots[gate.a as usize], slots[gate.b as usize]]);

@@ -46,20 +46,14 @@ impl Garbler {
 
     /// Garbles whole layers until `tables` holds `enough` bytes or the program is through; `false` then.
     pub fn garble(&mut self, tables: &mut Vec<u8>, enough: usize) -> bool {
-        while tables.len() < enough {
-            let Some(ands) = self.walk.next_ands() else {
-                return false;
-            };
-            let role = And {
-                batch: &mut self.batch,
-                gate: self.schedule.gate(),
-                delta: self.delta.label(),
-                tables,
-            };
-            self.walk.step(self.schedule.hash(), role);
-            self.schedule.advance(ands);
-        }
-        self.walk.next_ands().is_some()
+        let mut ands = Ands {
+            batch: &mut self.batch,
+            delta: self.delta.label(),
+            tables,
+            enough,
+        };
+        self.walk.proceed(&mut self.schedule, &mut ands);
+        !self.walk.is_through()
     }
 
     /// The zero-labels of the outputs.
@@ -73,20 +67,24 @@ impl Garbler {
 }
 
 /// The ANDs of a layer. The table of a gate has a label for each lane for its first half, then as many for the second.
-struct And<'a> {
+struct Ands<'a> {
     batch: &'a mut Batch,
-    /// The number of the layer's first gate and lane.
-    gate: u64,
     delta: Label,
     tables: &'a mut Vec<u8>,
+    enough: usize,
 }
 
-impl Role for And<'_> {
+impl Role for Ands<'_> {
     #[inline(always)]
-    fn ands<L: Lanes>(self, cipher: &impl Cipher, gates: &[Gate], slots: &mut [L]) {
-        let (batch, tables, delta) = (self.batch, self.tables, L::all(self.delta));
+    fn is_ready(&self, _ands: usize) -> bool {
+        self.tables.len() < self.enough
+    }
+
+    #[inline(always)]
+    fn ands<L: Lanes>(&mut self, cipher: &impl Cipher, number: u64, gates: &[Gate], slots: &mut [L]) {
+        let (batch, tables, delta) = (&mut *self.batch, &mut *self.tables, L::all(self.delta));
         let tweaks = const { &Tweaks::of_gates(2, L::COUNT) };
-        let mut number = 2 * self.gate;
+        let mut number = 2 * number;
         for gates in gates.chunks(LANES / L::COUNT) {
             for (at, gate) in gates.iter().enumerate() {
                 let (a, b) = (slots[gate.a as usize], slots[gate.b as usize]);

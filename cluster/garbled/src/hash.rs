@@ -121,7 +121,8 @@ impl Batch {
     pub(crate) fn put<L: Lanes, const N: usize>(&mut self, at: usize, labels: [L; N]) {
         let bytes = Array::cast_slice_to_core_mut(&mut self.labels).as_flattened_mut();
         let places = bytes[N * L::BYTES * at..][..N * L::BYTES].chunks_exact_mut(L::BYTES);
-        places.zip(labels).for_each(|(place, labels)| labels.write(place));
+        // By reference: an array that is consumed is moved to another place first.
+        places.zip(&labels).for_each(|(place, labels)| labels.write(place));
     }
 
     /// The hashes of what was put there.
@@ -213,12 +214,16 @@ impl LabelHash {
         self.run(HashBatch(batch, count, 0, tweaks));
     }
 
-    /// One label alone.
+    /// One label alone, which is not secret.
     pub(crate) fn one(&self, label: Label, tweak: u64) -> Label {
-        let mut batch = Batch::new();
-        batch.put_label(0, label);
-        self.hash(&mut batch, 1, &Tweaks::of_places(|_| tweak));
-        batch.label(0)
+        let once = self.permuted(label);
+        self.permuted(once ^ Label::from(tweak)) ^ once
+    }
+
+    fn permuted(&self, label: Label) -> Label {
+        let mut block = label.to_le_bytes().into();
+        self.0.encrypt_block(&mut block);
+        Label::from_le_bytes(block.into())
     }
 }
 
@@ -253,7 +258,12 @@ impl Schedule {
         self.gate
     }
 
-    /// A layer of so many AND gates is done.
+    /// AND gates until the next key, which is taken at the end of a layer; never zero.
+    pub(crate) fn room(&self) -> usize {
+        REKEY - self.since
+    }
+
+    /// Layers of so many AND gates are done.
     pub(crate) fn advance(&mut self, ands: usize) {
         self.gate += ands as u64;
         self.since += ands;

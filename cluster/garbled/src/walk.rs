@@ -6,15 +6,18 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::circuit::{Gate, Layer, Linear, Width};
-use crate::hash::{Cipher, LabelHash, Work};
+use crate::hash::{Cipher, Schedule, Work};
 use crate::label::{Label, Labels};
 use crate::lanes::{Lanes, Quad, Single};
 use crate::program::{Call, Program};
 
-/// What is done at the ANDs of a layer.
+/// What is done at the ANDs of a layer. Always inlined, as [`Work`] asks for.
 pub(crate) trait Role {
-    /// Does it; always inlined, as [`Work`] asks for.
-    fn ands<L: Lanes>(self, cipher: &impl Cipher, gates: &[Gate], slots: &mut [L]);
+    /// Whether a layer of so many ANDs can be gone through now.
+    fn is_ready(&self, ands: usize) -> bool;
+
+    /// Goes through the ANDs; the first lane of the first one has this number.
+    fn ands<L: Lanes>(&mut self, cipher: &impl Cipher, number: u64, gates: &[Gate], slots: &mut [L]);
 }
 
 /// A place in a program, with the labels that are alive there.
@@ -51,28 +54,27 @@ impl Walk {
         }
     }
 
-    /// The number of AND gates of the next layer, a lane each; `None` at the end.
-    pub(crate) fn next_ands(&self) -> Option<usize> {
-        let circuit = &self.program.calls.get(self.call)?.circuit;
-        let layer = circuit.layers.get(self.layer);
-        Some(layer.map_or(0, |layer| circuit.ands_of(layer)))
+    /// Goes through layers as long as the role is ready for the next one: linear gates here, ANDs by `role`.
+    pub(crate) fn proceed(&mut self, schedule: &mut Schedule, role: &mut impl Role) {
+        while let Some(call) = self.program.calls.get(self.call) {
+            let (wires, layer) = (&mut self.wires, self.layer);
+            let done = match call.circuit.width {
+                Width::One => proceed(call, layer, wires, &mut self.singles, schedule, role),
+                Width::Four => proceed(call, layer, wires, &mut self.quads, schedule, role),
+            };
+            self.layer += done;
+            if self.layer == call.circuit.layers.len() {
+                self.call += 1;
+                self.layer = 0;
+            } else if done == 0 {
+                return;
+            }
+        }
     }
 
-    /// Goes through the next layer: linear gates here, ANDs by `role`, under `hash`.
-    pub(crate) fn step(&mut self, hash: &LabelHash, role: impl Role) {
-        let Some(call) = self.program.calls.get(self.call) else {
-            return;
-        };
-        let wires = &mut self.wires;
-        match call.circuit.width {
-            Width::One => step(call, self.layer, wires, &mut self.singles, hash, role),
-            Width::Four => step(call, self.layer, wires, &mut self.quads, hash, role),
-        }
-        self.layer += 1;
-        if self.layer >= call.circuit.layers.len() {
-            self.call += 1;
-            self.layer = 0;
-        }
+    /// Whether the end is reached.
+    pub(crate) fn is_through(&self) -> bool {
+        self.call == self.program.calls.len()
     }
 
     /// The labels of the program's outputs, once it is through.
@@ -81,30 +83,38 @@ impl Walk {
     }
 }
 
-/// A layer of a call, with what comes before its first one and after its last one.
-fn step<L: Lanes>(
+/// Layers of a call from `at` on under one key of the schedule, with what comes before the first one and after the last;
+/// how many there were.
+fn proceed<L: Lanes>(
     call: &Call,
     at: usize,
     wires: &mut [Label],
     slots: &mut [L],
-    hash: &LabelHash,
-    role: impl Role,
-) {
+    schedule: &mut Schedule,
+    role: &mut impl Role,
+) -> usize {
     let circuit = &call.circuit;
     let slots = &mut slots[..circuit.slots];
     if at == 0 {
-        let one = wires[0];
-        (0..L::COUNT).for_each(|lane| slots[0].set(lane, one));
+        slots[0] = L::all(wires[0]);
         for (slot, inputs) in slots[1..].iter_mut().zip(call.inputs.chunks_exact(L::COUNT)) {
             for (lane, wire) in inputs.iter().enumerate() {
                 slot.set(lane, wires[*wire as usize]);
             }
         }
     }
-    if let Some(layer) = circuit.layers.get(at) {
-        hash.run(Step { layer, slots, role });
-    }
-    if at + 1 >= circuit.layers.len() {
+    let (mut done, mut ands) = (0, 0);
+    schedule.hash().run(Layers {
+        layers: &circuit.layers[at..],
+        slots: &mut *slots,
+        role,
+        first: schedule.gate(),
+        room: schedule.room(),
+        done: &mut done,
+        ands: &mut ands,
+    });
+    schedule.advance(ands);
+    if at + done == circuit.layers.len() {
         let outputs = call.outputs.chunks_exact(L::COUNT);
         for (outputs, slot) in outputs.zip(&circuit.outputs) {
             for (lane, wire) in outputs.iter().enumerate() {
@@ -112,27 +122,45 @@ fn step<L: Lanes>(
             }
         }
     }
+    done
 }
 
-/// The gates of a layer.
-struct Step<'a, L, R> {
-    layer: &'a Layer,
+/// The gates of layers.
+struct Layers<'a, L, R> {
+    layers: &'a [Layer],
     slots: &'a mut [L],
-    role: R,
+    role: &'a mut R,
+    /// The number of the first gate.
+    first: u64,
+    /// Gates after which no layer is begun.
+    room: usize,
+    /// The layers that were gone through.
+    done: &'a mut usize,
+    /// Their ANDs.
+    ands: &'a mut usize,
 }
 
-impl<L: Lanes, R: Role> Work for Step<'_, L, R> {
+impl<L: Lanes, R: Role> Work for Layers<'_, L, R> {
     #[inline(always)]
     fn run(self, cipher: &impl Cipher) {
-        let Step { layer, slots, role } = self;
-        for gate in &layer.linear {
-            match *gate {
-                Linear::Xor(Gate { out, a, b }) => {
-                    slots[out as usize] = slots[a as usize].xor(slots[b as usize]);
-                }
-                Linear::Turn { out, a, by } => slots[out as usize] = slots[a as usize].turned(by),
+        let slots = self.slots;
+        for layer in self.layers {
+            let ands = layer.ands.len() * L::COUNT;
+            if *self.ands >= self.room || !self.role.is_ready(ands) {
+                return;
             }
+            for gate in &layer.linear {
+                match *gate {
+                    Linear::Xor(Gate { out, a, b }) => {
+                        slots[out as usize] = slots[a as usize].xor(slots[b as usize]);
+                    }
+                    Linear::Turn { out, a, by } => slots[out as usize] = slots[a as usize].turned(by),
+                }
+            }
+            let number = self.first + *self.ands as u64;
+            self.role.ands(cipher, number, &layer.ands, slots);
+            *self.ands += ands;
+            *self.done += 1;
         }
-        role.ands(cipher, &layer.ands, slots);
     }
 }
