@@ -1,4 +1,4 @@
-//! And what [`crate::garble`] made: one label for each wire, two hashes for an AND.
+//! Evaluating what [`crate::garble`] made: one label for each wire, two hashes for an AND.
 
 use std::sync::Arc;
 

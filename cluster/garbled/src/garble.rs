@@ -1,4 +1,4 @@
-//! And by half gates (Zahur, Rosulek, Evans, "Two Halves Make a Whole", EUROCRYPT 2015): two labels of table for
+//! Garbling by half gates (Zahur, Rosulek, Evans, "Two Halves Make a Whole", EUROCRYPT 2015): two labels of table for
 //! an AND, none for an XOR.
 
 use std::sync::Arc;

@@ -11,9 +11,7 @@ use aes::cipher::array::Array;
 use aes::cipher::consts::U16;
 use aes::cipher::inout::InOutBuf;
 use aes::cipher::typenum::Unsigned;
-use aes::cipher::{
-    BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt, BlockSizeUser, KeyInit,
-};
+use aes::cipher::{BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt, BlockSizeUser, KeyInit};
 use aes::{Aes128, Block};
 use zeroize::Zeroize;
 
@@ -122,7 +120,9 @@ impl Batch {
         let bytes = Array::cast_slice_to_core_mut(&mut self.labels).as_flattened_mut();
         let places = bytes[N * L::BYTES * at..][..N * L::BYTES].chunks_exact_mut(L::BYTES);
         // By reference: an array that is consumed is moved to another place first.
-        places.zip(&labels).for_each(|(place, labels)| labels.write(place));
+        places
+            .zip(&labels)
+            .for_each(|(place, labels)| labels.write(place));
     }
 
     /// The hashes of what was put there.
@@ -175,7 +175,11 @@ fn words(blocks: &mut [Block]) -> &mut [[u8; 8]] {
 fn filled<C: Cipher>(_cipher: &C, count: usize) -> usize {
     let together = C::ParBlocksSize::USIZE;
     let rest = count % together;
-    let count = if rest > together / 2 { count - rest + together } else { count };
+    let count = if rest > together / 2 {
+        count - rest + together
+    } else {
+        count
+    };
     count.min(WIDTH)
 }
 
@@ -286,7 +290,10 @@ mod tests {
         (0..WIDTH).for_each(|place| batch.put_label(place, 100 + place as Label));
         hash.hash(&mut batch, WIDTH, &Tweaks::of_places(|place| place as u64 / 2));
         for place in 0..WIDTH {
-            assert_eq!(batch.label(place), hash.one(100 + place as Label, place as u64 / 2));
+            assert_eq!(
+                batch.label(place),
+                hash.one(100 + place as Label, place as u64 / 2)
+            );
         }
         assert_ne!(hash.one(1, 1), hash.one(1, 2));
         assert_ne!(hash.one(1, 1), LabelHash::new(8).one(1, 1));

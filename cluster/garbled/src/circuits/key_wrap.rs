@@ -98,7 +98,9 @@ impl Registers {
     fn counter(&self, t: usize) -> Vec<Wire> {
         let [zero, _] = self.constants;
         let bit = |at: usize| self.constants[t >> (COUNTER_BITS - 8 - at / 8 * 8 + at % 8) & 1];
-        (0..COUNTER_BITS).flat_map(|at| [zero, bit(at), zero, zero]).collect()
+        (0..COUNTER_BITS)
+            .flat_map(|at| [zero, bit(at), zero, zero])
+            .collect()
     }
 
     /// Step t of the RFC, counted from 1.

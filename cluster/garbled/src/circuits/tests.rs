@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use super::aes::KEY_EXPANSION;
 use super::sha256::{COMPRESSION, INITIAL_STATE, compress, schedule};
 use super::*;
+use crate::circuit::Width;
 
 mod aes_and_wrap;
 
@@ -86,6 +87,22 @@ fn a_program_is_the_same_each_time() {
     let circuit = || Arc::clone(&check_value().calls[0].circuit);
     assert_eq!(circuit(), circuit());
     assert_ne!(TAG.id(), VERIFY.id());
+}
+
+#[test]
+#[should_panic(expected = "a lane of the call has no wire")]
+fn a_lane_that_is_no_wire_is_refused() {
+    let (mut assembly, mut inputs) = Assembly::new("test", 32, 0);
+    inputs[255] += 1;
+    assembly.call(&KEY_EXPANSION, inputs);
+}
+
+#[test]
+#[should_panic(expected = "inputs of the call")]
+fn a_call_without_a_wire_for_every_lane_is_refused() {
+    let (mut assembly, inputs) = Assembly::new("test", 8, 0);
+    let (builder, bits) = Builder::of_width(Width::Four, 64);
+    assembly.call(&Arc::new(builder.finish(&bits)), inputs);
 }
 
 #[test]

@@ -253,7 +253,11 @@ pub(super) fn commit(hash: Label, labels: &[Label], place: impl Fn(usize) -> u64
         for (at, label) in chunk.iter().enumerate() {
             batch.put_label(at, *label);
         }
-        key.hash(&mut batch, chunk.len(), &Tweaks::of_places(|at| place(start + at)));
+        key.hash(
+            &mut batch,
+            chunk.len(),
+            &Tweaks::of_places(|at| place(start + at)),
+        );
         commitments.extend((0..chunk.len()).map(|at| batch.label(at)));
     }
     commitments

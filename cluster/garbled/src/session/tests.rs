@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
+use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::*;
@@ -172,6 +173,46 @@ fn every_trio_computes_what_the_circuit_says() {
             assert_eq!(*outputs.opened, expected);
             assert!(outputs.kept.is_empty());
         }
+    }
+}
+
+/// Four columns at once, both ways.
+#[test]
+fn what_is_wrapped_by_three_is_unwrapped_by_three() {
+    let mut rng = ChaCha20Rng::from_seed([9; 32]);
+    let (key, payload) = (random::<32>(&mut rng), random::<24>(&mut rng));
+    let mut computed = |program: Program, public: &[u8]| {
+        let expected = program.evaluate(&key, public);
+        let setting = Setting::new(task(program, public.to_vec(), 0), &key, 3, [2, 3, 1], &mut rng);
+        let (transcript, _) = setting.garbled();
+        let outputs = setting.evaluate(&transcript).unwrap();
+        assert_eq!(*outputs.opened, expected);
+        expected
+    };
+    let wrapped = computed(circuits::wrap(3), &payload);
+    let opened = computed(circuits::unwrap(3), &wrapped);
+    assert_eq!(opened[0] & 1, 1);
+    let mut broken = wrapped;
+    broken[31] ^= 0x10;
+    assert_eq!(computed(circuits::unwrap(3), &broken), [0; 25]);
+}
+
+/// The first garbler and the second may have different processors; what they send is the same bytes.
+#[test]
+fn what_is_sent_does_not_depend_on_the_processor() {
+    let mut rng = ChaCha20Rng::from_seed([10; 32]);
+    let key = random(&mut rng);
+    for (program, public, expected) in [
+        (small(), 32, "bb0a54e07c8aa81d"),
+        (circuits::unwrap(2), 24, "cb6a44594c331da9"),
+    ] {
+        let setting = Setting::new(task(program, vec![7; public], 0), &key, 3, [1, 2, 3], &mut rng);
+        let (sent, _) = setting.garbled();
+        let mut hash = Sha256::new_with_prefix(&sent.head.commitments);
+        sent.tables.iter().for_each(|tables| hash.update(tables));
+        let hash = hash.chain_update(sent.mac).finalize();
+        let hex: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, expected);
     }
 }
 
