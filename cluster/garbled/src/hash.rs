@@ -58,7 +58,7 @@ impl<W: Work> BlockCipherEncClosure for Inside<W> {
 /// upper half.
 pub(crate) struct Tweaks([u64; WORDS]);
 
-/// One for the words to which the number of a batch is added.
+/// All ones for the words to which the number of a batch is added.
 static LOWER: [u64; WORDS] = {
     let mut lower = [0; WORDS];
     let mut word = 0;
