@@ -4,8 +4,8 @@
 //! One key for everything is not safe at scale (Guo et al., CRYPTO 2020): each operation has a key of its own, and
 //! within it each [`REKEY`] gates.
 //!
-//! [`Work`] that hashes is run inside of the cipher, so that it is compiled for the registers that the cipher found there
-//! are: labels are then added, masked and moved four at a time, where a binary for every processor would move one.
+//! [`Work`] that hashes is run inside of the cipher, so that it is compiled for the same registers as the cipher, which
+//! looks for the widest that there are: labels are added, masked and moved four at a time in place of one.
 
 use aes::cipher::array::Array;
 use aes::cipher::consts::U16;
