@@ -197,7 +197,8 @@ fn what_is_wrapped_by_three_is_unwrapped_by_three() {
     assert_eq!(computed(circuits::unwrap(3), &broken), [0; 25]);
 }
 
-/// The first garbler and the second may have different processors; what they send is the same bytes.
+/// The first garbler and the second may have different processors; what they send is the same bytes. A circuit that is
+/// built differently has another id and so another seed: these hashes change with it.
 #[test]
 fn what_is_sent_does_not_depend_on_the_processor() {
     let mut rng = ChaCha20Rng::from_seed([10; 32]);
