@@ -330,9 +330,14 @@ impl Node {
             .ok_or("a member that cannot be")
             .map_err(start("the genesis statement"))?;
         let mut raft = raft_settings(config, &first.nodes());
-        raft.peers = material.members.nodes();
+        raft.peers = material
+            .introduction
+            .everybody
+            .iter()
+            .map(|member| member.node)
+            .collect();
         let application = Arc::new(KeystoreApplication::new(Arc::new(first)));
-        let directory = Directory::new(&material.members.members);
+        let directory = Directory::new(&material.introduction.everybody);
         let lanes = Arc::new(Lanes::default());
         let folder = config.data_dir.join("raft");
         let as_application: Arc<dyn Application> = application.clone();
@@ -355,7 +360,7 @@ impl Node {
             boot,
             rosters: application.rosters().clone(),
             directory,
-            introduced: material.members.members.clone(),
+            introduced: material.introduction.everybody.clone(),
             addresses: config.addresses.clone(),
             service_id: service_id(config),
             rules: rules(config),
@@ -475,7 +480,7 @@ pub fn transport_settings(
     material: &Started,
     boot: [u8; 16],
 ) -> conclave_transport::Settings {
-    let peers = material.members.members.iter();
+    let peers = material.introduction.everybody.iter();
     let peers = peers.filter(|member| member.node != config.node);
     conclave_transport::Settings {
         cluster: config.cluster.0,

@@ -162,8 +162,8 @@ impl Check<'_> {
             Ok(genesis) => genesis,
             Err(error) => return self.problem(&error),
         };
-        let committee = match introduction::members(self.config, &genesis) {
-            Ok(committee) => committee,
+        let committee = match introduction::read(self.config, &genesis) {
+            Ok(introduced) => introduced.members,
             Err(error) => return self.problem(&error),
         };
         let members = committee.members.len();

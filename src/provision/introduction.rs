@@ -91,7 +91,16 @@ impl Orders {
     /// # Errors
     /// The number of the first that does not follow from those before it, and why.
     pub fn follow(&self, genesis: Membership) -> Result<Membership, (u64, String)> {
+        Ok(self.introduce(genesis)?.members)
+    }
+
+    /// The same, with those whom the last of them replaces.
+    ///
+    /// # Errors
+    /// As [`Orders::follow`].
+    pub fn introduce(&self, genesis: Membership) -> Result<Introduction, (u64, String)> {
         let mut roster = Roster::stable(genesis.into());
+        let mut before = roster.current.clone();
         for order in &self.orders {
             let number = roster.current.index + 1;
             let wrong = |reason: &dyn std::fmt::Display| (number, reason.to_string());
@@ -103,11 +112,27 @@ impl Orders {
             let highest = roster
                 .highest
                 .max(next.members.last().map_or(0, |member| member.node));
-            roster.current = next.into();
+            before = std::mem::replace(&mut roster.current, next.into());
             roster.highest = highest;
         }
-        Ok((*roster.current).clone())
+        let members = (*roster.current).clone();
+        let gone = before
+            .members
+            .iter()
+            .filter(|member| members.member(member.node).is_none());
+        let mut everybody: Vec<Member> = members.members.iter().chain(gone).cloned().collect();
+        everybody.sort_by_key(|member| member.node);
+        Ok(Introduction { members, everybody })
     }
+}
+
+/// Whom a node knows before it has any state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Introduction {
+    /// The members, by the last order.
+    pub members: Membership,
+    /// They and those whom the last order replaces, who decide until it is carried out.
+    pub everybody: Vec<Member>,
 }
 
 /// The members that the genesis statement names; none if one of its keys cannot be, which its own check excludes.
@@ -130,7 +155,7 @@ pub fn first_members(genesis: &Genesis) -> Option<Membership> {
 ///
 /// # Errors
 /// What is wrong with the orders, or that this node is no member.
-pub fn members(config: &Config, genesis: &Genesis) -> Result<Membership, ProvisionError> {
+pub fn read(config: &Config, genesis: &Genesis) -> Result<Introduction, ProvisionError> {
     let path = config.orders.as_deref();
     let mismatch = |path: &Path, reason: String| ProvisionError::Mismatch {
         path: path.to_owned(),
@@ -138,15 +163,14 @@ pub fn members(config: &Config, genesis: &Genesis) -> Result<Membership, Provisi
     };
     let first = first_members(genesis)
         .ok_or_else(|| mismatch(&config.genesis, "a member's key or number cannot be".into()))?;
-    let members = match path {
-        None => first,
-        Some(path) => Orders::read(path)?
-            .follow(first)
-            .map_err(|(number, reason)| mismatch(path, format!("order for members {number}: {reason}")))?,
-    };
-    if members.member(config.node).is_none() {
+    let orders = path.map(Orders::read).transpose()?.unwrap_or_default();
+    let introduced = orders.introduce(first).map_err(|(number, reason)| {
+        let path = path.unwrap_or(&config.genesis);
+        mismatch(path, format!("order for members {number}: {reason}"))
+    })?;
+    if introduced.members.member(config.node).is_none() {
         let reason = format!("node {} is not one of the members", config.node);
         return Err(mismatch(path.unwrap_or(&config.genesis), reason));
     }
-    Ok(members)
+    Ok(introduced)
 }

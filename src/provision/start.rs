@@ -7,7 +7,11 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
 
-use super::{Genesis, Identity, ProvisionError, genesis::MAX_GENESIS, introduction};
+use super::{
+    Genesis, Identity, ProvisionError,
+    genesis::MAX_GENESIS,
+    introduction::{self, Introduction},
+};
 use crate::{
     config::Config,
     membership::Membership,
@@ -27,8 +31,8 @@ pub struct Started {
     pub identity: Identity,
     /// The verified genesis statement.
     pub genesis: Genesis,
-    /// The members as this node's files name them last, this node included.
-    pub members: Membership,
+    /// The members as this node's files name them last, this node included, and those before them.
+    pub introduction: Introduction,
     /// This node's peer certificate, its own first.
     pub peer_chain: Vec<CertificateDer<'static>>,
     /// The authority of all peer certificates.
@@ -39,8 +43,9 @@ impl Started {
     /// Opens the identity with `key` and verifies that genesis, certificate and identity belong together.
     pub fn open(config: &Config, key: &NodeKey) -> Result<Self, ProvisionError> {
         let genesis = read_genesis(config)?;
-        let members = introduction::members(config, &genesis)?;
-        let (peer_chain, peer_roots) = read_peer_certificates(config, &members)?;
+        let introduction = introduction::read(config, &genesis)?;
+        let members = &introduction.members;
+        let (peer_chain, peer_roots) = read_peer_certificates(config, members)?;
         let path = &config.peer.identity;
         let identity = Identity::open(path, &config.cluster.0, config.node, key)?;
         let pinned = members
@@ -55,7 +60,7 @@ impl Started {
         }
         Ok(Self {
             identity,
-            members,
+            introduction,
             genesis,
             peer_chain,
             peer_roots,

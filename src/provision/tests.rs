@@ -126,8 +126,8 @@ async fn what_init_makes_is_what_check_wants_and_a_node_opens() {
             assert!(passed.contains(part), "{part:?} is missing in\n{passed}");
         }
         let started = Started::open(&config, &made.key(node)).unwrap();
-        assert_eq!(started.members.members.len(), 3);
-        let own = started.members.member(node).unwrap().pinned();
+        assert_eq!(started.introduction.members.members.len(), 3);
+        let own = started.introduction.members.member(node).unwrap().pinned();
         assert_eq!(own.peer, format!("node-{node}.internal:9443"));
         assert_eq!(own.identity.0, started.identity.public());
         assert_eq!(own.envelope.0, started.identity.envelope_public());
@@ -547,7 +547,7 @@ fn peers_are_dialled_where_the_configuration_says() {
     let mut config = made.config(1);
     config.addresses.insert(2, "10.0.0.22:9443".to_owned());
     let started = Started::open(&config, &made.key(1)).unwrap();
-    let members = started.members.members.iter();
+    let members = started.introduction.everybody.iter();
     let addresses: Vec<_> = members
         .map(|member| directory::peer_of(member, &config.addresses).address)
         .collect();

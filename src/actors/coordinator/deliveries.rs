@@ -26,7 +26,7 @@ const STARTING: Duration = Duration::from_millis(200);
 pub async fn run(parts: Arc<Parts>) {
     loop {
         // What an older copy of a disk takes and confirms would be missing on the newest.
-        if !is_current(&parts) || parts.member(parts.node).is_none() {
+        if !is_current(&parts) || !is_member(&parts) {
             tokio::time::sleep(STARTING).await;
             continue;
         }
@@ -44,6 +44,14 @@ fn is_current(parts: &Parts) -> bool {
     (0..parts.rules.groups).map(GroupId).all(|group| {
         let abstains = parts.consensus.freshness().may_contribute(group).err();
         abstains.is_none_or(|abstain| !matches!(abstain.reason, Reason::Starting | Reason::RolledBack))
+    })
+}
+
+/// Whether this node is a member of some group, or will be, by what it has applied.
+fn is_member(parts: &Parts) -> bool {
+    (0..parts.rules.groups).map(GroupId).any(|group| {
+        let roster = parts.roster(group);
+        roster.is_ok_and(|roster| roster.everybody().any(|member| member.node == parts.node))
     })
 }
 

@@ -334,7 +334,7 @@ impl Cluster {
         assert_eq!(number, self.nodes.len() as u64 + 1, "the next one");
         let home = self.folder.path().join(number.to_string());
         std::fs::create_dir(&home).unwrap();
-        let introduced = orders.follow((*self.genesis).clone()).unwrap();
+        let introduced = orders.introduce((*self.genesis).clone()).unwrap().everybody;
         let genesis = (&self.genesis, Some(introduced));
         let started = node(number, keys, genesis, &self.hub, home);
         self.nodes.push(started);
@@ -421,7 +421,7 @@ pub(super) async fn until(what: &str, mut happened: impl FnMut() -> bool) {
 fn node(
     number: u64,
     (signing_key, envelope_key): Keys,
-    (genesis, introduced): (&Arc<Membership>, Option<Membership>),
+    (genesis, introduced): (&Arc<Membership>, Option<Vec<Member>>),
     hub: &Hub,
     home: PathBuf,
 ) -> Node {
@@ -452,13 +452,13 @@ fn node(
         ShareStore::open(&folder, &epochs, key, CLUSTER, number, OsRng).unwrap()
     };
     let application = Arc::new(KeystoreApplication::new(genesis.clone()));
-    let known = introduced.as_ref().unwrap_or(genesis);
-    let directory = Directory::new(&known.members);
+    let known = introduced.as_ref().unwrap_or(&genesis.members).clone();
+    let directory = Directory::new(&known);
     let lanes = Arc::new(Lanes::default());
     let consensus = {
         let mut settings = RaftSettings::new(CLUSTER, number, genesis.nodes());
         settings.groups = GROUPS;
-        settings.peers = known.nodes();
+        settings.peers = known.iter().map(|member| member.node).collect();
         let folder = home.join("raft");
         match introduced {
             None => Consensus::bootstrap(&folder, &settings).unwrap(),
@@ -487,6 +487,9 @@ fn node(
         deaf: AtomicBool::new(false),
     });
     let network: Arc<dyn Network> = Arc::new(hub.join(number, boot, door.clone()));
+    let others = known.iter().filter(|member| member.node != number);
+    let others = others.map(|member| directory::peer_of(member, &BTreeMap::new()));
+    network.set_peers(others.collect()).unwrap();
     lanes.connect(network.clone());
     let rules = Rules {
         public_url: URL.into(),
@@ -502,7 +505,7 @@ fn node(
         boot,
         rosters: application.rosters().clone(),
         directory,
-        introduced: known.members.clone(),
+        introduced: known,
         addresses: BTreeMap::new(),
         service_id: "did:example:service".into(),
         rules,

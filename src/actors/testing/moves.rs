@@ -8,11 +8,12 @@ use conclave_consensus::GroupId;
 use ed25519_dalek::Signer;
 
 use super::client::{Client, ED25519, Key, Keystore, derive_well, furnished, sign_well, status};
-use super::cluster::{CLUSTER, Candidate, Cluster, SOON, operator, run, until};
+use super::cluster::{CLUSTER, Candidate, Cluster, Node, SOON, operator, run, until};
 use crate::actors::coordinator::order::submit;
 use crate::actors::coordinator::renewal::Renewer;
 use crate::actors::coordinator::upkeep;
 use crate::actors::wire::{Abstention, Answer, Beginning, Call, Renewal, ToRenew};
+use crate::authorization::RawRequest;
 use crate::authorization::issue::Capability;
 use crate::config::Hex32;
 use crate::membership::Stage;
@@ -111,6 +112,17 @@ async fn used_by(
     }
 }
 
+/// What a node answers in the end: one that cannot now, says so, and is asked again.
+async fn settled(node: &Node, request: impl Fn() -> RawRequest) -> u16 {
+    let deadline = Instant::now() + SOON;
+    loop {
+        match status(&node.serve(request()).await) {
+            503 if Instant::now() < deadline => {}
+            other => return other,
+        }
+    }
+}
+
 /// Waits until a keystore's group is in this stage on these nodes.
 async fn staged(cluster: &Cluster, nodes: &[u64], keystore: &Keystore, wanted: Stage) {
     for node in nodes {
@@ -147,25 +159,30 @@ fn what_is_revoked_while_members_change_binds_both_lists() {
                 )
             };
             let (here, there) = (cluster.node(here), cluster.node(there));
-            assert_eq!(
-                status(&there.serve(sign(format!("before {turn}"))).await),
-                200,
-                "turn {turn}"
-            );
-            assert_eq!(
-                status(&here.serve(alice.revoke(&keystore, &capability)).await),
-                204,
-                "turn {turn}"
-            );
+            let before = settled(there, || sign(format!("before {turn}"))).await;
+            assert_eq!(before, 200, "turn {turn}");
+            let revoked = settled(here, || alice.revoke(&keystore, &capability)).await;
+            assert_eq!(revoked, 204, "turn {turn}");
             for node in cluster.nodes() {
-                let used = node
-                    .serve(sign(format!("after {turn} {}", node.parts.node)))
-                    .await;
-                assert_eq!(status(&used), 403, "turn {turn} at node {}", node.parts.node);
+                let after = format!("after {turn} {}", node.parts.node);
+                assert_eq!(
+                    settled(node, || sign(after.clone())).await,
+                    403,
+                    "turn {turn} at {after}"
+                );
             }
         }
         // A key that is born now is the new members', whoever is asked for it: the one that leaves hands it on.
-        let born = alice.key(cluster.node(3), &keystore, ED25519).await;
+        let born = loop {
+            let made = cluster
+                .node(3)
+                .serve(alice.generate(&keystore, ED25519, "born in between"))
+                .await;
+            match status(&made) {
+                503 => continue,
+                _ => break Key::of(&made.unwrap()),
+            }
+        };
         let record = cluster.node(1).key_record(&keystore.id, &born.id).unwrap();
         assert_eq!((record.committee, record.epoch), (2, 0));
         carry_out(&cluster, &[1, 2, 4], 2).await;
