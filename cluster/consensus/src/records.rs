@@ -262,3 +262,34 @@ pub(crate) fn read_hard_state(from: &dyn Reading, group: GroupId) -> Result<Opti
         .transpose()
         .map_err(|error| StoreError(error.into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_from_before_configurations_changed_is_read_as_it_was() {
+        let older = encode(&(7u64, 300u64, 5u64, vec![1u64, 2, 3], FIRST_INDEX)).unwrap();
+        let record = GroupRecord::decode(&older).unwrap();
+        assert_eq!(record.configuration, Configuration::stable(&[1, 2, 3]));
+        assert_eq!((record.generation, record.configuration_index), (7, FIRST_INDEX));
+        let newer = encode(&record).unwrap();
+        assert_eq!(GroupRecord::decode(&newer).unwrap(), record);
+        assert!(GroupRecord::decode(&newer[..newer.len() - 1]).is_err());
+        assert!(GroupRecord::decode(&[&older[..], &[0]].concat()).is_err());
+    }
+
+    #[test]
+    fn who_left_is_known_until_it_comes_again_and_not_without_end() {
+        let older = encode(&(1u64, 1u64, 1u64, vec![1u64, 2, 3], FIRST_INDEX)).unwrap();
+        let mut record = GroupRecord::decode(&older).unwrap();
+        record.configure(9, Configuration::stable(&[1, 2]));
+        assert_eq!((record.departed_at(3), record.departed_at(2)), (Some(9), None));
+        record.configure(10, Configuration::stable(&[1, 3]));
+        assert_eq!((record.departed_at(3), record.departed_at(2)), (None, Some(10)));
+        for node in 4..100 {
+            record.configure(11, Configuration::stable(&[1, node]));
+        }
+        assert_eq!(record.departed.len(), MAX_DEPARTED);
+    }
+}
