@@ -16,8 +16,7 @@ pub struct View {
     group: GroupId,
     prefix: Vec<u8>,
     applied: u64,
-    configuration: Configuration,
-    configuration_index: u64,
+    configuration: Arc<(Configuration, u64)>,
 }
 
 impl StateRead for View {
@@ -44,8 +43,7 @@ impl View {
             group,
             prefix,
             applied: applied.index,
-            configuration: record.configuration,
-            configuration_index: record.configuration_index,
+            configuration: Arc::new((record.configuration, record.configuration_index)),
         })
     }
 
@@ -61,7 +59,7 @@ impl View {
 
     /// The group's configuration in this view, and the index of the entry that made it.
     pub fn configuration(&self) -> (&Configuration, u64) {
-        (&self.configuration, self.configuration_index)
+        (&self.configuration.0, self.configuration.1)
     }
 
     fn full(&self, key: &[u8]) -> Vec<u8> {
