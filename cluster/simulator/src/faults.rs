@@ -48,8 +48,12 @@ impl<C: Cluster> World<C> {
         self.schedule(restart_after, Event::Start { node });
     }
 
+    /// Lets one fault happen, as far as it does not happen to a core that is left alone.
     pub(crate) fn fault(&mut self, fault: Fault) {
         let all = self.nodes.clone();
+        if fault.node().is_some_and(|node| self.is_spared(node)) {
+            return;
+        }
         match fault {
             Fault::Crash(node, restart) => self.crash(node, restart),
             Fault::CrashWriting(node, restart) | Fault::FailDisk(node, restart) => {
@@ -59,7 +63,11 @@ impl<C: Cluster> World<C> {
                 }
             }
             Fault::PowerCut(restart) => {
-                for node in all {
+                for node in all
+                    .into_iter()
+                    .filter(|node| !self.core.nodes.contains(node))
+                    .collect::<Vec<_>>()
+                {
                     let apart = self.rng.gen_range(0..300_000);
                     self.crash(node, restart + apart);
                 }
@@ -82,6 +90,11 @@ impl<C: Cluster> World<C> {
             Fault::SlowDisk(node, micros) => {
                 if let Some(machine) = self.machines.get_mut(&node) {
                     machine.slow_micros = micros;
+                }
+            }
+            Fault::Clock(node, millis) => {
+                for (id, machine) in &mut self.machines {
+                    machine.wrong_millis = if *id == node { millis } else { 0 };
                 }
             }
             Fault::Copy(node) => {
@@ -110,6 +123,9 @@ impl<C: Cluster> World<C> {
 
     pub(crate) fn heal(&mut self) -> Result<(), StoreError> {
         self.fault(Fault::Clear);
+        self.machines
+            .values_mut()
+            .for_each(|machine| machine.wrong_millis = 0);
         self.healed_at = Some(self.clock.micros());
         for node in self.nodes.clone() {
             if let Some(machine) = self.machines.get_mut(&node) {

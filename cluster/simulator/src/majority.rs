@@ -14,9 +14,14 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::disorder::Disorderly;
+
 /// Scopes in each group.
 const SCOPES: u8 = 3;
-const USE_DEADLINE_MS: Millis = 1_500;
+/// How long a holder waits for pending entries: as in production, or less. The rule holds for any patience.
+const PATIENCES: [Millis; 4] = [1_500, 1_500, 300, 100];
+/// After so long an operation of a core that is left alone is tried again.
+const RETRY_MS: Millis = 700;
 
 /// A counter for each scope. An entry: kind, scope, operation id.
 pub struct Register;
@@ -114,7 +119,34 @@ pub struct History {
     operations: u64,
 }
 
+/// A rule of holders or of apply, broken on purpose, so that it can be seen found. Nothing that serves clients has this
+/// crate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// A wait that times out ends in a contribution.
+    ContributesAfterTimeout,
+    /// One replica now and then applies two entries in the other order.
+    AppliesOutOfOrder,
+}
+
+/// An operation that a node of a core tries until it succeeds.
+struct Errand {
+    number: u64,
+    group: GroupId,
+    kind: Kind,
+    tried: Option<Millis>,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Write(u64),
+    Use,
+    Read,
+}
+
 struct Use {
+    /// Of this errand.
+    errand: Option<u64>,
     group: GroupId,
     scope: u8,
     floor: u64,
@@ -134,12 +166,17 @@ struct Wait {
 enum Ticket {
     Write(GroupId, u8),
     Read(GroupId, u8, u64),
+    Errand(u64),
 }
 
 /// Client, coordinator and holder on one node.
 pub struct Clerk {
     history: Rc<RefCell<History>>,
     groups: u32,
+    bug: Option<Bug>,
+    patience: Millis,
+    errand: Option<Errand>,
+    errands: u64,
     next: u64,
     uses: BTreeMap<u64, Use>,
     waits: Vec<Wait>,
@@ -149,26 +186,95 @@ pub struct Clerk {
 impl Clerk {
     fn decide(&mut self, node: &mut Node<'_, Message>, wait: Wait) {
         let freshness = node.freshness().clone();
-        match wait.settling.poll(&freshness) {
-            Ok(Ok(view)) => {
-                // The fence is asked after the wait too.
-                let version = view.get(&version_key(wait.scope));
-                match version {
-                    Ok(version) if freshness.may_contribute(wait.group).is_ok() => {
-                        let version = version_of(version);
-                        node.send(wait.coordinator, Message::Contributed { id: wait.id, version });
-                    }
-                    Ok(_) => {}
-                    Err(error) => node.violation(error.to_string()),
-                }
-            }
-            Ok(Err(_)) => {}
-            // A wait that ends without the entry never ends in a contribution.
-            Err(_) if node.now() >= wait.deadline => {}
+        let Wait {
+            coordinator,
+            id,
+            group,
+            scope,
+            deadline,
+            settling,
+        } = wait;
+        let view = match settling.poll(&freshness) {
+            Ok(Ok(view)) => view,
+            Ok(Err(_)) => return,
+            Err(_) if node.now() >= deadline => match (self.bug, freshness.view(group)) {
+                (Some(Bug::ContributesAfterTimeout), Ok(view)) => view,
+                // A wait that ends without the entry never ends in a contribution.
+                _ => return,
+            },
             Err(settling) => {
                 self.history.borrow_mut().waits += 1;
-                self.waits.push(Wait { settling, ..wait });
+                return self.waits.push(Wait {
+                    coordinator,
+                    id,
+                    group,
+                    scope,
+                    deadline,
+                    settling,
+                });
             }
+        };
+        // The fence is asked after the wait too.
+        match view.get(&version_key(scope)) {
+            Ok(version) if freshness.may_contribute(group).is_ok() => {
+                let version = version_of(version);
+                node.send(coordinator, Message::Contributed { id, version });
+            }
+            Ok(_) => {}
+            Err(error) => node.violation(error.to_string()),
+        }
+    }
+
+    /// Tries the operation of a core that is left alone, again if it is time to; draws one if there is none.
+    fn pursue(&mut self, node: &mut Node<'_, Message>) {
+        let number = self.errands;
+        let errand = match self.errand.take() {
+            Some(errand) => errand,
+            None => Errand {
+                number,
+                group: GroupId(node.rng().gen_range(0..self.groups)),
+                kind: match number % 3 {
+                    0 => {
+                        let mut history = self.history.borrow_mut();
+                        history.operations += 1;
+                        Kind::Write(history.operations)
+                    }
+                    1 => Kind::Use,
+                    _ => Kind::Read,
+                },
+                tried: None,
+            },
+        };
+        let (group, kind) = (errand.group, errand.kind);
+        let waits = errand.tried.is_some_and(|tried| node.now() < tried + RETRY_MS);
+        if waits {
+            self.errand = Some(errand);
+            return;
+        }
+        self.errand = Some(Errand {
+            tried: Some(node.now()),
+            ..errand
+        });
+        let id = self.next;
+        self.next += 1;
+        match kind {
+            // The same operation again is applied once.
+            Kind::Write(operation) => {
+                self.tickets.insert(id, Ticket::Errand(number));
+                node.propose(id, group, entry(RESTRICTS, 0, operation), node.now() + 3_000);
+            }
+            Kind::Use => self.ask_for_use(node, (group, 0), Some(number)),
+            Kind::Read => {
+                self.tickets.insert(id, Ticket::Errand(number));
+                node.read_index(id, group, node.now() + 2_000);
+            }
+        }
+    }
+
+    fn succeeded(&mut self, node: &mut Node<'_, Message>, number: u64) {
+        if self.errand.take_if(|errand| errand.number == number).is_some() {
+            self.errands += 1;
+            node.achieved();
         }
     }
 
@@ -204,6 +310,16 @@ impl Clerk {
     }
 
     fn start_use(&mut self, node: &mut Node<'_, Message>, group: GroupId, number: u8) {
+        self.ask_for_use(node, (group, number), None);
+    }
+
+    /// Asks a quorum; with an errand everybody, since some may never answer.
+    fn ask_for_use(
+        &mut self,
+        node: &mut Node<'_, Message>,
+        (group, number): (GroupId, u8),
+        errand: Option<u64>,
+    ) {
         let id = self.next;
         self.next += 1;
         let quorum = node.nodes().len() / 2 + 1;
@@ -214,6 +330,7 @@ impl Clerk {
         self.uses.insert(
             id,
             Use {
+                errand,
                 group,
                 scope: number,
                 floor,
@@ -221,7 +338,8 @@ impl Clerk {
                 versions,
             },
         );
-        for holder in holders.into_iter().take(quorum) {
+        let asked = if errand.is_some() { holders.len() } else { quorum };
+        for holder in holders.into_iter().take(asked) {
             node.send(
                 holder,
                 Message::Use {
@@ -252,6 +370,7 @@ impl Clerk {
         }
         self.history.borrow_mut().uses += 1;
         let newest = used.versions.values().max().copied().unwrap_or(0);
+        let errand = used.errand;
         if newest < used.floor {
             node.violation(format!(
                 "a use of scope {} in {} that began after version {} was acknowledged was decided by {:?}",
@@ -259,6 +378,9 @@ impl Clerk {
             ));
         }
         self.uses.remove(&id);
+        if let Some(number) = errand {
+            self.succeeded(node, number);
+        }
     }
 }
 
@@ -280,7 +402,7 @@ impl Process for Clerk {
                 if node.freshness().may_contribute(group).is_err() {
                     return;
                 }
-                let deadline = node.now() + USE_DEADLINE_MS;
+                let deadline = node.now() + self.patience;
                 if let Ok(settling) = node.freshness().settle(group, scope(number)) {
                     let wait = Wait {
                         coordinator: from,
@@ -299,6 +421,9 @@ impl Process for Clerk {
 
     fn on_timer(&mut self, node: &mut Node<'_, Message>, _tag: u64) {
         self.act(node);
+        if node.is_spared() {
+            self.pursue(node);
+        }
         let after = node.rng().gen_range(5_000..60_000);
         node.timer(after, 0);
     }
@@ -309,7 +434,10 @@ impl Process for Clerk {
                 ticket,
                 result: Ok(applied),
             } => {
-                if let Some(Ticket::Write(group, number)) = self.tickets.remove(&ticket) {
+                let known = self.tickets.remove(&ticket);
+                if let Some(Ticket::Errand(number)) = known {
+                    self.succeeded(node, number);
+                } else if let Some(Ticket::Write(group, number)) = known {
                     let version = version_of(Some(applied.result));
                     let mut history = self.history.borrow_mut();
                     let floor = history.floors.entry((group, number)).or_default();
@@ -325,7 +453,10 @@ impl Process for Clerk {
                 ticket,
                 result: Ok(_),
             } => {
-                if let Some(Ticket::Read(group, number, floor)) = self.tickets.remove(&ticket) {
+                let known = self.tickets.remove(&ticket);
+                if let Some(Ticket::Errand(number)) = known {
+                    self.succeeded(node, number);
+                } else if let Some(Ticket::Read(group, number, floor)) = known {
                     self.history.borrow_mut().reads += 1;
                     let view = node
                         .freshness()
@@ -359,29 +490,45 @@ pub struct Clerks {
     /// What happened, seen from outside.
     pub history: Rc<RefCell<History>>,
     groups: u32,
+    patience: Millis,
+    bug: Option<Bug>,
 }
 
 impl Clerks {
-    /// For so many groups.
-    pub fn new(groups: u32) -> Self {
+    /// For so many groups; the seed says how long holders wait.
+    pub fn new(seed: u64, groups: u32) -> Self {
         Clerks {
             history: Rc::default(),
             groups,
+            patience: PATIENCES[(seed / 4) as usize % PATIENCES.len()],
+            bug: None,
         }
+    }
+
+    /// The same with a bug put in on purpose.
+    pub fn with(self, bug: Option<Bug>) -> Self {
+        Clerks { bug, ..self }
     }
 }
 
 impl Cluster for Clerks {
     type Process = Clerk;
 
-    fn application(&mut self, _node: NodeId) -> Arc<dyn Application> {
-        Arc::new(Register)
+    fn application(&mut self, node: NodeId) -> Arc<dyn Application> {
+        match self.bug {
+            Some(Bug::AppliesOutOfOrder) if node == 1 => Arc::new(Disorderly::new(Register)),
+            _ => Arc::new(Register),
+        }
     }
 
     fn process(&mut self, _node: NodeId, life: u64) -> Clerk {
         Clerk {
             history: self.history.clone(),
             groups: self.groups,
+            bug: self.bug,
+            patience: self.patience,
+            errand: None,
+            errands: 0,
             // Answers to an earlier life must not be taken for answers to this one.
             next: life << 24,
             uses: BTreeMap::new(),

@@ -15,15 +15,21 @@ pub struct Network {
     pub duplication: f64,
     /// Ordered pairs over which nothing arrives.
     cut: BTreeSet<(NodeId, NodeId)>,
+    /// Nodes between which no fault ever happens again.
+    sound: BTreeSet<NodeId>,
 }
+
+/// Shortest and longest delay of a link that nothing ails, microseconds.
+const FAIR: (u64, u64) = (200, 2_000);
 
 impl Default for Network {
     fn default() -> Self {
         Network {
-            delay: (200, 2_000),
+            delay: FAIR,
             loss: 0.0,
             duplication: 0.0,
             cut: BTreeSet::new(),
+            sound: BTreeSet::new(),
         }
     }
 }
@@ -36,12 +42,25 @@ impl Network {
 
     /// Whether anything from `from` may arrive at `to`.
     pub fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
-        self.cut.contains(&(from, to))
+        self.cut.contains(&(from, to)) && !self.is_sound(from, to)
     }
 
     /// Everything works again.
     pub fn heal(&mut self) {
-        *self = Network::default();
+        let sound = std::mem::take(&mut self.sound);
+        *self = Network {
+            sound,
+            ..Network::default()
+        };
+    }
+
+    /// From now on the links between these nodes are good.
+    pub fn spare(&mut self, nodes: &BTreeSet<NodeId>) {
+        self.sound = nodes.clone();
+    }
+
+    fn is_sound(&self, from: NodeId, to: NodeId) -> bool {
+        self.sound.contains(&from) && self.sound.contains(&to)
     }
 
     /// Ends all cuts; delay and loss stay.
@@ -54,6 +73,9 @@ impl Network {
         let delay = |rng: &mut dyn rand::RngCore| rng.gen_range(self.delay.0..=self.delay.1);
         if from == to {
             return vec![1];
+        }
+        if self.is_sound(from, to) {
+            return vec![rng.gen_range(FAIR.0..=FAIR.1)];
         }
         if self.is_cut(from, to) || rng.gen_bool(self.loss) {
             return Vec::new();

@@ -1,6 +1,6 @@
 //! Which faults a seed brings, and when.
 
-use crate::setup::Setup;
+use crate::setup::{Mode, Setup};
 use conclave_consensus::NodeId;
 use rand::Rng;
 use rand::seq::SliceRandom;
@@ -29,6 +29,9 @@ pub enum Fault {
     Weather((u64, u64), f64, f64),
     /// Syncs of this node take this many microseconds longer (F11).
     SlowDisk(NodeId, u64),
+    /// The node's wall clock jumps to this many milliseconds from the world's; the one that was wrong before is put
+    /// right. A minority of clocks is wrong at once.
+    Clock(NodeId, i64),
     /// Somebody copies the node's disk.
     Copy(NodeId),
     /// The process dies and starts again, after so many microseconds, on the copy of its disk (F29).
@@ -47,12 +50,52 @@ pub(crate) fn faults(setup: &Setup, rng: &mut ChaCha8Rng) -> Vec<(u64, Fault)> {
         plan.push((at, fault(setup, rng)));
         at += rng.gen_range(100_000..900_000);
     }
+    if let Mode::Liveness { steady, .. } = setup.mode {
+        while at < setup.faulty_micros + CORE_MICROS {
+            let fault = fault(setup, rng);
+            if !(steady && fault.is_of_links()) {
+                plan.push((at, fault));
+            }
+            at += rng.gen_range(50_000..600_000);
+        }
+    }
     plan
+}
+
+/// How long the faults of the others go on while a core is left alone: longer than it may take.
+const CORE_MICROS: u64 = 40_000_000;
+
+impl Fault {
+    /// The node whose process, disk or clock it happens to, if it is one node's.
+    pub(crate) fn node(&self) -> Option<NodeId> {
+        match self {
+            Fault::Crash(node, _)
+            | Fault::CrashWriting(node, _)
+            | Fault::FailDisk(node, _)
+            | Fault::SlowDisk(node, _)
+            | Fault::Clock(node, _)
+            | Fault::PutBack(node, _) => Some(*node),
+            _ => None,
+        }
+    }
+
+    /// Whether it cuts or mends links.
+    fn is_of_links(&self) -> bool {
+        matches!(
+            self,
+            Fault::Partition(_)
+                | Fault::Deaf(_)
+                | Fault::Mute(_)
+                | Fault::CutOne(..)
+                | Fault::Mend
+                | Fault::Clear
+        )
+    }
 }
 
 fn fault(setup: &Setup, rng: &mut ChaCha8Rng) -> Fault {
     let node = |rng: &mut ChaCha8Rng| rng.gen_range(1..=setup.nodes);
-    match rng.gen_range(0..24) {
+    match rng.gen_range(0..26) {
         0..=2 => Fault::Crash(node(rng), rng.gen_range(50_000..2_500_000)),
         3 | 20 | 21 => Fault::CrashWriting(node(rng), rng.gen_range(20_000..1_000_000)),
         22 => Fault::FailDisk(node(rng), rng.gen_range(20_000..1_000_000)),
@@ -73,6 +116,11 @@ fn fault(setup: &Setup, rng: &mut ChaCha8Rng) -> Fault {
         }
         14 => Fault::SlowDisk(node(rng), rng.gen_range(20_000..300_000)),
         15..=17 => Fault::Mend,
+        23 | 24 => {
+            // Ten minutes, an hour, or seconds.
+            let reach = *[600_000, 3_600_000, 8_000].choose(rng).unwrap_or(&8_000);
+            Fault::Clock(node(rng), rng.gen_range(-reach..=reach))
+        }
         _ => Fault::Clear,
     }
 }

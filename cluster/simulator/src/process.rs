@@ -42,6 +42,8 @@ pub struct Node<'a, M> {
     pub(crate) micros: u64,
     pub(crate) life: u64,
     pub(crate) healed: bool,
+    pub(crate) spared: bool,
+    pub(crate) skew_millis: i64,
     pub(crate) rng: &'a mut ChaCha8Rng,
     pub(crate) freshness: &'a Arc<Freshness>,
     pub(crate) nodes: &'a [NodeId],
@@ -63,6 +65,7 @@ pub(crate) enum Action<M> {
         deadline: Millis,
     },
     Violation(String),
+    Achieved,
 }
 
 impl<M> Node<'_, M> {
@@ -76,7 +79,7 @@ impl<M> Node<'_, M> {
         self.nodes
     }
 
-    /// Microseconds of virtual time: one clock for the whole world.
+    /// Microseconds of virtual time: one clock for the whole world, and the one that nodes measure spans of time by.
     pub fn micros(&self) -> u64 {
         self.micros
     }
@@ -84,6 +87,11 @@ impl<M> Node<'_, M> {
     /// Milliseconds of virtual time, as the driver counts.
     pub fn now(&self) -> Millis {
         self.micros / 1_000
+    }
+
+    /// By how many milliseconds this node's wall clock differs from the world's. It jumps.
+    pub fn skew_millis(&self) -> i64 {
+        self.skew_millis
     }
 
     /// Which life of the node this is, from 0.
@@ -94,6 +102,17 @@ impl<M> Node<'_, M> {
     /// Whether the time of faults is over: from here on everything has to work.
     pub fn is_healed(&self) -> bool {
         self.healed
+    }
+
+    /// Whether this node is of a core that is left alone: from here on it has to make progress. It is to try an operation,
+    /// again and again if need be, and to say so when it has succeeded ([`Node::achieved`]), then another.
+    pub fn is_spared(&self) -> bool {
+        self.spared
+    }
+
+    /// An operation that a spared node has tried has succeeded.
+    pub fn achieved(&mut self) {
+        self.actions.push(Action::Achieved);
     }
 
     /// The world's randomness.

@@ -1,19 +1,39 @@
 //! What a run is like, and how it ends.
 
 use crate::plan::Fault;
-use conclave_consensus::Settings;
+use conclave_consensus::{NodeId, Settings};
+use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeSet;
+
+/// How a run ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Everything is healed, and has ten seconds to work again.
+    Safety,
+    /// A healthy majority is left alone, and the faults of everybody else go on (I14).
+    Liveness {
+        /// The majority: from then on its links to each other, its disks and its clocks are good, and none of it dies.
+        core: BTreeSet<NodeId>,
+        /// The links of the others are cut at that moment and stay as they are, instead of changing all the time.
+        steady: bool,
+    },
+}
 
 /// What a run is like. The same setup and seed give the same run.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// Nodes, with ids from 1.
     pub nodes: u64,
-    /// Faults happen until this many microseconds have passed.
+    /// How it ends.
+    pub mode: Mode,
+    /// Faults happen to everybody until this many microseconds have passed.
     pub faulty_micros: u64,
     /// After that everything works, for at least this many microseconds more.
     pub calm_micros: u64,
+    /// Wall clocks differ from the world's by this many milliseconds at most, but for the one that a fault puts wrong.
+    pub skew_millis: i64,
     /// Settings of all nodes; cluster, node and voters are filled in.
     pub settings: Settings,
     /// Faults of the user's own, instead of the seed's.
@@ -21,7 +41,8 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Nodes and lengths drawn from the seed: mostly three nodes, two groups, snapshots and truncation early.
+    /// Nodes and lengths drawn from the seed: mostly three nodes, two groups, snapshots and truncation early; one seed in
+    /// four is in liveness mode.
     pub fn from_seed(seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x5e7u64.rotate_left(40));
         let nodes = *[3, 3, 3, 3, 3, 3, 4, 5].get(rng.gen_range(0..8)).unwrap_or(&3);
@@ -31,10 +52,25 @@ impl Setup {
         settings.keep_entries = rng.gen_range(1..20);
         settings.chunk_bytes = rng.gen_range(100..4_000);
         settings.statement_ms = 1_000;
+        let faulty_micros = rng.gen_range(3_000_000..6_500_000);
+        let mode = match seed % 4 {
+            3 => {
+                let mut core: Vec<NodeId> = (1..=nodes).collect();
+                core.shuffle(&mut rng);
+                core.truncate(rng.gen_range(nodes / 2 + 1..nodes) as usize);
+                Mode::Liveness {
+                    core: core.into_iter().collect(),
+                    steady: rng.gen_bool(0.5),
+                }
+            }
+            _ => Mode::Safety,
+        };
         Setup {
             nodes,
-            faulty_micros: rng.gen_range(3_000_000..6_500_000),
+            mode,
+            faulty_micros,
             calm_micros: 1_500_000,
+            skew_millis: rng.gen_range(0..1_500),
             settings,
             faults: None,
         }
@@ -66,4 +102,6 @@ pub struct Report {
     pub acknowledgements: u64,
     /// Snapshots installed on any node, in its last life.
     pub snapshots: u64,
+    /// Operations that a core achieved while the rest misbehaved.
+    pub achieved: u64,
 }

@@ -7,11 +7,12 @@
 use crate::clock::VirtualClock;
 use crate::disk::SimulatedDisk;
 use crate::ledger::{self, Ledger, Witness};
+use crate::liveness::Core;
 use crate::name::Name;
 use crate::network::Network;
 use crate::plan::{self, Fault};
 use crate::process::{Action, Cluster, Node, Process};
-use crate::setup::{Failure, Report, Setup};
+use crate::setup::{Failure, Mode, Report, Setup};
 use conclave_consensus::{
     Driver, GroupId, GroupStatus, Millis, NodeId, Output, Reply, Settings, Store, StoreError, Turn,
 };
@@ -64,6 +65,13 @@ pub(crate) enum Event<M> {
     Fault(Fault),
     Heal,
     Check,
+    /// The core is left alone from now on.
+    Spare,
+    /// Ten seconds after a node of the core had achieved so much.
+    Progress {
+        node: NodeId,
+        achieved: u64,
+    },
 }
 
 /// What waits while the driver's turn is being written.
@@ -104,6 +112,9 @@ pub(crate) struct Machine<P> {
     pub(crate) status: Vec<GroupStatus>,
     /// Its disk is an older copy.
     pub(crate) put_back: bool,
+    /// Milliseconds by which its wall clock always differs from the world's, and by which a fault put it wrong.
+    pub(crate) skew_millis: i64,
+    pub(crate) wrong_millis: i64,
 }
 
 /// Tickets of the world's own proposals.
@@ -126,6 +137,7 @@ pub struct World<C: Cluster> {
     pub(crate) trace: DefaultHasher,
     pub(crate) healed_at: Option<u64>,
     pub(crate) probes: BTreeMap<(NodeId, GroupId), bool>,
+    pub(crate) core: Core,
 }
 
 type Message<C> = <<C as Cluster>::Process as Process>::Message;
@@ -151,6 +163,7 @@ impl<C: Cluster> World<C> {
             trace: DefaultHasher::new(),
             healed_at: None,
             probes: BTreeMap::new(),
+            core: Core::default(),
             setup,
         }
     }
@@ -182,6 +195,7 @@ impl<C: Cluster> World<C> {
             snapshots: running
                 .map(|running| running.driver.counters().snapshots_installed.get())
                 .sum(),
+            achieved: self.core.total(),
         })
     }
 
@@ -189,6 +203,7 @@ impl<C: Cluster> World<C> {
         for node in self.nodes.clone() {
             let disk = Arc::new(SimulatedDisk::default());
             Driver::bootstrap(&*disk, &self.settings_of(node)).map_err(|error| StoreError(error.into()))?;
+            let skew = self.setup.skew_millis;
             let machine = Machine {
                 disk,
                 life: 0,
@@ -197,6 +212,8 @@ impl<C: Cluster> World<C> {
                 doomed: None,
                 status: Vec::new(),
                 put_back: false,
+                skew_millis: self.rng.gen_range(-skew..=skew),
+                wrong_millis: 0,
             };
             self.machines.insert(node, machine);
             self.schedule(0, Event::Start { node });
@@ -208,14 +225,18 @@ impl<C: Cluster> World<C> {
         for (at, fault) in faults {
             self.schedule(at, Event::Fault(fault));
         }
-        self.schedule(self.setup.faulty_micros, Event::Heal);
+        let end = match self.setup.mode {
+            Mode::Safety => Event::Heal,
+            Mode::Liveness { .. } => Event::Spare,
+        };
+        self.schedule(self.setup.faulty_micros, end);
         while let Some(Reverse((at, number))) = self.queue.pop() {
             self.clock.set(at);
             let Some(event) = self.events.remove(&number) else {
                 continue;
             };
             self.handle(event)?;
-            if self.ledger.lock().violation().is_some() || self.is_well() {
+            if self.ledger.lock().violation().is_some() || self.is_well() || self.core.is_done() {
                 return Ok(());
             }
         }
@@ -277,7 +298,7 @@ impl<C: Cluster> World<C> {
             Event::Start { node } => self.start(node),
             Event::Die { node, life, restart } => {
                 // Not after the healing: the world's probes would die with it.
-                if self.alive(node, life) && self.healed_at.is_none() {
+                if self.alive(node, life) && self.healed_at.is_none() && !self.is_spared(node) {
                     self.mark(8, node, life);
                     self.crash(node, restart);
                 }
@@ -288,12 +309,22 @@ impl<C: Cluster> World<C> {
                 self.fault(fault);
                 Ok(())
             }
+            Event::Spare => self.spare(),
+            Event::Progress { node, achieved } => {
+                self.check_progress(node, achieved);
+                Ok(())
+            }
             Event::Heal => self.heal(),
             Event::Check => {
                 self.check_recovery();
                 Ok(())
             }
         }
+    }
+
+    /// Whether the node is of a core that nothing happens to any more.
+    pub(crate) fn is_spared(&self, node: NodeId) -> bool {
+        self.core.nodes.contains(&node)
     }
 
     pub(crate) fn alive(&self, node: NodeId, life: u64) -> bool {
@@ -573,6 +604,8 @@ impl<C: Cluster> World<C> {
             micros: self.clock.micros(),
             life,
             healed: self.healed_at.is_some(),
+            spared: self.core.nodes.contains(&node),
+            skew_millis: machine.skew_millis + machine.wrong_millis,
             rng: &mut self.rng,
             freshness: running.driver.freshness(),
             nodes: &self.nodes,
@@ -632,6 +665,7 @@ impl<C: Cluster> World<C> {
                         },
                     )?;
                 }
+                Action::Achieved => self.achieved(node),
                 Action::Violation(what) => self.ledger.lock().violate(format!("node {node}: {what}")),
             }
         }

@@ -2,14 +2,16 @@
 //! and the node must recognize what it runs on. `SEEDS=2000 cargo test -p conclave-simulator --test put_back` for more.
 
 use conclave_simulator::majority::Clerks;
-use conclave_simulator::{Fault, Setup, World};
+use conclave_simulator::seeds::{self, Replay};
+use conclave_simulator::{Fault, Mode, Setup, World};
 
 #[test]
 fn an_older_copy_undoes_nothing() {
-    let seeds = std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok());
-    for seed in 0..seeds.unwrap_or(60u64) {
+    let replay = Replay("-p conclave-simulator --test put_back");
+    seeds::on_all_cores(seeds::from_environment(60), replay, |seed, _: &mut ()| {
         let mut setup = Setup::from_seed(seed);
         setup.nodes = 3;
+        setup.mode = Mode::Safety;
         setup.faulty_micros = 6_500_000;
         let node = |place: u64| (seed + place) % 3 + 1;
         let (old, slow) = (node(0), node(1 + seed / 3 % 2));
@@ -22,10 +24,9 @@ fn an_older_copy_undoes_nothing() {
             (4_200_000, Fault::Crash(dying, 2_000_000)),
             (4_200_001, Fault::Mend),
         ]);
-        let clerks = Clerks::new(setup.settings.groups);
-        let report = World::new(seed, setup, clerks)
-            .run()
-            .unwrap_or_else(|failure| panic!("{failure}"));
+        let clerks = Clerks::new(seed, setup.settings.groups);
+        let report = World::new(seed, setup, clerks).run()?;
         assert!(report.acknowledgements > 20, "{report:?}");
-    }
+        Ok(())
+    });
 }

@@ -1,0 +1,94 @@
+//! Many seeds on all cores, for tests: which ones the environment asks for, how far they are, and how a failure is
+//! replayed.
+
+use crate::setup::Failure;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The command that replays a failure, but for its seed: `cargo test` and what follows.
+#[derive(Clone, Copy, Debug)]
+pub struct Replay(pub &'static str);
+
+impl Replay {
+    /// The whole command for one seed.
+    pub fn command(&self, seed: u64) -> String {
+        format!("SEED={seed} cargo test --locked {} -- --nocapture", self.0)
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    match text.parse() {
+        Ok(number) => Some(number),
+        Err(_) => panic!("{name}={text} is no number"),
+    }
+}
+
+/// `SEED=n`: that one. Else `SEEDS=n`, or `default`, from `FIRST_SEED` on.
+pub fn from_environment(default: u64) -> Range<u64> {
+    if let Some(seed) = number("SEED") {
+        return seed..seed + 1;
+    }
+    let first = number("FIRST_SEED").unwrap_or(0);
+    first..first + number("SEEDS").unwrap_or(default)
+}
+
+/// The seeds among which a bug put in on purpose has to be found: `SEED=n`, that one, or the first 2,000.
+pub fn to_find_a_bug() -> Range<u64> {
+    match number("SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..2_000,
+    }
+}
+
+/// Runs a world for each seed, as many at a time as there are cores; what each thread made of its own.
+///
+/// # Panics
+/// A seed fails: with its failure and the command that replays it.
+pub fn on_all_cores<T: Default + Send>(
+    seeds: Range<u64>,
+    replay: Replay,
+    run: impl Fn(u64, &mut T) -> Result<(), Failure> + Sync,
+) -> Vec<T> {
+    let count = seeds.end - seeds.start;
+    let next = AtomicU64::new(seeds.start);
+    let done = AtomicU64::new(0);
+    let work = || {
+        let mut sum = T::default();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return sum;
+            }
+            if let Err(failure) = run(seed, &mut sum) {
+                // Nobody needs the rest.
+                next.store(seeds.end, Ordering::Relaxed);
+                panic!("{failure}\nreplay: {}", replay.command(failure.seed));
+            }
+            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+            if count >= 1_000 && done % count.div_ceil(10) == 0 {
+                eprintln!("{done} of {count} seeds");
+            }
+        }
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        let ended = threads.into_iter().map(|thread| thread.join());
+        ended
+            .map(|ended| ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    })
+}
+
+/// The first seed that finds a bug put in on purpose, printed with the command that shows it.
+///
+/// # Panics
+/// None does.
+pub fn find(bug: &str, replay: Replay, run: impl Fn(u64) -> Option<Failure>) -> Failure {
+    let seeds = to_find_a_bug();
+    let found = seeds.clone().find_map(run);
+    let found = found.unwrap_or_else(|| panic!("no seed of {seeds:?} finds {bug}"));
+    println!("{bug}: {found}\nreplay: {}", replay.command(found.seed));
+    found
+}
