@@ -129,19 +129,12 @@ pub enum Bug {
     AppliesOutOfOrder,
 }
 
-/// An operation that a node of a core tries until it succeeds.
+/// What a node of a core tries until it succeeds.
 struct Errand {
     number: u64,
     group: GroupId,
-    kind: Kind,
-    tried: Option<Millis>,
-}
-
-#[derive(Clone, Copy)]
-enum Kind {
-    Write(u64),
-    Use,
-    Read,
+    operation: u64,
+    tried: Millis,
 }
 
 struct Use {
@@ -176,7 +169,6 @@ pub struct Clerk {
     bug: Option<Bug>,
     patience: Millis,
     errand: Option<Errand>,
-    errands: u64,
     next: u64,
     uses: BTreeMap<u64, Use>,
     waits: Vec<Wait>,
@@ -225,56 +217,38 @@ impl Clerk {
         }
     }
 
-    /// Tries the operation of a core that is left alone, again if it is time to; draws one if there is none.
-    fn pursue(&mut self, node: &mut Node<'_, Message>) {
-        let number = self.errands;
-        let errand = match self.errand.take() {
-            Some(errand) => errand,
-            None => Errand {
-                number,
-                group: GroupId(node.rng().gen_range(0..self.groups)),
-                kind: match number % 3 {
-                    0 => {
-                        let mut history = self.history.borrow_mut();
-                        history.operations += 1;
-                        Kind::Write(history.operations)
-                    }
-                    1 => Kind::Use,
-                    _ => Kind::Read,
-                },
-                tried: None,
-            },
+    /// Tries the operation that a core has to achieve next, again if it is time to: a write, a use, a read.
+    fn pursue(&mut self, node: &mut Node<'_, Message>, number: u64) {
+        let now = node.now();
+        let (group, operation) = match &self.errand {
+            Some(errand) if errand.number == number && now < errand.tried + RETRY_MS => return,
+            Some(errand) if errand.number == number => (errand.group, errand.operation),
+            _ => {
+                let mut history = self.history.borrow_mut();
+                history.operations += 1;
+                let group = GroupId((number / 3) as u32 % self.groups);
+                (group, history.operations)
+            }
         };
-        let (group, kind) = (errand.group, errand.kind);
-        let waits = errand.tried.is_some_and(|tried| node.now() < tried + RETRY_MS);
-        if waits {
-            self.errand = Some(errand);
-            return;
-        }
         self.errand = Some(Errand {
-            tried: Some(node.now()),
-            ..errand
+            number,
+            group,
+            operation,
+            tried: now,
         });
         let id = self.next;
         self.next += 1;
-        match kind {
+        match number % 3 {
             // The same operation again is applied once.
-            Kind::Write(operation) => {
+            0 => {
                 self.tickets.insert(id, Ticket::Errand(number));
-                node.propose(id, group, entry(RESTRICTS, 0, operation), node.now() + 3_000);
+                node.propose(id, group, entry(RESTRICTS, 0, operation), now + 3_000);
             }
-            Kind::Use => self.ask_for_use(node, (group, 0), Some(number)),
-            Kind::Read => {
+            1 => self.ask_for_use(node, (group, 0), Some(number)),
+            _ => {
                 self.tickets.insert(id, Ticket::Errand(number));
-                node.read_index(id, group, node.now() + 2_000);
+                node.read_index(id, group, now + 2_000);
             }
-        }
-    }
-
-    fn succeeded(&mut self, node: &mut Node<'_, Message>, number: u64) {
-        if self.errand.take_if(|errand| errand.number == number).is_some() {
-            self.errands += 1;
-            node.achieved();
         }
     }
 
@@ -379,7 +353,7 @@ impl Clerk {
         }
         self.uses.remove(&id);
         if let Some(number) = errand {
-            self.succeeded(node, number);
+            node.achieved(number);
         }
     }
 }
@@ -421,8 +395,8 @@ impl Process for Clerk {
 
     fn on_timer(&mut self, node: &mut Node<'_, Message>, _tag: u64) {
         self.act(node);
-        if node.is_spared() {
-            self.pursue(node);
+        if let Some(number) = node.errand() {
+            self.pursue(node, number);
         }
         let after = node.rng().gen_range(5_000..60_000);
         node.timer(after, 0);
@@ -436,7 +410,7 @@ impl Process for Clerk {
             } => {
                 let known = self.tickets.remove(&ticket);
                 if let Some(Ticket::Errand(number)) = known {
-                    self.succeeded(node, number);
+                    node.achieved(number);
                 } else if let Some(Ticket::Write(group, number)) = known {
                     let version = version_of(Some(applied.result));
                     let mut history = self.history.borrow_mut();
@@ -455,7 +429,7 @@ impl Process for Clerk {
             } => {
                 let known = self.tickets.remove(&ticket);
                 if let Some(Ticket::Errand(number)) = known {
-                    self.succeeded(node, number);
+                    node.achieved(number);
                 } else if let Some(Ticket::Read(group, number, floor)) = known {
                     self.history.borrow_mut().reads += 1;
                     let view = node
@@ -528,7 +502,6 @@ impl Cluster for Clerks {
             bug: self.bug,
             patience: self.patience,
             errand: None,
-            errands: 0,
             // Answers to an earlier life must not be taken for answers to this one.
             next: life << 24,
             uses: BTreeMap::new(),

@@ -42,7 +42,7 @@ pub struct Node<'a, M> {
     pub(crate) micros: u64,
     pub(crate) life: u64,
     pub(crate) healed: bool,
-    pub(crate) spared: bool,
+    pub(crate) errand: Option<u64>,
     pub(crate) skew_millis: i64,
     pub(crate) rng: &'a mut ChaCha8Rng,
     pub(crate) freshness: &'a Arc<Freshness>,
@@ -65,7 +65,7 @@ pub(crate) enum Action<M> {
         deadline: Millis,
     },
     Violation(String),
-    Achieved,
+    Achieved(u64),
 }
 
 impl<M> Node<'_, M> {
@@ -104,15 +104,15 @@ impl<M> Node<'_, M> {
         self.healed
     }
 
-    /// Whether this node is of a core that is left alone: from here on it has to make progress. It is to try an operation,
-    /// again and again if need be, and to say so when it has succeeded ([`Node::achieved`]), then another.
-    pub fn is_spared(&self) -> bool {
-        self.spared
+    /// In liveness mode, once this node is of a core that is left alone: the number of the operation that it has to try,
+    /// again and again, as all nodes of the core do, until one says that it has succeeded ([`Node::achieved`]).
+    pub fn errand(&self) -> Option<u64> {
+        self.errand
     }
 
-    /// An operation that a spared node has tried has succeeded.
-    pub fn achieved(&mut self) {
-        self.actions.push(Action::Achieved);
+    /// The operation of this number has succeeded.
+    pub fn achieved(&mut self, errand: u64) {
+        self.actions.push(Action::Achieved(errand));
     }
 
     /// The world's randomness.

@@ -67,9 +67,8 @@ pub(crate) enum Event<M> {
     Check,
     /// The core is left alone from now on.
     Spare,
-    /// Ten seconds after a node of the core had achieved so much.
+    /// Ten seconds after the core had achieved so much.
     Progress {
-        node: NodeId,
         achieved: u64,
     },
 }
@@ -195,7 +194,7 @@ impl<C: Cluster> World<C> {
             snapshots: running
                 .map(|running| running.driver.counters().snapshots_installed.get())
                 .sum(),
-            achieved: self.core.total(),
+            achieved: self.core.achieved,
         })
     }
 
@@ -310,8 +309,8 @@ impl<C: Cluster> World<C> {
                 Ok(())
             }
             Event::Spare => self.spare(),
-            Event::Progress { node, achieved } => {
-                self.check_progress(node, achieved);
+            Event::Progress { achieved } => {
+                self.check_progress(achieved);
                 Ok(())
             }
             Event::Heal => self.heal(),
@@ -604,7 +603,7 @@ impl<C: Cluster> World<C> {
             micros: self.clock.micros(),
             life,
             healed: self.healed_at.is_some(),
-            spared: self.core.nodes.contains(&node),
+            errand: self.core.errand(node),
             skew_millis: machine.skew_millis + machine.wrong_millis,
             rng: &mut self.rng,
             freshness: running.driver.freshness(),
@@ -665,7 +664,7 @@ impl<C: Cluster> World<C> {
                         },
                     )?;
                 }
-                Action::Achieved => self.achieved(node),
+                Action::Achieved(number) => self.achieved(node, number),
                 Action::Violation(what) => self.ledger.lock().violate(format!("node {node}: {what}")),
             }
         }
