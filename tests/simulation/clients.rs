@@ -97,6 +97,9 @@ pub(crate) fn generate(keystore: &LocalId, client: u64, now: u64) -> RawRequest 
     )
 }
 
+/// How long a delegation is good, seconds.
+pub(crate) const DELEGATION: u64 = 3_600;
+
 pub(crate) fn delegate(keystore: &LocalId, client: u64, id: &str, now: u64) -> Value {
     let url = keystore_url(keystore);
     let delegation = Delegation {
@@ -107,7 +110,7 @@ pub(crate) fn delegate(keystore: &LocalId, client: u64, id: &str, now: u64) -> V
         target: &url,
         actions: Some(&["sign"]),
         created: now,
-        expires: now + 3_600,
+        expires: now + DELEGATION,
         suite: Suite::Ed25519Signature2020,
     };
     delegation.sign().unwrap()

@@ -2,16 +2,18 @@
 //!
 //! Every node of a simulated world runs a [`clerk::Clerk`]: client, coordinator, endorser and holder. Requests are
 //! really signed, judged by `operation::judge` on the node's own replicated state, endorsed, applied by
-//! `keystore::apply`. `SEEDS=2000 cargo test --test simulation` for more seeds, `SEED=n` for one.
+//! `keystore::apply`; shares are renewed meanwhile. In the end each keystore's history of calls has to be
+//! linearizable. `SEEDS=2000 cargo test --test simulation` for more seeds, `SEED=n` for one.
 #![allow(clippy::unwrap_used, reason = "a test's own helpers may fail loudly")]
 
 mod clerk;
 mod clients;
+mod disks;
 mod history;
 mod office;
+mod register;
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
+use conclave_simulator::seeds::{self, Replay};
 use conclave_simulator::{Failure, Report, Setup, World};
 use history::Counts;
 use office::{Bug, Office};
@@ -19,49 +21,39 @@ use office::{Bug, Office};
 fn run(seed: u64, bug: Option<Bug>) -> (Result<Report, Failure>, Counts) {
     let mut setup = Setup::from_seed(seed);
     setup.settings.groups = 2;
-    let office = Office::new(setup.nodes, bug);
+    let office = Office::new(seed, setup.nodes, bug);
     let history = office.history();
     let result = World::new(seed, setup, office).run();
-    let counts = history.borrow().counts;
-    (result, counts)
+    let mut history = history.borrow_mut();
+    let checked = result.and_then(|report| match history.check() {
+        Ok(()) => Ok(report),
+        Err(what) => Err(Failure {
+            seed,
+            micros: report.micros,
+            what,
+        }),
+    });
+    (checked, history.counts)
 }
 
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
+const REPLAY: Replay = Replay("--test simulation seeds_break_no_rule");
 
 #[test]
 fn seeds_break_no_rule() {
-    let seeds = match number("SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("SEEDS").unwrap_or(60),
-    };
+    let seeds = seeds::from_environment(60);
     let count = seeds.end - seeds.start;
-    let next = AtomicU64::new(seeds.start);
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let totals = std::thread::scope(|scope| {
-        let work = || {
-            let mut totals = Counts::default();
-            loop {
-                let seed = next.fetch_add(1, Ordering::Relaxed);
-                if seed >= seeds.end {
-                    return totals;
-                }
-                let (result, counts) = run(seed, None);
-                if let Err(failure) = result {
-                    panic!("{failure}");
-                }
-                totals.add(&counts);
-            }
-        };
-        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        let mut totals = Counts::default();
-        for thread in threads {
-            totals.add(&thread.join().unwrap());
-        }
-        totals
+    let of_threads = seeds::on_all_cores(seeds, REPLAY, |seed, totals: &mut (Counts, u64)| {
+        let (result, counts) = run(seed, None);
+        totals.0.add(&counts);
+        totals.1 += result?.achieved;
+        Ok(())
     });
-    println!("{count} seeds: {totals:?}");
+    let (mut totals, mut achieved) = (Counts::default(), 0);
+    for (counts, more) in of_threads {
+        totals.add(&counts);
+        achieved += more;
+    }
+    println!("{count} seeds: {totals:?}; cores left alone achieved {achieved}");
     if count >= 50 {
         // A world in which nothing happens breaks no rule either.
         assert!(
@@ -70,34 +62,73 @@ fn seeds_break_no_rule() {
         );
         assert!(totals.repeated > count, "{totals:?}");
         assert!(totals.forged > count && totals.reads > count, "{totals:?}");
+        assert!(
+            totals.renewed > count / 4 && totals.epochs > 0 && totals.clocks > 0,
+            "{totals:?}"
+        );
+        assert!(totals.calls > 20 * count && achieved > 2 * count, "{totals:?}");
     }
 }
 
 #[test]
 fn a_seed_replays_exactly() {
-    let (first, second) = (run(3, None).0.unwrap(), run(3, None).0.unwrap());
-    assert_eq!(first, second);
+    for seed in [2, 3] {
+        assert_eq!(run(seed, None).0.unwrap(), run(seed, None).0.unwrap());
+    }
+}
+
+/// The first seed that finds a bug, by a failure that says `expected`.
+fn is_found(bug: Bug, test: &'static str, expected: &str) {
+    let found = seeds::find(&format!("{bug:?}"), Replay(test), |seed| {
+        run(seed, Some(bug)).0.err()
+    });
+    assert!(found.what.contains(expected), "{found}");
 }
 
 #[test]
 fn an_endorsement_that_is_not_checked_is_found() {
-    let failure = (0..30).find_map(|seed| run(seed, Some(Bug::UncheckedEndorsements)).0.err());
-    let failure = failure.expect("no seed finds the planted bug");
-    println!("{failure}");
-    assert!(failure.what.contains("nobody endorsed"), "{failure}");
+    let test = "--test simulation endorsement_that_is_not_checked_is_found";
+    is_found(Bug::UncheckedEndorsements, test, "nobody endorsed");
 }
 
 #[test]
 fn a_decision_that_forgets_revocations_is_found() {
-    let failure = (0..30).find_map(|seed| run(seed, Some(Bug::ForgottenRevocations)).0.err());
-    let failure = failure.expect("no seed finds the planted bug");
-    assert!(failure.what.contains("acknowledged as revoked"), "{failure}");
+    let test = "--test simulation forgets_revocations_is_found";
+    is_found(Bug::ForgottenRevocations, test, "acknowledged as revoked");
 }
 
 #[test]
 fn an_operation_whose_outcome_is_forgotten_is_found() {
-    let failure = (0..30).find_map(|seed| run(seed, Some(Bug::ForgottenOutcomes)).0.err());
-    let failure = failure.expect("no seed finds the planted bug");
-    println!("{failure}");
-    assert!(failure.what.contains("came to"), "{failure}");
+    let test = "--test simulation outcome_is_forgotten_is_found";
+    is_found(Bug::ForgottenOutcomes, test, "came to");
+}
+
+#[test]
+fn entries_applied_out_of_order_are_found() {
+    let test = "--test simulation out_of_order_are_found";
+    is_found(Bug::AppliesOutOfOrder, test, "has another state");
+}
+
+#[test]
+fn a_renewal_of_other_shares_is_found() {
+    let test = "--test simulation renewal_of_other_shares_is_found";
+    is_found(Bug::UncheckedReplacements, test, "replaced twice");
+}
+
+#[test]
+fn a_contribution_of_another_epoch_is_found() {
+    let test = "--test simulation contribution_of_another_epoch_is_found";
+    is_found(Bug::UncheckedEpochs, test, "two epochs");
+}
+
+#[test]
+fn a_wait_that_times_out_and_contributes_is_found() {
+    let test = "--test simulation times_out_and_contributes_is_found";
+    is_found(Bug::ContributesAfterTimeout, test, "although");
+}
+
+#[test]
+fn a_read_that_nobody_confirmed_is_found() {
+    let test = "--test simulation read_that_nobody_confirmed_is_found";
+    is_found(Bug::UnconfirmedReads, test, "is not linearizable");
 }

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use conclave::actors::application::KeystoreApplication;
 use conclave::authorization::{ChainCache, Policy};
 use conclave::identifier::OperationId;
-use conclave::keystore::{Command, Entry, Statement, layout};
+use conclave::keystore::{Command, Entry, KeyRecord, Statement, layout};
 use conclave::membership::{Member, Membership};
 use conclave::operation::judge::Rules;
 use conclave_consensus::{Application, GroupId, Halt, NodeId, Restricts, StateTransaction};
-use conclave_simulator::Cluster;
+use conclave_simulator::{Cluster, Disorderly};
 use ed25519_dalek::SigningKey;
 
-use crate::clerk::Clerk;
+use crate::clerk::{Clerk, Shared};
 use crate::clients::{AUTHORITY, BEGINNING, URL};
 use crate::history::History;
 
@@ -27,15 +27,25 @@ pub(crate) enum Bug {
     ForgottenRevocations,
     /// Apply does not keep what an operation came to.
     ForgottenOutcomes,
+    /// One replica now and then applies two entries in the other order.
+    AppliesOutOfOrder,
+    /// Apply takes new shares of a key without a look at which ones they are to replace.
+    UncheckedReplacements,
+    /// A holder contributes with its own shares, whichever the coordinator named.
+    UncheckedEpochs,
+    /// A holder's wait that times out ends in a contribution.
+    ContributesAfterTimeout,
+    /// A read is answered from the node's own state, whoever leads.
+    UnconfirmedReads,
 }
 
 pub(crate) struct Office {
     nodes: u64,
-    bug: Option<Bug>,
-    history: Rc<RefCell<History>>,
-    rules: Rc<Rules>,
-    membership: Arc<Membership>,
+    shared: Shared,
 }
+
+/// How long holders wait for pending entries, ms: as in production, or less. The rules hold for any patience.
+const PATIENCES: [u64; 4] = [1_500, 1_500, 300, 100];
 
 /// A member's key: of the world, so that a forger can be given it, or not.
 pub(crate) fn member_key(node: u64) -> SigningKey {
@@ -43,7 +53,7 @@ pub(crate) fn member_key(node: u64) -> SigningKey {
 }
 
 impl Office {
-    pub(crate) fn new(nodes: u64, bug: Option<Bug>) -> Self {
+    pub(crate) fn new(seed: u64, nodes: u64, bug: Option<Bug>) -> Self {
         let member = |node: u64| Member {
             node,
             index: node as u16,
@@ -67,18 +77,19 @@ impl Office {
             chains: ChainCache::new(1_024),
             wrap_bytes: 256,
         };
-        let history = Rc::default();
-        Self {
-            nodes,
-            bug,
-            history,
+        let shared = Shared {
+            history: Rc::default(),
+            disks: Rc::default(),
             rules: Rc::new(rules),
             membership: Arc::new(membership),
-        }
+            bug,
+            patience: PATIENCES[(seed / 4) as usize % PATIENCES.len()],
+        };
+        Self { nodes, shared }
     }
 
     pub(crate) fn history(&self) -> Rc<RefCell<History>> {
-        self.history.clone()
+        self.shared.history.clone()
     }
 }
 
@@ -97,27 +108,20 @@ fn endorsed_by_all(statement: Statement, request: Vec<u8>, nodes: u64, time: u64
 impl Cluster for Office {
     type Process = Clerk;
 
-    fn application(&mut self, _node: NodeId) -> Arc<dyn Application> {
-        let real = KeystoreApplication::new(self.membership.clone());
-        match self.bug {
-            Some(Bug::UncheckedEndorsements) => Arc::new(Credulous {
-                real,
-                nodes: self.nodes,
-            }),
+    fn application(&mut self, node: NodeId) -> Arc<dyn Application> {
+        let real = KeystoreApplication::new(self.shared.membership.clone());
+        let nodes = self.nodes;
+        match self.shared.bug {
+            Some(Bug::UncheckedEndorsements) => Arc::new(Credulous { real, nodes }),
+            Some(Bug::UncheckedReplacements) => Arc::new(Replacing { real, nodes }),
+            Some(Bug::AppliesOutOfOrder) if node == 1 => Arc::new(Disorderly::new(real)),
             Some(Bug::ForgottenOutcomes) => Arc::new(Forgetful(real)),
             _ => Arc::new(real),
         }
     }
 
     fn process(&mut self, _node: NodeId, life: u64) -> Clerk {
-        let forgets = self.bug == Some(Bug::ForgottenRevocations);
-        Clerk::new(
-            self.history.clone(),
-            self.rules.clone(),
-            self.membership.clone(),
-            forgets,
-            life,
-        )
+        Clerk::new(self.shared.clone(), life)
     }
 
     fn probe(&mut self, group: GroupId, number: u64) -> Vec<u8> {
@@ -191,5 +195,51 @@ impl Application for Forgetful {
             state.delete(layout::operation(&entry.statement.operation));
         }
         self.0.apply(group, index, entry, state)
+    }
+}
+
+/// Apply as it would be if it did not look at which shares new ones are to replace: the entry is made to name those that are
+/// there.
+struct Replacing {
+    real: KeystoreApplication,
+    nodes: u64,
+}
+
+impl Replacing {
+    fn made_to_fit(&self, entry: &[u8], state: &StateTransaction<'_>) -> Option<Vec<u8>> {
+        let Entry {
+            mut statement,
+            request,
+            endorsements,
+        } = Entry::decode(entry).ok()?;
+        let Command::RenewShares(renewed) = &mut statement.command else {
+            return None;
+        };
+        for new in &mut renewed.keys {
+            let stored = state.get(&layout::of_key(&renewed.keystore, &new.key)).ok()??;
+            let record: KeyRecord = postcard::from_bytes(&stored).ok()?;
+            new.replaces = record.session;
+            new.epoch = record.epoch + 1;
+        }
+        let time = endorsements.iter().map(|endorsement| endorsement.time).min()?;
+        Some(endorsed_by_all(statement, request, self.nodes, time).encode())
+    }
+}
+
+impl Application for Replacing {
+    fn restricts(&self, group: GroupId, entry: &[u8]) -> Restricts {
+        self.real.restricts(group, entry)
+    }
+
+    fn apply(
+        &self,
+        group: GroupId,
+        index: u64,
+        entry: &[u8],
+        state: &mut StateTransaction<'_>,
+    ) -> Result<Vec<u8>, Halt> {
+        let fitting = self.made_to_fit(entry, state);
+        self.real
+            .apply(group, index, fitting.as_deref().unwrap_or(entry), state)
     }
 }
