@@ -1,7 +1,7 @@
 //! Many seeds on all cores, for tests: which ones the environment asks for, how far they are, and how a failure is
 //! replayed.
 
-use crate::setup::Failure;
+use std::fmt::Display;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -41,14 +41,15 @@ pub fn to_find_a_bug() -> Range<u64> {
     }
 }
 
-/// Runs a world for each seed, as many at a time as there are cores; what each thread made of its own.
+/// Runs a world for each seed, as many at a time as there are cores; what each thread made of its own. Tells on standard
+/// error how far it is.
 ///
 /// # Panics
 /// A seed fails: with its failure and the command that replays it.
-pub fn on_all_cores<T: Default + Send>(
+pub fn on_all_cores<T: Default + Send, E: Display>(
     seeds: Range<u64>,
     replay: Replay,
-    run: impl Fn(u64, &mut T) -> Result<(), Failure> + Sync,
+    run: impl Fn(u64, &mut T) -> Result<(), E> + Sync,
 ) -> Vec<T> {
     let count = seeds.end - seeds.start;
     let next = AtomicU64::new(seeds.start);
@@ -63,7 +64,7 @@ pub fn on_all_cores<T: Default + Send>(
             if let Err(failure) = run(seed, &mut sum) {
                 // Nobody needs the rest.
                 next.store(seeds.end, Ordering::Relaxed);
-                panic!("{failure}\nreplay: {}", replay.command(failure.seed));
+                panic!("{failure}\nreplay: {}", replay.command(seed));
             }
             let done = done.fetch_add(1, Ordering::Relaxed) + 1;
             if count >= 1_000 && done % count.div_ceil(10) == 0 {
@@ -85,10 +86,10 @@ pub fn on_all_cores<T: Default + Send>(
 ///
 /// # Panics
 /// None does.
-pub fn find(bug: &str, replay: Replay, run: impl Fn(u64) -> Option<Failure>) -> Failure {
+pub fn find<E: Display>(bug: &str, replay: Replay, run: impl Fn(u64) -> Option<E>) -> E {
     let seeds = to_find_a_bug();
-    let found = seeds.clone().find_map(run);
-    let found = found.unwrap_or_else(|| panic!("no seed of {seeds:?} finds {bug}"));
-    println!("{bug}: {found}\nreplay: {}", replay.command(found.seed));
+    let found = seeds.clone().find_map(|seed| Some((seed, run(seed)?)));
+    let (seed, found) = found.unwrap_or_else(|| panic!("no seed of {seeds:?} finds {bug}"));
+    println!("{bug}: {found}\nreplay: {}", replay.command(seed));
     found
 }

@@ -21,16 +21,17 @@ impl Clerk {
         let (meter, known) = {
             let history = self.shared.history.borrow();
             let first = history.keystores.iter().next();
-            let known = first.map(|(id, tenant)| (*id, tenant.sequence, tenant.keys.is_empty()));
+            let known = first.map(|(id, tenant)| (*id, tenant.keys.is_empty()));
             (history.meter, known)
         };
-        let (keystore, sequence, keyless) = match (meter, known) {
+        let (keystore, keyless) = match (meter, known) {
             (None, _) => return self.start_change(node, clients::create_meter(now), errand),
             (Some(meter), None) => {
                 return self.start_change(node, clients::create_keystore(&meter, now), errand);
             }
             (_, Some(known)) => known,
         };
+        let sequence = self.sequence(node, &keystore);
         match number % 4 {
             1 if !keyless => self.start_use(node, keystore, errand),
             2 => {

@@ -256,6 +256,19 @@ impl Clerk {
         time
     }
 
+    /// The sequence of a keystore as a client of this node knows it: acknowledged, or read here.
+    fn sequence(&self, node: &Node<'_, Message>, keystore: &LocalId) -> u64 {
+        let view = node.freshness().view(KEYSTORES).ok();
+        let stored = view.and_then(|view| query::keystore(&view, keystore).ok().flatten());
+        let read = stored.map_or(0, |stored| stored.config.sequence);
+        let history = self.shared.history.borrow();
+        let acknowledged = history
+            .keystores
+            .get(keystore)
+            .map_or(0, |tenant| tenant.sequence);
+        read.max(acknowledged)
+    }
+
     /// What a client does next.
     fn act(&mut self, node: &mut Node<'_, Message>) {
         let now = seconds(node);
@@ -271,13 +284,14 @@ impl Clerk {
         if create {
             return self.start_change(node, clients::create_keystore(&meter, now), None);
         }
-        let (keystore, sequence, keys) = {
+        let (keystore, keys) = {
             let history = history.borrow();
             let Some((id, tenant)) = history.keystores.iter().choose(node.rng()) else {
                 return;
             };
-            (*id, tenant.sequence, tenant.keys.len())
+            (*id, tenant.keys.len())
         };
+        let sequence = self.sequence(node, &keystore);
         if keys == 0 {
             return self.start_change(node, clients::generate(&keystore, sequence, now), None);
         }

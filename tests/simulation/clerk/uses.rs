@@ -34,7 +34,7 @@ impl Asking {
         }
     }
 
-    fn draw(tenant: &Tenant, node: &mut Node<'_, Message>) -> Self {
+    fn draw(tenant: &Tenant, sequence: u64, node: &mut Node<'_, Message>) -> Self {
         match tenant.delegated.choose(node.rng()) {
             Some(delegated) if node.rng().gen_bool(0.6) => {
                 let (id, by) = (&delegated.id, delegated.by);
@@ -52,7 +52,7 @@ impl Asking {
                     forbidden,
                 }
             }
-            _ => Self::as_controller(tenant, tenant.sequence.saturating_sub(node.rng().gen_range(0..2))),
+            _ => Self::as_controller(tenant, sequence.saturating_sub(node.rng().gen_range(0..2))),
         }
     }
 }
@@ -61,6 +61,7 @@ impl Clerk {
     /// Asks a quorum; as an errand everybody, by who controls the keystore.
     pub(super) fn start_use(&mut self, node: &mut Node<'_, Message>, keystore: LocalId, errand: Option<u64>) {
         let nonce = self.number() << 8 | node.id();
+        let sequence = self.sequence(node, &keystore);
         let (key, asking, invoked) = {
             let mut history = self.shared.history.borrow_mut();
             let invoked = history.moment();
@@ -71,8 +72,8 @@ impl Clerk {
                 return;
             };
             let asking = match errand {
-                Some(_) => Asking::as_controller(tenant, tenant.sequence),
-                None => Asking::draw(tenant, node),
+                Some(_) => Asking::as_controller(tenant, sequence),
+                None => Asking::draw(tenant, sequence, node),
             };
             (key, asking, invoked)
         };
