@@ -1,6 +1,9 @@
 //! Client number n controls the keystore at sequence n and hands it on to client n + 1: whoever has handed it on must
 //! never be served again.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use conclave::authorization::issue::{Capability, Delegation, Invocation};
 use conclave::authorization::{DidKey, RawRequest, Suite};
 use conclave::identifier::LocalId;
@@ -12,14 +15,28 @@ pub(crate) const AUTHORITY: &str = "kms.example";
 /// Unix seconds at the world's beginning.
 pub(crate) const BEGINNING: u64 = 1_800_000_000;
 
-pub(crate) fn key(client: u64) -> SigningKey {
-    let mut seed = [7; 32];
-    seed[..8].copy_from_slice(&client.to_be_bytes());
-    SigningKey::from_bytes(&seed)
+thread_local! {
+    /// Keys and DIDs of clients: to derive them costs as much as a signature.
+    static IDENTITIES: RefCell<HashMap<u64, (SigningKey, String)>> = RefCell::default();
+}
+
+fn identity(client: u64) -> (SigningKey, String) {
+    let derive = || {
+        let mut seed = [7; 32];
+        seed[..8].copy_from_slice(&client.to_be_bytes());
+        let key = SigningKey::from_bytes(&seed);
+        let did = DidKey::of(&key.verifying_key()).did;
+        (key, did)
+    };
+    IDENTITIES.with_borrow_mut(|known| known.entry(client).or_insert_with(derive).clone())
+}
+
+fn key(client: u64) -> SigningKey {
+    identity(client).0
 }
 
 pub(crate) fn did(client: u64) -> String {
-    DidKey::of(&key(client).verifying_key()).did
+    identity(client).1
 }
 
 /// Who gets delegations; never a controller.

@@ -40,7 +40,7 @@ fn seeds_break_no_rule() {
             .iter_mut()
             .zip(counts)
             .for_each(|(total, count)| *total += count);
-        Ok(())
+        Ok::<(), Failure>(())
     };
     let of_threads = seeds::on_all_cores(seeds, REPLAY, one);
     let sum = |place: usize| of_threads.iter().map(|totals| totals[place]).sum::<u64>();

@@ -3,7 +3,7 @@
 
 use conclave_simulator::majority::Clerks;
 use conclave_simulator::seeds::{self, Replay};
-use conclave_simulator::{Fault, Mode, Setup, World};
+use conclave_simulator::{Failure, Fault, Mode, Setup, World};
 
 #[test]
 fn an_older_copy_undoes_nothing() {
@@ -27,6 +27,6 @@ fn an_older_copy_undoes_nothing() {
         let clerks = Clerks::new(seed, setup.settings.groups);
         let report = World::new(seed, setup, clerks).run()?;
         assert!(report.acknowledgements > 20, "{report:?}");
-        Ok(())
+        Ok::<(), Failure>(())
     });
 }

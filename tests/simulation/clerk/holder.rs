@@ -123,14 +123,8 @@ impl Clerk {
         let view = match settling.poll(&freshness) {
             Ok(Ok(view)) => view,
             Ok(Err(_)) => return,
-            Err(_) if node.now() >= deadline => {
-                let group = place_of(&question).map_or(KEYSTORES, |(group, _)| group);
-                match freshness.view(group) {
-                    Ok(view) if self.has(Bug::ContributesAfterTimeout) => view,
-                    // A wait that ends without the entry never ends in a contribution.
-                    _ => return,
-                }
-            }
+            // A wait that ends without the entry never ends in a contribution.
+            Err(_) if node.now() >= deadline => return,
             Err(settling) => {
                 return self.waiting.push(Waiting {
                     from,
