@@ -8,7 +8,7 @@ use conclave::keystore::Outcome;
 use conclave_consensus::GroupId;
 use conclave_simulator::linearizability::{Operation, check};
 
-use crate::register::{Answer, Call, Keystore, matters};
+use crate::register::{Answer, Call, Keystore, Session, matters};
 
 /// How much happened.
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,12 +65,14 @@ pub(crate) struct Delegated {
 pub(crate) struct Tenant {
     /// Acknowledged keys.
     pub(crate) keys: BTreeSet<LocalId>,
-    /// Keys that were proposed, acknowledged or not, each with the ceremonies that made shares of it.
+    /// Keys that were proposed, acknowledged or not.
     pub(crate) proposed: BTreeSet<LocalId>,
+    /// Ceremonies whose shares a proposed renewal replaces: their shares may be gone.
+    pub(crate) replacing: BTreeSet<Session>,
     /// Public key of each key, once seen.
     pub(crate) public_keys: BTreeMap<LocalId, [u8; 32]>,
     /// Which ceremony's shares took the place of which, acknowledged.
-    pub(crate) replaced: BTreeMap<[u8; 32], [u8; 32]>,
+    pub(crate) replaced: BTreeMap<Session, Session>,
     /// Acknowledged sequence: the client of this number controls the keystore since.
     pub(crate) sequence: u64,
     /// The client that proposed each sequence: a controller is never put back.

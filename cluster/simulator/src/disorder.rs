@@ -36,7 +36,7 @@ impl<A: Application> Application for Disorderly<A> {
         entry: &[u8],
         state: &mut StateTransaction<'_>,
     ) -> Result<Vec<u8>, Halt> {
-        if index % EVERY == 0 {
+        if index.is_multiple_of(EVERY) {
             self.kept_back.lock().insert(group, (index, entry.to_vec()));
             return Ok(Vec::new());
         }

@@ -64,11 +64,8 @@ impl<C: Cluster> World<C> {
                 }
             }
             Fault::PowerCut(restart) => {
-                for node in all
-                    .into_iter()
-                    .filter(|node| !self.core.nodes.contains(node))
-                    .collect::<Vec<_>>()
-                {
+                let spared = self.core.nodes.clone();
+                for node in all.into_iter().filter(|node| !spared.contains(node)) {
                     let apart = self.rng.gen_range(0..300_000);
                     self.crash(node, restart + apart);
                 }

@@ -67,7 +67,7 @@ pub fn on_all_cores<T: Default + Send, E: Display>(
                 panic!("{failure}\nreplay: {}", replay.command(seed));
             }
             let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-            if count >= 1_000 && done % count.div_ceil(10) == 0 {
+            if count >= 1_000 && done.is_multiple_of(count.div_ceil(10)) {
                 eprintln!("{done} of {count} seeds");
             }
         }

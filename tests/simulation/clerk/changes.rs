@@ -218,8 +218,10 @@ impl Clerk {
                 _ => &mut history.keystores,
             };
             let tenant = tenants.entry(keystore).or_default();
-            if let Call::Generate { key, .. } = &call {
-                tenant.proposed.insert(*key);
+            match &call {
+                Call::Generate { key, .. } => drop(tenant.proposed.insert(*key)),
+                Call::Renew { keys, .. } => tenant.replacing.extend(keys.iter().map(|new| new.replaces)),
+                _ => {}
             }
             let place = tenant.called(call, change.invoked);
             change.call = Some((keystore, place));

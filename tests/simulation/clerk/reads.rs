@@ -114,13 +114,11 @@ impl Clerk {
             let record = query::key(&view, keystore, key).map_err(text)?;
             let record = record.ok_or(format!("the acknowledged key {key} is lost"))?;
             let disks = self.shared.disks.borrow();
-            // This state may be older than what others have destroyed their shares for, but not than what they wait for.
-            let replaced = tenant.replaced.contains_key(&record.session);
             let without = node
                 .nodes()
                 .iter()
                 .find(|node| !disks.has(**node, &record.session));
-            if let Some(node) = without.filter(|_| !replaced && record.epoch == 0) {
+            if let Some(node) = without.filter(|_| !tenant.replacing.contains(&record.session)) {
                 return Err(format!("node {node} has no share of the acknowledged key {key}"));
             }
             let Some((_, public_key)) = record.material.pair() else {
