@@ -15,7 +15,7 @@ use crate::keys;
 use crate::records::{self, AppliedRecord, GroupRecord};
 use crate::snapshot_read::{ChunkRead, SnapshotRead};
 use crate::store::{Batch, Pair, Reading, Store, StoreError};
-use raft::eraftpb::Snapshot;
+use raft::eraftpb::{Message, MessageType, Snapshot};
 use raft::{ProgressState, SnapshotStatus};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -227,6 +227,13 @@ impl<S: Store> Group<S> {
                     }
                 }
                 _ if now >= sending.active + GIVE_UP_MS => over.push((*peer, SnapshotStatus::Failure)),
+                // It has told that it is this far without it.
+                Stage::Data
+                    if (self.raw.raft.prs().get(*peer))
+                        .is_some_and(|progress| progress.matched >= sending.applied.index) =>
+                {
+                    over.push((*peer, SnapshotStatus::Failure));
+                }
                 Stage::Data if sending.sequence == 0 && now >= sending.offered + ASK_AGAIN_MS => {
                     sending.offered = now;
                     let (index, term) = (sending.applied.index, sending.applied.term);
@@ -367,8 +374,12 @@ impl<S: Store> Group<S> {
         (id, index, term): (u64, u64, u64),
         extra: &mut Batch,
     ) -> Result<(), Violation> {
-        if self.leader() != Some(from) || index <= self.raw.raft.raft_log.committed || self.installs() {
+        if self.leader() != Some(from) || self.installs() {
             return Err(Violation::Call);
+        }
+        if index <= self.raw.raft.raft_log.committed {
+            // The leader does not know how far this node is, since its answers were lost: told, it sends entries.
+            return self.tell_committed(context, from).map_err(|_| Violation::Call);
         }
         if self
             .snapshots
@@ -396,6 +407,17 @@ impl<S: Store> Group<S> {
         });
         context.call(self.id, from, &Call::SnapshotPull { id, sequence: 0 });
         Ok(())
+    }
+
+    /// What raft itself answers to a snapshot that it does not need: how far this log agrees with the leader's.
+    fn tell_committed(&self, context: &mut Context<'_>, leader: NodeId) -> Result<(), StoreError> {
+        let committed = self.raw.raft.raft_log.committed;
+        let mut answer = Message::default();
+        answer.set_msg_type(MessageType::MsgAppendResponse);
+        (answer.to, answer.from) = (leader, self.raw.raft.id);
+        answer.term = self.raw.raft.term;
+        (answer.index, answer.commit) = (committed, committed);
+        context.out.raft(&context.settings.cluster, self.id, &answer)
     }
 
     /// A chunk: into the next batch, and ask for the one after it.

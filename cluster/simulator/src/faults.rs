@@ -6,9 +6,8 @@ use crate::world::{Event, Input, PROBE, World};
 use conclave_consensus::{GroupId, GroupStatus, NodeId, Role, StoreError};
 use rand::Rng;
 
-/// How long a healed cluster may take to work again: ten seconds (I14), and until the driver gives up a snapshot that it
-/// offers to a node that does not need it, which takes ten seconds by itself (docs/simulator.md, "What was found").
-const RECOVERY_MICROS: u64 = 13_000_000;
+/// How long a healed cluster may take to work again (I14).
+const RECOVERY_MICROS: u64 = 10_000_000;
 
 impl<C: Cluster> World<C> {
     /// Peers see a link come up, or break because the process is gone.
@@ -165,8 +164,8 @@ impl<C: Cluster> World<C> {
             .map(|(at, _)| *at)
             .collect();
         let what = match late.is_empty() {
-            false => format!("healed for 13 s, and these proposals have no answer: {late:?}"),
-            true => "healed for 13 s, and the nodes have not come to the same state".to_owned(),
+            false => format!("healed for 10 s, and these proposals have no answer: {late:?}"),
+            true => "healed for 10 s, and the nodes have not come to the same state".to_owned(),
         };
         self.ledger.lock().violate(what);
     }
