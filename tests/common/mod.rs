@@ -6,9 +6,14 @@
 pub(crate) mod cluster;
 pub(crate) mod disks;
 pub(crate) mod https;
+pub(crate) mod ledger;
+pub(crate) mod links;
 pub(crate) mod load;
+pub(crate) mod machines;
 pub(crate) mod namespace;
+pub(crate) mod network;
 pub(crate) mod npm;
 pub(crate) mod planted;
 pub(crate) mod relay;
+pub(crate) mod strace;
 pub(crate) mod world;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use crate::error::Error;
 use crate::identity::{OpenEnvelope, ShareId};
 use crate::record::{ENVELOPE, EnvelopeRecord, above, decode, envelope_key, id_of};
-use crate::store::{Entry, PAGE_LIMIT, ShareStore, database};
+use crate::store::{Entry, PAGE_LIMIT, ShareStore, database, written};
 
 impl ShareStore {
     /// Envelopes that wait for a member, in the order of their names, after `after`, `limit` at most.
@@ -48,7 +48,7 @@ impl ShareStore {
         if self.database.get_pinned(&key).map_err(database)?.is_none() {
             return Ok(false);
         }
-        self.database.delete(key).map_err(database)?;
+        written(self.database.delete(key))?;
         self.open_envelopes.fetch_sub(1, Ordering::Relaxed);
         Ok(true)
     }

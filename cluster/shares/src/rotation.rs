@@ -8,7 +8,7 @@ use crate::epoch_file::EpochKey;
 use crate::error::Error;
 use crate::record::{SHARE, ShareRecord, above, damaged, decode, encode, id_of};
 use crate::seal::{Key, RawKey};
-use crate::store::{ShareStore, database, nonce};
+use crate::store::{ShareStore, database, nonce, written};
 
 /// Records that are wrapped anew in one batch.
 const REWRAP: usize = 256;
@@ -116,7 +116,7 @@ impl ShareStore {
             record.rewrap(&self.owner, &place, epochs.of(record.generation)?, new, nonce)?;
             batch.put(key, encode(&record)?);
         }
-        self.database.write(batch).map_err(database)
+        written(self.database.write(batch))
     }
 }
 

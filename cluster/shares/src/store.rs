@@ -58,6 +58,18 @@ pub(crate) fn database(error: rocksdb::Error) -> Error {
     }
 }
 
+/// What came of a write. One that fails ends the process, as one of the Raft log does: RocksDB takes no other before it is
+/// opened again, and nobody knows how much of it is on disk. The other nodes keep what this one misses.
+pub(crate) fn written(outcome: Result<(), rocksdb::Error>) -> Result<(), Error> {
+    match outcome {
+        Err(error) if error.kind() == ErrorKind::IOError => {
+            tracing::error!(%error, "the share store cannot be written; the process ends");
+            std::process::abort();
+        }
+        other => other.map_err(database),
+    }
+}
+
 fn options() -> Options {
     let mut options = Options::default();
     options.create_if_missing(true);
@@ -182,7 +194,7 @@ impl ShareStore {
     }
 
     /// Stores a share, and with it the envelopes that this node keeps for others (one a member). On disk when this
-    /// returns. [`Error::Exists`] if there is one under this (keystore, key, session): it stays as it is.
+    /// returns; a write that fails ends the process. [`Error::Exists`] if there is one under this (keystore, key, session): it stays as it is.
     pub fn put(
         &self,
         id: &ShareId,
@@ -236,7 +248,7 @@ impl ShareStore {
             batch.put(envelope_key(envelope.member, id), encode(&record)?);
         }
         // RocksDB joins the writes of all who wait here into one append and one sync.
-        self.database.write_opt(batch, &synced()).map_err(database)?;
+        written(self.database.write_opt(batch, &synced()))?;
         self.open_envelopes
             .fetch_add(envelopes.len() as u64, Ordering::Relaxed);
         Ok(())
@@ -310,9 +322,10 @@ impl ShareStore {
 
     /// Takes a share off the list of unsettled ones: its session is live. A crash may bring it back there once.
     pub fn settle(&self, session: &Session) -> Result<(), Error> {
-        self.database
-            .delete(unsettled_key(session.started_ms, &session.id))
-            .map_err(database)
+        written(
+            self.database
+                .delete(unsettled_key(session.started_ms, &session.id)),
+        )
     }
 
     /// Removes a share and its envelopes; `false` if there was none. Durable when this returns. The old bytes stay in
@@ -339,7 +352,7 @@ impl ShareStore {
                 envelopes += 1;
             }
         }
-        self.database.write_opt(batch, &synced()).map_err(database)?;
+        written(self.database.write_opt(batch, &synced()))?;
         self.open_envelopes.fetch_sub(envelopes, Ordering::Relaxed);
         Ok(true)
     }
