@@ -7,6 +7,8 @@
 
 mod common;
 
+#[path = "faults/bits.rs"]
+mod bits;
 #[path = "faults/clocks.rs"]
 mod clocks;
 #[path = "faults/deaths.rs"]

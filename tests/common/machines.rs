@@ -297,6 +297,17 @@ impl Machines {
         }
     }
 
+    /// Waits until no node keeps a share for another one: only then can the next one be hit.
+    pub(crate) async fn delivered(&self) {
+        let until = Instant::now() + PATIENCE;
+        for node in 0..self.addresses.len() {
+            while self.status(node).await["shares"]["open_envelopes"] != 0 {
+                assert!(Instant::now() < until, "node {node} keeps shares for others");
+                sleep(LOOK).await;
+            }
+        }
+    }
+
     /// SIGTERM to every node that runs.
     pub(crate) async fn stop(mut self) {
         for node in 0..self.running.len() {

@@ -4,9 +4,6 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
 /// Calls by which data is made durable.
 pub(crate) const SYNCS: &str = "fsync,fdatasync";
 
@@ -28,8 +25,9 @@ impl Tracer {
     /// Attaches to all threads of a process and does `what` (as strace's `inject` has it) to the calls of `calls`; only to
     /// those on `files`, if there are any.
     pub(crate) fn attach(pid: i32, calls: &str, what: &str, files: &[PathBuf]) -> Tracer {
-        let mut command = Command::new("strace");
-        command.args(["-f", "-o", "/dev/null", "-e"]).arg(format!("trace={calls}"));
+        // It ends with the test, whatever becomes of that.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--", "strace", "-f", "-o", "/dev/null", "-e"]).arg(format!("trace={calls}"));
         command.arg("-e").arg(format!("inject={calls}:{what}"));
         for file in files {
             command.arg("-P").arg(file);
@@ -52,8 +50,9 @@ impl Tracer {
 
 impl Drop for Tracer {
     fn drop(&mut self) {
-        // SIGTERM makes it detach; SIGKILL could leave threads stopped.
-        let _ = kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), Signal::SIGTERM);
+        // The kernel takes it off whatever it is attached to. Asked by SIGTERM it would wait for threads to stop, for ever
+        // if they are being killed.
+        let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }

@@ -41,6 +41,7 @@ async fn served(machines: &Machines, ledger: &mut Ledger, nodes: &[usize]) {
 
 async fn whole_again(machines: &mut Machines, ledger: &mut Ledger) {
     machines.converge(&[0, 1, 2], AGREED).await;
+    machines.delivered().await;
     served(machines, ledger, &[0, 1, 2]).await;
     for client in &machines.clients {
         ledger.holds_at(client).await;
