@@ -42,7 +42,7 @@ test: ## All tests, the npm clients' included
 test-long: ## The tests that take long: kills under load, a thousand revocations, the search for a key
 	@scripts/deps search
 	$(CARGO) build --locked --release --bin conclave
-	$(CARGO) test --locked --release --test cluster --test threats --test search -- --ignored --test-threads 1
+	$(CARGO) test --locked --release --test cluster --test faults --test threats --test search -- --ignored --test-threads 1
 
 search: ## Look for a whole key in memory, disks, logs, metrics and on the wire of real release processes
 	@scripts/deps search

@@ -71,7 +71,8 @@ impl Machines {
         let url = format!("https://localhost:{}", addresses[0].https.port());
         let out = folder.path().join("cluster");
         let mut init = Command::new(env!("CARGO_BIN_EXE_conclave"));
-        init.args(["init", "--public-url", &url, "--seal", "file", "--out"]).arg(&out);
+        init.args(["init", "--public-url", &url, "--seal", "file", "--out"])
+            .arg(&out);
         for (node, at) in addresses.iter().enumerate() {
             let listeners = format!("{}={},{},{}", node + 1, at.peer, at.https, at.admin);
             init.args(["--node", &listeners]);
@@ -126,7 +127,10 @@ impl Machines {
         let file = self.home(node).join("node.toml");
         let mut all: toml::Table = fs::read_to_string(&file).unwrap().parse().unwrap();
         let section = all.entry(section).or_insert_with(|| toml::Table::new().into());
-        section.as_table_mut().unwrap().insert(key.to_owned(), value.into());
+        section
+            .as_table_mut()
+            .unwrap()
+            .insert(key.to_owned(), value.into());
         fs::write(file, all.to_string()).unwrap();
     }
 
@@ -148,7 +152,9 @@ impl Machines {
             .open(self.log(node))
             .unwrap();
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).args(&self.before[node]);
+        command
+            .args(["--pdeathsig", "KILL", "--"])
+            .args(&self.before[node]);
         let child = command
             .arg(env!("CARGO_BIN_EXE_conclave"))
             .args(["server", "--config"])
@@ -271,7 +277,9 @@ impl Machines {
         groups
             .map(|group| Group {
                 term: group["term"].as_u64().unwrap(),
-                leader: group["leader"].as_u64().map(|node| usize::try_from(node).unwrap() - 1),
+                leader: group["leader"]
+                    .as_u64()
+                    .map(|node| usize::try_from(node).unwrap() - 1),
                 applied: group["applied"].as_u64().unwrap(),
             })
             .collect()

@@ -26,7 +26,14 @@ impl Network {
     pub(crate) fn of(nodes: u8) -> Result<Network, &'static str> {
         namespace::enter()?;
         run(&["ip", "link", "add", "hub", "type", "bridge"]);
-        run(&["ip", "address", "add", &format!("{NETWORK}.{HUB}/24"), "dev", "hub"]);
+        run(&[
+            "ip",
+            "address",
+            "add",
+            &format!("{NETWORK}.{HUB}/24"),
+            "dev",
+            "hub",
+        ]);
         run(&["ip", "link", "set", "hub", "up"]);
         let mut network = Network { keepers: Vec::new() };
         for node in 0..nodes {
@@ -104,7 +111,11 @@ impl Network {
 
     fn run(&self, node: usize, command: &[&str]) {
         let before = self.before(node);
-        let all: Vec<&str> = before.iter().map(String::as_str).chain(command.iter().copied()).collect();
+        let all: Vec<&str> = before
+            .iter()
+            .map(String::as_str)
+            .chain(command.iter().copied())
+            .collect();
         run(&all);
     }
 }

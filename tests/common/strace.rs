@@ -27,7 +27,18 @@ impl Tracer {
     pub(crate) fn attach(pid: i32, calls: &str, what: &str, files: &[PathBuf]) -> Tracer {
         // It ends with the test, whatever becomes of that.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--", "strace", "-f", "-o", "/dev/null", "-e"]).arg(format!("trace={calls}"));
+        command
+            .args([
+                "--pdeathsig",
+                "KILL",
+                "--",
+                "strace",
+                "-f",
+                "-o",
+                "/dev/null",
+                "-e",
+            ])
+            .arg(format!("trace={calls}"));
         command.arg("-e").arg(format!("inject={calls}:{what}"));
         for file in files {
             command.arg("-P").arg(file);
@@ -61,5 +72,7 @@ impl Drop for Tracer {
 pub(crate) fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap();
     let paths = entries.map(|entry| entry.unwrap().path());
-    paths.filter(|path| path.to_str().unwrap().ends_with(ending)).collect()
+    paths
+        .filter(|path| path.to_str().unwrap().ends_with(ending))
+        .collect()
 }

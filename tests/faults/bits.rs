@@ -46,7 +46,9 @@ enum Found {
 /// A byte of a file that holds something, and which of its bits.
 fn choose(data: &Path, random: &mut StdRng) -> Option<(PathBuf, usize, u8)> {
     let (folder, name) = *KINDS.choose(random).unwrap();
-    let entries = fs::read_dir(data.join(folder)).unwrap().map(|entry| entry.unwrap().path());
+    let entries = fs::read_dir(data.join(folder))
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
     let fits = |path: &PathBuf| {
         let file = path.file_name().unwrap().to_str().unwrap();
         path.is_file() && (file.starts_with(name) || file.ends_with(name))
@@ -81,7 +83,9 @@ async fn found(machines: &mut Machines, ledger: &Ledger) -> Found {
         }
         match https::admin(machines.at(HIT).admin, "/health/ready").await {
             Ok(answer) if answer.status == 200 => break None,
-            Ok(answer) if answer.body.contains("rolled back") || Instant::now() > until => break Some(answer.body),
+            Ok(answer) if answer.body.contains("rolled back") || Instant::now() > until => {
+                break Some(answer.body);
+            }
             last => assert!(Instant::now() < until + STARTED, "{last:?}"),
         }
         sleep(Duration::from_millis(20)).await;

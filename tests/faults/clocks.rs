@@ -40,7 +40,11 @@ fn offset(machines: &Machines, node: usize) -> PathBuf {
 
 /// Sets a node's clock this many seconds off, at once.
 fn set(machines: &Machines, node: usize, seconds: i64) {
-    let options = fs::File::options().create(true).write(true).truncate(false).open(offset(machines, node));
+    let options = fs::File::options()
+        .create(true)
+        .write(true)
+        .truncate(false)
+        .open(offset(machines, node));
     options.unwrap().write_all(&seconds.to_ne_bytes()).unwrap();
 }
 
@@ -103,7 +107,11 @@ async fn a_clock_that_is_off_or_jumps_back_stops_its_node_alone_and_revives_noth
         set(&machines, wrong, seconds);
         // What is signed just now has not begun for a node that lags. One that leads takes it until it has expired.
         let used = ledger.sign(&machines.clients[wrong]).await;
-        println!("{seconds} s: {}", used.as_ref().map_or_else(ToString::to_string, |()| "served".to_owned()));
+        println!(
+            "{seconds} s: {}",
+            used.as_ref()
+                .map_or_else(ToString::to_string, |()| "served".to_owned())
+        );
         assert!(seconds > 0 || used.is_err());
         let right = machines.others(wrong);
         served(&machines, &mut ledger, &right).await;

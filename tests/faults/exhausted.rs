@@ -58,14 +58,25 @@ async fn a_node_without_file_descriptors_does_not_spin_and_comes_back() {
     }
     let until = Instant::now() + SERVED;
     while open_files(pid) < FILES {
-        assert!(Instant::now() < until, "{} of {FILES} files are open", open_files(pid));
+        assert!(
+            Instant::now() < until,
+            "{} of {FILES} files are open",
+            open_files(pid)
+        );
         sleep(Duration::from_millis(20)).await;
     }
     let before = processor_time(pid);
     sleep(WINDOW).await;
     let share = (processor_time(pid) - before) / WINDOW.as_secs_f64();
-    println!("{} idle connections, {} files, {share:.2} of a core", idle.len(), open_files(pid));
-    assert!(share < BUSY, "a node that can accept nothing is busy: {share:.2} of a core");
+    println!(
+        "{} idle connections, {} files, {share:.2} of a core",
+        idle.len(),
+        open_files(pid)
+    );
+    assert!(
+        share < BUSY,
+        "a node that can accept nothing is busy: {share:.2} of a core"
+    );
     for client in others.map(|other| &machines.clients[other]) {
         retried(SERVED, "a signature", || ledger.sign(client)).await;
     }
