@@ -197,6 +197,18 @@ impl Session {
         Ok((combined, sent))
     }
 
+    /// What all new holders have agreed on, to a member that holds nothing of the key: each commitment is the word of two of
+    /// them at least, of whom one is honest. Whether it is the key's their signatures say, since each has decoded the check
+    /// value itself.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub fn witness(&self, said: &BTreeMap<u8, Pieces>) -> Result<Sharing, Fault> {
+        self.is_possible()?;
+        let agreed = self.committee().agreed(said)?.into_iter().next();
+        agreed.ok_or_else(|| SharingError::Pieces.into())
+    }
+
     /// What a dealer has for a new holder: of each piece that the one has, the part of each that the other will have.
     fn parts_for(&self, holder: u8, dealer: u8) -> impl Iterator<Item = Part> {
         let numbers = self.committee().numbers();

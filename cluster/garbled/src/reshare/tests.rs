@@ -386,6 +386,25 @@ fn of_four_new_holders_one_may_be_away_and_has_its_part_from_the_others() {
     }
 }
 
+/// Who holds nothing sees the same sharing as the holders do, and sees when they do not agree.
+#[test]
+fn a_witness_sees_what_the_new_holders_agree_on() {
+    for to in HOLDERS {
+        let world = World::new(3, &[1, 2], to, 11);
+        let dealt = world.dealt();
+        let combined = dealt.iter().map(|(me, of)| (*me, world.session.combine(*me, of)));
+        let mut said: BTreeMap<u8, Pieces> = combined.map(|(me, of)| (me, of.unwrap().1)).collect();
+        assert_eq!(world.session.witness(&said).unwrap(), world.honest()[&1].0);
+        said.get_mut(&2).unwrap().of.get_mut(&(0, 1)).unwrap()[0] ^= 1;
+        assert_eq!(world.session.witness(&said), Err(Fault::Between(2, 3)));
+        said.remove(&2);
+        assert_eq!(world.session.witness(&said), Err(Fault::Holder(2)));
+        let mut alone = world.session.clone();
+        alone.dealers = BTreeSet::from([1]);
+        assert_eq!(alone.witness(&said), Err(SharingError::Holders.into()));
+    }
+}
+
 #[test]
 fn a_session_that_cannot_be_is_not_dealt_and_not_taken() {
     type Edit = fn(&mut Session);
