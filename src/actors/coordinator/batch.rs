@@ -6,8 +6,7 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 
 use super::exchange::Exchange;
-use super::{Shared, Work};
-use super::{claim, relay};
+use super::{Shared, Work, busy, claim, relay};
 use crate::actors::decide::{Purpose, Weighed};
 use crate::actors::wire::Forwarded;
 use crate::operation::judge::Intent;
@@ -80,7 +79,10 @@ async fn symmetric(item: &Work, weighed: Weighed) -> Result<Reply, Problem> {
         Some(_) if item.request.has_secret_result() => Err(Problem::unavailable(
             "This node has no part of this key: send this operation alone, or the batch to another node.",
         )),
-        Some(holders) => relay::serve(item, weighed.group, holders).await,
+        Some(holders) => {
+            let served = relay::use_elsewhere(item, &weighed, holders).await?;
+            served.ok_or_else(busy)
+        }
     }
 }
 

@@ -166,7 +166,7 @@ impl Work {
                 | Route::Batch(_)
         );
         if changes && let Some((group, nodes)) = relay::deciders_elsewhere(&self)? {
-            return relay::serve(&self, group, nodes).await;
+            return relay::change_elsewhere(&self, group, nodes).await;
         }
         match &self.request.route {
             Route::GetMeter(_) | Route::ListKeystores(_) | Route::GetKeystore(_) => read::show(&self).await,
@@ -186,9 +186,17 @@ impl Work {
     }
 
     async fn use_key(&self) -> Result<Reply, Problem> {
-        let weighed = self.weigh(Purpose::Contribute).await?;
-        if let Some(holders) = relay::holders_elsewhere(self, &weighed).await? {
-            return relay::serve(self, weighed.group, holders).await;
+        let mut weighed = self.weigh(Purpose::Contribute).await?;
+        let mut renewal = 0;
+        while let Some(holders) = relay::holders_elsewhere(self, &weighed).await? {
+            if let Some(reply) = Box::pin(relay::use_elsewhere(self, &weighed, holders)).await? {
+                return Ok(reply);
+            }
+            if renewal == RENEWALS {
+                return Err(busy());
+            }
+            (weighed, _) = self.look_again(renewal).await?;
+            renewal += 1;
         }
         if self.request.has_secret_result() {
             claim::claim(self, std::iter::once(&*self.request)).await;

@@ -11,7 +11,7 @@ use super::{Caller, Work, busy};
 use crate::actors::decide::{Weighed, group_of};
 use crate::actors::holder::decides;
 use crate::actors::symmetric;
-use crate::actors::wire::{Answer, Call};
+use crate::actors::wire::{Abstention, Answer, Call, Forwarded};
 use crate::operation::judge::Intent;
 use crate::operation::route::Route;
 use crate::problem::Problem;
@@ -70,14 +70,43 @@ pub(super) fn deciders_elsewhere(work: &Work) -> Result<Option<(GroupId, Vec<u64
     Ok(Some((group, roster.births().nodes())))
 }
 
-/// Asks holders in turn. What one may have begun no other one is asked for when the result is secret: it is the first
-/// one's by its claim.
-pub(super) async fn serve(work: &Work, group: GroupId, mut holders: Vec<u64>) -> Result<Reply, Problem> {
+/// Has one of the key's holders serve a use of it; none if some of them know the key in another epoch, in which this node may
+/// be a holder itself.
+pub(super) async fn use_elsewhere(
+    work: &Work,
+    weighed: &Weighed,
+    holders: Vec<u64>,
+) -> Result<Option<Reply>, Problem> {
+    let epoch = match &weighed.judgement.intent {
+        Intent::Use { record, .. } => Some(record.epoch),
+        _ => None,
+    };
+    ask(work, weighed.group, epoch, holders).await
+}
+
+/// Has one of those that decide serve a change.
+pub(super) async fn change_elsewhere(work: &Work, group: GroupId, nodes: Vec<u64>) -> Result<Reply, Problem> {
+    ask(work, group, None, nodes).await?.ok_or_else(busy)
+}
+
+/// Asks them in turn. What one may have begun no other one is asked for when the result is secret: it is the first one's by its
+/// claim. Who knows the key in another epoch has not looked at the request.
+async fn ask(
+    work: &Work,
+    group: GroupId,
+    epoch: Option<u64>,
+    mut holders: Vec<u64>,
+) -> Result<Option<Reply>, Problem> {
     let parts = &work.parts;
     holders.retain(|node| parts.network.connected(*node));
     let turns = usize::try_from(work.turn()).unwrap_or(0) % holders.len().max(1);
     holders.rotate_left(turns);
-    let call = work.question(Call::Serve(work.forwarded(1, group, Vec::new())));
+    let forwarded = Forwarded {
+        epoch,
+        ..work.forwarded(1, group, Vec::new())
+    };
+    let call = work.question(Call::Serve(forwarded));
+    let mut ahead = false;
     for node in holders {
         let asked = parts.ask(node, &call, work.left()).await;
         match asked.map(|answer| parts.alone(node, answer)) {
@@ -86,14 +115,15 @@ pub(super) async fn serve(work: &Work, group: GroupId, mut holders: Vec<u64>) ->
                 location,
                 body,
             }) => {
-                return Ok(Reply {
+                return Ok(Some(Reply {
                     status,
                     location,
                     body: body.map(|body| read(&body)).transpose()?,
                     notice: None,
-                });
+                }));
             }
             Ok(Answer::Refused(problem)) => return Err(*problem),
+            Ok(Answer::Abstained(Abstention::Epoch)) => ahead = true,
             Ok(Answer::Abstained(reason)) => tracing::debug!(node, %reason, "a holder cannot serve now"),
             Ok(_) => tracing::warn!(node, "a holder did not understand"),
             Err(error) => {
@@ -104,6 +134,9 @@ pub(super) async fn serve(work: &Work, group: GroupId, mut holders: Vec<u64>) ->
                 }
             }
         }
+    }
+    if ahead {
+        return Ok(None);
     }
     Err(Problem::unavailable(
         "This node has no part in this, and none that has could serve now; try again, or another node.",

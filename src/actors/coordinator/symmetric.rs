@@ -14,7 +14,7 @@ use conclave_garbled::session::{Outputs, Task};
 use serde_json::{Value, json};
 
 use super::using::{Target, cannot_contribute};
-use super::{RENEWALS, Work, busy};
+use super::{Caller, RENEWALS, Work, busy, relay};
 use crate::actors::decide::Weighed;
 use crate::actors::holder::key_name;
 use crate::actors::symmetric;
@@ -71,10 +71,24 @@ pub(super) async fn use_key(
                     work.parts.symmetric.failed(node);
                 }
                 (weighed, target, before) = (again, renewed, attempt);
+                let sharing = target.record.material.sharing().ok_or_else(busy)?;
+                if sharing.number(work.parts.node).is_none() {
+                    return Box::pin(moved(work, &weighed)).await;
+                }
             }
         }
     }
     Err(busy())
+}
+
+/// The key has moved to others when this node was about to use it. Only what nobody has claimed can be theirs to serve.
+async fn moved(work: &Work, weighed: &Weighed) -> Result<Reply, Problem> {
+    if work.request.has_secret_result() || !matches!(work.caller, Caller::Client(_)) {
+        return Err(busy());
+    }
+    let holders = relay::holders_elsewhere(work, weighed).await?.ok_or_else(busy)?;
+    let served = relay::use_elsewhere(work, weighed, holders).await?;
+    served.ok_or_else(busy)
 }
 
 struct Use<'a> {

@@ -75,7 +75,7 @@ async fn one(
         ItemAsk::Derive => Call::Derive(alone),
         ItemAsk::Garble(roles) => return garble::to_examined(parts, from, alone, &roles, examined).await,
         ItemAsk::Serve => {
-            return serve::to_examined(parts, from, examined, Some((batch.clone(), index))).await;
+            return serve::to_examined(parts, from, examined, &alone, Some((batch.clone(), index))).await;
         }
     };
     contribute::to_examined(parts, from, call, examined).await
