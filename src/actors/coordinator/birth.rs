@@ -49,7 +49,7 @@ pub(super) async fn key(work: &Work) -> Result<Reply, Problem> {
             return Err(Problem::malformed("This request generates no key."));
         };
         let committee = committee(work)?;
-        let holders = births::holders(&committee, parts.node, &terms);
+        let holders = births::holders(&committee, parts.node, (&terms.keystore, &terms.key));
         let participants = participants(work, &holders, &silent).await?;
         let birth = Birth {
             work,

@@ -29,7 +29,7 @@ use crate::actors::symmetric::garble;
 use crate::actors::symmetric::pairing;
 use crate::actors::symmetric::sealed::Letter;
 use crate::actors::wire::{Abstention, Answer, Beginning, BirthStep, Computed, Forwarded};
-use crate::identifier::OperationId;
+use crate::identifier::{LocalId, OperationId};
 use crate::keystore::record::{Purpose as KeyPurpose, Sharing, number_of};
 use crate::membership::Membership;
 use crate::operation::judge::{Intent, NewKeyTerms};
@@ -110,10 +110,15 @@ impl Birth {
     }
 }
 
-/// Who holds a new key in this cluster: everybody, or the coordinator and the three with the lowest hashes.
-pub(crate) fn holders(committee: &Membership, coordinator: u64, terms: &NewKeyTerms) -> Vec<u64> {
+/// Who holds a key that is born in this committee or moves to it: everybody, or the coordinator and the three with the lowest
+/// hashes.
+pub(crate) fn holders(
+    committee: &Membership,
+    coordinator: u64,
+    (keystore, key): (&LocalId, &LocalId),
+) -> Vec<u64> {
     let lot = |node: &u64| {
-        let mut hash = Sha256::new_with_prefix(key_name(&terms.keystore, &terms.key));
+        let mut hash = Sha256::new_with_prefix(key_name(keystore, key));
         hash.update(node.to_be_bytes());
         let lot: [u8; 32] = hash.finalize().into();
         (*node != coordinator, lot)
@@ -180,7 +185,7 @@ async fn try_begin(
     check(parts, &committee, from, &beginning, weighed.now).map_err(misfit)?;
     let id = ceremony_id(&committee, &forwarded, &terms, &beginning, &request.hash);
     let nodes = beginning.nodes();
-    let holders = holders(&committee, from, &terms);
+    let holders = holders(&committee, from, (&terms.keystore, &terms.key));
     let (left_out, me) = (left_out(&holders, &nodes), number_of(&holders, parts.node));
     let (Some(left_out), Some(me)) = (left_out, me) else {
         return Err(misfit("others than the holders of this key"));
