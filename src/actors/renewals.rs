@@ -8,6 +8,7 @@ use conclave_threshold::Session;
 use conclave_threshold::dkg::Participant;
 
 use super::symmetric::refreshing::Refreshing;
+use super::symmetric::resharing::Resharing;
 use super::wire::Beginning;
 use crate::identifier::{LocalId, OperationId};
 use crate::keystore::KeyRecord;
@@ -89,12 +90,32 @@ pub struct OfKey {
     pub protocol: Protocol,
 }
 
+impl OfKey {
+    /// The protocol of a symmetric key that moves.
+    pub(crate) fn moved(&self) -> Option<&Resharing> {
+        match &self.protocol {
+            Protocol::Moved(resharing) => Some(resharing),
+            _ => None,
+        }
+    }
+
+    /// The same, to go on with it.
+    pub(crate) fn moved_mut(&mut self) -> Option<&mut Resharing> {
+        match &mut self.protocol {
+            Protocol::Moved(resharing) => Some(resharing),
+            _ => None,
+        }
+    }
+}
+
 /// The protocol that makes a key's next shares.
 pub enum Protocol {
     /// Of a key pair.
     Pair(Box<Participant>),
-    /// Of a symmetric key.
+    /// Of a symmetric key, for the same holders.
     Pieces(Box<Refreshing>),
+    /// Of a symmetric key that moves to other holders.
+    Moved(Box<Resharing>),
 }
 
 /// All of them.
@@ -187,13 +208,31 @@ impl Renewals {
         }
     }
 
+    /// One that this coordinator has under way, while it is kept between two rounds.
+    pub(crate) fn kept(&self, id: &Id, coordinator: u64) -> Option<&Renewing> {
+        let slot = self
+            .slots
+            .get(id)
+            .filter(|slot| slot.coordinator == coordinator)?;
+        slot.renewing.as_ref()
+    }
+
+    /// The same, to tell it what the coordinator has heard.
+    pub(crate) fn kept_mut(&mut self, id: &Id, coordinator: u64) -> Option<&mut Renewing> {
+        let slot = self
+            .slots
+            .get_mut(id)
+            .filter(|slot| slot.coordinator == coordinator)?;
+        slot.renewing.as_mut()
+    }
+
     /// The ceremonies of its key pairs, in the order of its keys, while it is kept here.
     pub fn sessions(&self, id: &Id) -> Vec<Option<Arc<Session>>> {
         let renewing = self.slots.get(id).and_then(|slot| slot.renewing.as_ref());
         let keys = renewing.map_or(&[][..], |renewing| &renewing.keys);
         let sessions = keys.iter().map(|of_key| match &of_key.protocol {
             Protocol::Pair(participant) => Some(participant.session().clone()),
-            Protocol::Pieces(_) => None,
+            Protocol::Pieces(_) | Protocol::Moved(_) => None,
         });
         sessions.collect()
     }

@@ -115,6 +115,9 @@ pub enum Call {
         /// Names the entry.
         operation: OperationId,
     },
+    /// Renewal of shares, before the last round, to those that are to hold a symmetric key that moves, by the key's place among
+    /// the proposal's: they compute its check value.
+    RenewCompute([u8; 32], u8, RenewCompute),
 }
 
 /// What the coordinator of a renewal proposes; participants look for themselves whether the shares are due.
@@ -139,7 +142,8 @@ pub struct ToRenew {
     pub key: LocalId,
     /// The ceremony whose shares are to be replaced.
     pub replaces: [u8; 32],
-    /// Of a key pair: the members that have a share of it, ascending. The others get one.
+    /// The members that have a share of it, as far as is known, ascending: they deal, those of a symmetric key only if it moves.
+    /// Of a key pair the others get one.
     pub dealers: Vec<u64>,
 }
 
@@ -194,6 +198,17 @@ pub enum BirthStep {
     Decode(Computed, Vec<u8>),
     /// The outcome, with an HMAC key's inner state; the answer is [`Answer::Generated`].
     Sign(Sharing, Option<[u8; 32]>),
+}
+
+/// A step of what the new holders of a symmetric key compute in a renewal.
+#[derive(Clone, Serialize, Deserialize)]
+pub enum RenewCompute {
+    /// Everybody's messages of the round before the last, by share index: commitments to pieces.
+    Agree(BTreeMap<u16, Vec<u8>>),
+    /// Garble the key's check value for the coordinator.
+    Garble(Roles),
+    /// The active labels of what was computed; the answer is what they mean.
+    Decode(Vec<u8>),
 }
 
 /// A question about one item of a batch.
@@ -314,7 +329,8 @@ pub enum Answer {
     Derived(Vec<u8>),
     /// To [`Call::Batch`]: an encoded answer for each question, in its order.
     Batch(Vec<Vec<u8>>),
-    /// To a round of a generation or a birth: this participant's message. To [`Call::Portion`]: the sealed pieces.
+    /// To a round of a generation or a birth: this participant's message. To [`Call::Portion`]: the sealed pieces. To
+    /// [`RenewCompute::Decode`]: what was decoded.
     Message(Vec<u8>),
     /// To the last round of a generation, a birth or a renewal: the outcome and this participant's signature over it. The
     /// coordinator believes only its own outcome, and every other participant's signature over that.
@@ -329,11 +345,11 @@ pub enum Answer {
     },
     /// To [`Call::Envelopes`]: (share, envelopes as kept).
     Envelopes(Vec<(ShareName, Vec<u8>)>),
-    /// To [`Call::Confirm`], [`Call::Claim`], [`Call::EndRenewal`] and [`BirthStep::Agree`].
+    /// To [`Call::Confirm`], [`Call::Claim`], [`Call::EndRenewal`], [`BirthStep::Agree`] and [`RenewCompute::Agree`].
     Confirmed,
     /// To [`Call::Pair`].
     Paired(Half),
-    /// To [`Call::Garble`] and [`BirthStep::Garble`]: the first garbler's last message.
+    /// To [`Call::Garble`], [`BirthStep::Garble`] and [`RenewCompute::Garble`]: the first garbler's last message.
     Garbled(Tail),
     /// The second garbler's.
     Vouched([u8; 16]),

@@ -2,6 +2,7 @@
 //! member, one after the other, at a bounded rate. What is left undone is found again by whoever leads then.
 
 mod ceremony;
+mod computing;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ use crate::keystore::{KeyRecord, StateError, layout, query};
 const TICK: Duration = Duration::from_secs(1);
 /// Shortest and longest time between two looks at a group whose members stay.
 const LOOK: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(600));
+/// Symmetric keys that move in one ceremony: each is computed with before it is signed, within the ceremony's life.
+const MOST_MOVED: usize = 4;
 /// Keys of one read.
 const PAGE: usize = 256;
 /// Ceremonies before the group is looked at again.
@@ -38,6 +41,8 @@ struct Batch {
     /// The number of the list of members that hold them.
     committee: u64,
     keys: Vec<(LocalId, [u8; 32])>,
+    /// How many of them are symmetric, while keys move.
+    moved: usize,
 }
 
 /// What a look at a group has found.
@@ -236,18 +241,24 @@ fn look(
             if skipped.contains(&keystore) {
                 continue;
             }
+            let moved = usize::from(moving_to.is_some() && record.material.sharing().is_some());
             let fits = |batch: &&mut Batch| {
                 (batch.keystore, batch.committee) == (keystore, record.committee)
                     && batch.keys.len() < MAX_RENEWED
+                    && batch.moved + moved <= MOST_MOVED
             };
             let (due, full) = ((key, record.session), found.batches.len() >= BATCHES);
             match found.batches.last_mut().filter(fits) {
-                Some(batch) => batch.keys.push(due),
+                Some(batch) => {
+                    batch.keys.push(due);
+                    batch.moved += moved;
+                }
                 None if full => {}
                 None => found.batches.push(Batch {
                     keystore,
                     committee: record.committee,
                     keys: vec![due],
+                    moved,
                 }),
             }
         }

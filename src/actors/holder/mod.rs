@@ -10,7 +10,7 @@ mod endorse;
 mod garble;
 mod generate;
 pub mod nonces;
-mod renew;
+pub(crate) mod renew;
 mod serve;
 mod witness;
 
@@ -102,6 +102,7 @@ async fn within(parts: &Arc<Parts>, from: u64, call: Call) -> Answer {
         Call::BirthStep(id, step) => births::step(parts, from, id, step).await,
         Call::Renew(proposal) => renew::begin(parts, from, proposal).await,
         Call::RenewStep(id, round, messages) => renew::step(parts, from, id, round, messages).await,
+        Call::RenewCompute(id, place, step) => Box::pin(renew::compute(parts, from, id, place, step)).await,
         Call::EndRenewal(id) => {
             parts.renewals.lock().end_of(&id, from);
             Answer::Confirmed

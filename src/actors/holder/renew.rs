@@ -3,6 +3,7 @@
 //!
 //! No client asks for it, and it changes no key: what a corrupt coordinator gains is that shares of some age become new.
 
+mod computing;
 mod keys;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,8 @@ use conclave_consensus::View;
 use conclave_shares::ShareId;
 use sha2::{Digest, Sha256};
 
+pub(super) use self::computing::compute;
+pub(crate) use self::computing::{computation, heard, moving};
 use self::keys::{Begun, Finished, go_on, outcome, secrets};
 use super::endorse::{close, unasked};
 use crate::actors::parts::Parts;
@@ -192,7 +195,7 @@ async fn draw(
             let begun = agreed.keys.into_iter().map(|(to_renew, record)| {
                 let session = session_id(&id, &to_renew.key);
                 let committees = (&*committees.0, &*committees.1);
-                keys::begin(&parts, committees, &keystore, (to_renew, record), session)
+                keys::begin(&parts, committees, from, &keystore, (to_renew, record), session)
             });
             begun.collect::<Result<Vec<_>, Answer>>()
         }

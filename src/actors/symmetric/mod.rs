@@ -9,6 +9,7 @@ pub(crate) mod evaluate;
 pub(crate) mod garble;
 pub(crate) mod pairing;
 pub(crate) mod refreshing;
+pub(crate) mod resharing;
 pub(crate) mod sealed;
 pub(crate) mod stream;
 pub(crate) mod tasks;

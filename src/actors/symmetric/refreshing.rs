@@ -173,17 +173,17 @@ impl Refreshing {
     }
 }
 
-fn secret(secrets: &Secrets, node: u64) -> Result<&PairSecret, String> {
+pub(super) fn secret(secrets: &Secrets, node: u64) -> Result<&PairSecret, String> {
     secrets
         .get(&node)
         .ok_or_else(|| format!("nothing is shared with node {node}"))
 }
 
-fn encode(message: &impl Serialize) -> Vec<u8> {
+pub(super) fn encode(message: &impl Serialize) -> Vec<u8> {
     postcard::to_stdvec(message).unwrap_or_default()
 }
 
-fn decode<T: DeserializeOwned>(node: u64, bytes: &[u8]) -> Result<T, String> {
+pub(super) fn decode<T: DeserializeOwned>(node: u64, bytes: &[u8]) -> Result<T, String> {
     match postcard::take_from_bytes(bytes) {
         Ok((message, [])) => Ok(message),
         _ => Err(format!("node {node} said what cannot be read")),

@@ -11,6 +11,7 @@ use conclave_threshold::{Edwards25519, Session};
 use futures::future::join_all;
 
 use super::Batch;
+use super::computing::compute;
 use crate::actors::coordinator::generate::lives;
 use crate::actors::holder::renewal_id;
 use crate::actors::parts::Parts;
@@ -153,7 +154,7 @@ async fn run(
     participants: &Participants,
     (id, proposal): (Id, Renewal),
 ) -> Result<Attempt, String> {
-    let keys = proposal.keys.len();
+    let (keys, operation) = (proposal.keys.len(), proposal.operation);
     let mut call = Call::Renew(proposal);
     let mut handed_out = HandedOut::default();
     for round in [Round::Package, Round::Deal, Round::Outcome] {
@@ -170,6 +171,9 @@ async fn run(
         }
         let messages = by_key(parts, said, keys)?;
         handed_out.take(parts, &id, (round.before(), &messages));
+        if round == Round::Outcome {
+            Box::pin(compute(parts, operation, &id, &messages)).await?;
+        }
         call = Call::RenewStep(id, round, messages);
     }
     let said = match ask(parts, &participants.members, &call).await {

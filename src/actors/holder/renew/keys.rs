@@ -1,10 +1,12 @@
-//! One key of a renewal, in the protocol of its kind: a key pair's by redistribution, a symmetric key's by refreshed pieces.
+//! One key of a renewal, in the protocol of its kind: a key pair's by redistribution, a symmetric key's by refreshed pieces or,
+//! where it moves to other holders, by resharing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use conclave_garbled::held::Held;
 use conclave_garbled::live::Live;
+use conclave_garbled::reshare;
 use conclave_threshold::dkg::{Outcome, Participant, renewal};
 use conclave_threshold::{Commitment, Fault, Session};
 use rand::rngs::OsRng;
@@ -12,10 +14,11 @@ use zeroize::Zeroizing;
 
 use super::ended;
 use crate::actors::holder::generate::{in_session, terms_of};
-use crate::actors::holder::key_name;
+use crate::actors::holder::{births, key_name};
 use crate::actors::parts::{OpenError, Parts};
 use crate::actors::renewals::{OfKey, Protocol, Renewing};
-use crate::actors::symmetric::refreshing::{Refreshing, Said, Secrets};
+use crate::actors::symmetric::refreshing::{self, Refreshing, Said, Secrets};
+use crate::actors::symmetric::resharing::Resharing;
 use crate::actors::symmetric::tasks::{LIVE, digest};
 use crate::actors::symmetric::{self, pairing};
 use crate::actors::wire::{Abstention, Answer, Round, ToRenew};
@@ -37,14 +40,26 @@ pub(super) enum Begun {
 pub(super) fn begin(
     parts: &Parts,
     committees: (&Membership, &Membership),
+    coordinator: u64,
     keystore: &LocalId,
     (to_renew, record): (ToRenew, KeyRecord),
     session: [u8; 32],
 ) -> Result<Begun, Answer> {
     let ToRenew { key, dealers, .. } = to_renew;
+    let moves = committees.0.index != committees.1.index;
     let begun = match record.material.sharing() {
         None => renew(parts, committees, (keystore, &key), &record, session, &dealers)?,
-        Some(sharing) => Some(refresh(parts, (keystore, &key), &record, session, sharing)?),
+        Some(sharing) => {
+            let holders = births::holders(committees.1, coordinator, (keystore, &key));
+            let stays = |node: &u64| committees.1.member(*node).is_some() && dealers.contains(node);
+            let goes_on =
+                !moves || holders.len() == sharing.holders.len() && sharing.holders.iter().all(stays);
+            let of_key = (keystore, &key, &record, sharing);
+            match goes_on {
+                true => refresh(parts, of_key, session, moves)?,
+                false => reshare(parts, of_key, session, (holders, &dealers))?,
+            }
+        }
     };
     let Some((protocol, message)) = begun else {
         return Ok(Begun::Lacking(key));
@@ -111,37 +126,79 @@ fn renew(
     Ok(Some((Protocol::Pair(Box::new(participant)), message)))
 }
 
-/// This node's part of one symmetric key, if it holds one; in the pool.
+/// A symmetric key as the state has it.
+type Symmetric<'a> = (&'a LocalId, &'a LocalId, &'a KeyRecord, &'a Sharing);
+
+/// This node's part in new pieces for the same holders; none if it has lost its own, and the key may be reshared in place of
+/// that. In the pool.
 fn refresh(
     parts: &Parts,
-    (keystore, key): (&LocalId, &LocalId),
-    record: &KeyRecord,
+    of_key: Symmetric<'_>,
     session: [u8; 32],
-    sharing: &Sharing,
-) -> Result<(Protocol, Vec<u8>), Answer> {
+    moves: bool,
+) -> Result<Option<(Protocol, Vec<u8>)>, Answer> {
+    let (_, _, _, sharing) = of_key;
     let held = match sharing.number(parts.node) {
-        Some(_) => Some(symmetric::open(parts, (keystore, key), record).map_err(unopened)?),
+        Some(_) => match held(parts, of_key)? {
+            None if moves => return Ok(None),
+            None => return Err(Abstention::NoShare.into()),
+            held => held,
+        },
         None => None,
     };
-    let live = Live {
+    let own = (parts.node, held);
+    let begun = Refreshing::begin((session, live(parts, of_key)), &sharing.holders, own, &mut OsRng);
+    let (refreshing, message) = begun.map_err(ended)?;
+    Ok(Some((Protocol::Pieces(Box::new(refreshing)), message)))
+}
+
+/// This node's part in moving a key to these holders: those that hold it deal, as far as they are dealers of this renewal. None
+/// if this node was to deal and has lost its part. In the pool.
+fn reshare(
+    parts: &Parts,
+    of_key: Symmetric<'_>,
+    session: [u8; 32],
+    (holders, dealers): (Vec<u64>, &[u64]),
+) -> Result<Option<(Protocol, Vec<u8>)>, Answer> {
+    let (_, _, _, sharing) = of_key;
+    let number = |node: &u64| sharing.number(*node);
+    let session = reshare::Session {
+        id: session,
+        live: live(parts, of_key),
+        dealers: dealers.iter().filter_map(number).collect(),
+        holders,
+        away: None,
+        check: sharing.check,
+    };
+    let held = match number(&parts.node).is_some_and(|me| session.dealers.contains(&me)) {
+        true => match held(parts, of_key)? {
+            None => return Ok(None),
+            held => held,
+        },
+        false => None,
+    };
+    let begun = Resharing::begin(session, &sharing.holders, (parts.node, held));
+    let resharing = begun.map_err(ended)?;
+    Ok(Some((Protocol::Moved(Box::new(resharing)), Vec::new())))
+}
+
+/// This node's part of what is live; none if it has not arrived, or is lost.
+fn held(parts: &Parts, (keystore, key, record, _): Symmetric<'_>) -> Result<Option<Held>, Answer> {
+    match symmetric::open(parts, (keystore, key), record) {
+        Ok(open) => Ok(Some(Held::clone(&open))),
+        Err(OpenError::NoShare) => Ok(None),
+        Err(error) => Err(ended(error)),
+    }
+}
+
+fn live(parts: &Parts, (keystore, key, record, sharing): Symmetric<'_>) -> Live {
+    Live {
         cluster: *record.birthplace(parts.cluster()),
         key: key_name(keystore, key),
         epoch: record.epoch,
         sharing: LIVE,
         commitments: sharing.pieces.clone(),
         inner: sharing.inner,
-    };
-    let held = held.map(|held| Held::from_bytes(&held.to_bytes()).map_err(ended));
-    let own = (parts.node, held.transpose()?);
-    let begun = Refreshing::begin((session, live), &sharing.holders, own, &mut OsRng);
-    let (refreshing, message) = begun.map_err(ended)?;
-    Ok((Protocol::Pieces(Box::new(refreshing)), message))
-}
-
-fn unopened(error: OpenError) -> Answer {
-    match error {
-        OpenError::NoShare => Abstention::NoShare.into(),
-        error => ended(error),
     }
 }
 
@@ -158,12 +215,14 @@ fn faulty(parts: &Parts, fault: Fault) -> Answer {
 /// What this node shares with the other holders of symmetric keys; nothing if there is no such key.
 pub(super) async fn secrets(parts: &Arc<Parts>, renewing: &Renewing) -> Result<Secrets, Answer> {
     let mut secrets = Secrets::new();
-    let sharings = renewing
-        .keys
-        .iter()
-        .filter_map(|of_key| of_key.record.material.sharing());
-    let held = sharings.filter(|sharing| sharing.number(parts.node).is_some());
-    let nodes: BTreeSet<u64> = held.flat_map(|sharing| sharing.holders.iter().copied()).collect();
+    let mut nodes: BTreeSet<u64> = BTreeSet::new();
+    for of_key in &renewing.keys {
+        match (&of_key.protocol, of_key.record.material.sharing()) {
+            (Protocol::Moved(resharing), _) => nodes.extend(resharing.correspondents()),
+            (_, Some(sharing)) if sharing.number(parts.node).is_some() => nodes.extend(&sharing.holders),
+            _ => {}
+        }
+    }
     for node in nodes.into_iter().filter(|node| *node != parts.node) {
         secrets.insert(node, pairing::with(parts, node).await?);
     }
@@ -192,11 +251,15 @@ pub(super) fn go_on(
         (Protocol::Pieces(refreshing), _) => refreshing
             .combine(&by_node(parts, messages), secrets)
             .map_err(ended),
+        (Protocol::Moved(resharing), Round::Package) => resharing.deal(secrets).map_err(ended),
+        (Protocol::Moved(resharing), _) => resharing
+            .combine(&by_node(parts, messages), secrets)
+            .map_err(ended),
     }
 }
 
 /// Messages by node in place of share index.
-fn by_node<'a>(parts: &Parts, messages: &'a BTreeMap<u16, Vec<u8>>) -> Said<'a> {
+pub(super) fn by_node<'a>(parts: &Parts, messages: &'a BTreeMap<u16, Vec<u8>>) -> Said<'a> {
     let members = parts.directory.all().into_iter();
     let said = members.filter_map(|member| Some((member.node, &messages.get(&member.index)?[..])));
     said.collect()
@@ -209,6 +272,9 @@ pub(super) struct Finished {
     /// None if this node holds no part.
     pub(super) share: Option<Zeroizing<Vec<u8>>>,
 }
+
+/// What everybody is to know of a key's new shares, the digest of the ceremony, and this node's share if it is to have one.
+type New = (Material, [u8; 32], Option<Zeroizing<Vec<u8>>>);
 
 /// What came of one key; in the pool.
 pub(super) fn outcome(
@@ -231,17 +297,16 @@ pub(super) fn outcome(
         }
         Protocol::Pieces(refreshing) => {
             let outcome = refreshing.agree(&by_node(parts, messages)).map_err(ended)?;
-            let sharing = record
-                .material
-                .sharing()
-                .ok_or_else(|| ended("no symmetric key"))?;
-            let renewed = Sharing {
-                pieces: outcome.agreed.commitments,
-                ..sharing.clone()
-            };
-            let share = outcome.held.map(|held| held.to_bytes());
-            let transcript = digest(&renewed);
-            (Material::Pieces(renewed), transcript, share)
+            same_secret(&record, outcome, None)?
+        }
+        Protocol::Moved(resharing) => {
+            let holders = resharing.holders().to_vec();
+            let concluded = resharing.conclude(&by_node(parts, messages));
+            let outcome = concluded.map_err(|reason| {
+                tracing::error!(%key, reason, "a symmetric key is not moved: the shares that there are stay");
+                ended(reason)
+            })?;
+            same_secret(&record, outcome, Some(holders))?
         }
     };
     let epoch = record
@@ -260,6 +325,24 @@ pub(super) fn outcome(
         key_type: record.key_type,
         share,
     })
+}
+
+/// The same symmetric key in new pieces, of the same holders or of others.
+fn same_secret(
+    record: &KeyRecord,
+    outcome: refreshing::Outcome,
+    holders: Option<Vec<u64>>,
+) -> Result<New, Answer> {
+    let sharing = record.material.sharing();
+    let sharing = sharing.ok_or_else(|| ended("no symmetric key"))?;
+    let renewed = Sharing {
+        holders: holders.unwrap_or_else(|| sharing.holders.clone()),
+        pieces: outcome.agreed.commitments,
+        ..sharing.clone()
+    };
+    let share = outcome.held.map(|held| held.to_bytes());
+    let transcript = digest(&renewed);
+    Ok((Material::Pieces(renewed), transcript, share))
 }
 
 /// The same key pair, shared anew; nothing else.
