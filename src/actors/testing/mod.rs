@@ -19,6 +19,7 @@ mod liars;
 mod malicious_coordinator;
 mod malicious_leader;
 mod moves;
+mod moves_symmetric;
 mod races;
 mod record;
 mod renewal;

@@ -22,7 +22,7 @@ use crate::provision::genesis::Member as Pinned;
 use crate::provision::introduction::Orders;
 
 /// The next order about members, signed by the operator.
-fn order(cluster: &Cluster, so_far: &Orders, come: &[Pinned], gone: &[u64]) -> SignedOrder {
+pub(super) fn order(cluster: &Cluster, so_far: &Orders, come: &[Pinned], gone: &[u64]) -> SignedOrder {
     let current = so_far.follow(cluster.genesis().clone()).unwrap();
     let stay = current
         .members
@@ -49,7 +49,7 @@ fn order(cluster: &Cluster, so_far: &Orders, come: &[Pinned], gone: &[u64]) -> S
 }
 
 /// Carries out what is ordered until these nodes have come to the list of this number in every group.
-async fn carry_out(cluster: &Cluster, nodes: &[u64], number: u64) {
+pub(super) async fn carry_out(cluster: &Cluster, nodes: &[u64], number: u64) {
     let deadline = Instant::now() + 6 * SOON;
     let mut renewers: Vec<Renewer> = cluster
         .nodes()
@@ -124,7 +124,7 @@ async fn settled(node: &Node, request: impl Fn() -> RawRequest) -> u16 {
 }
 
 /// Waits until a keystore's group is in this stage on these nodes.
-async fn staged(cluster: &Cluster, nodes: &[u64], keystore: &Keystore, wanted: Stage) {
+pub(super) async fn staged(cluster: &Cluster, nodes: &[u64], keystore: &Keystore, wanted: Stage) {
     for node in nodes {
         let parts = &cluster.node(*node).parts;
         until("the group's next stage", || {
