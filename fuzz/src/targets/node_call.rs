@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use conclave::actors::conduct::Abort;
 use conclave::actors::wire::{
-    Abstention, Answer, Beginning, BirthStep, Call, Computed, Forwarded, Half, Item, ItemAsk, Renewal, Roles,
-    Round, ShareName, ToRenew,
+    Abstention, Answer, Beginning, BirthStep, Call, Computed, Forwarded, Half, Item, ItemAsk, RenewCompute,
+    Renewal, Roles, Round, ShareName, ToRenew,
 };
 use conclave::authorization::RawRequest;
 use conclave::identifier::{LocalId, OperationId};
@@ -194,6 +194,10 @@ fn calls() -> Vec<(&'static str, Call)> {
         (
             "renew-step",
             Call::RenewStep([9; 32], Round::Deal, vec![BTreeMap::from([(1, vec![1; 32])])]),
+        ),
+        (
+            "renew-compute",
+            Call::RenewCompute([9; 32], 1, RenewCompute::Decode(vec![7; 64])),
         ),
         ("birth", Call::Birth(forwarded, beginning)),
         ("combine", Call::BirthStep([9; 32], BirthStep::Combine(pieces))),
