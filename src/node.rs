@@ -27,6 +27,7 @@ use crate::actors::coordinator::{deliveries, moves, renewal, upkeep};
 use crate::actors::crypto_pool::CryptoPool;
 use crate::actors::directory::{self, Directory};
 use crate::actors::doors::{Doors, Lanes};
+use crate::actors::heads;
 use crate::actors::metrics::Metrics as RequestMetrics;
 use crate::actors::parts::Parts;
 use crate::actors::recheck;
@@ -405,6 +406,7 @@ impl Node {
         tokio::spawn(renewal::run(parts.clone()));
         tokio::spawn(moves::run(parts.clone()));
         tokio::spawn(directory::keep(parts.clone()));
+        tokio::spawn(heads::run(parts.clone()));
         counted::register(metrics, &parts, &registry);
         let keeper = config.backup.as_ref().map(|settings| {
             let audit = config.data_dir.join("audit");
@@ -494,5 +496,30 @@ pub fn transport_settings(
             .map(|member| directory::peer_of(member, &config.addresses))
             .collect(),
         bounds: conclave_transport::Bounds::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_audit_record_is_kept_for_90_days_and_in_a_fifth_of_the_disk_unless_configured() {
+        let example = include_str!("../deploy/node.example.toml");
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::parse(example, folder.path()).unwrap();
+        config.data_dir = folder.path().to_owned();
+        let settings = audit_settings(&config);
+        assert_eq!(settings.retention.age_ms, 90 * 86_400_000);
+        let disk = nix::sys::statvfs::statvfs(folder.path()).unwrap();
+        assert_eq!(settings.retention.bytes, disk.blocks() * disk.fragment_size() / 5);
+        assert_eq!((settings.low_disk_percent, settings.compress), (5, true));
+        config.audit.retention_days = 1;
+        config.audit.retention_bytes = 1 << 30;
+        let settings = audit_settings(&config);
+        assert_eq!(
+            (settings.retention.age_ms, settings.retention.bytes),
+            (86_400_000, 1 << 30)
+        );
     }
 }

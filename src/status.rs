@@ -228,7 +228,7 @@ impl SymmetricStatus {
 }
 
 /// Whether this node can serve now.
-fn ready(parts: &Parts) -> Result<(), NotReady> {
+pub(crate) fn ready(parts: &Parts) -> Result<(), NotReady> {
     if let Some(found) = parts.consensus.rolled_back() {
         return Err(NotReady::new(found.to_string(), RolledBack::ADVICE));
     }

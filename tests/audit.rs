@@ -3,11 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test's own helpers may fail loudly")]
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use conclave::audit::{
-    AppendError, Audit, Capability, Entry, Evidence, Health, Kind, OpenError, OperationId, Record, Retention,
-    Settings, Signature, verify,
+    AppendError, Audit, Capability, Content, Entry, Evidence, Health, Kind, OpenError, OperationId, PeerHead,
+    Record, Retention, Settings, Sighting, Signature, head_message, verify,
 };
 use ed25519_dalek::{Signer, SigningKey};
 use futures::executor::block_on;
@@ -33,6 +34,8 @@ fn settings() -> Settings {
     let mut settings = Settings::new([3; 32], 2);
     settings.segment_bytes = 64 << 10;
     settings.low_disk_percent = 0;
+    // Tests that look into the files want them as they were written.
+    settings.compress = false;
     settings
 }
 
@@ -438,6 +441,10 @@ fn what_is_out_of_bounds_is_never_queued() {
             ..entry(1)
         },
         Entry {
+            kind: Kind::Witnessed,
+            ..entry(1)
+        },
+        Entry {
             participants: vec![1; 17],
             ..entry(1)
         },
@@ -494,4 +501,233 @@ fn a_segment_with_nothing_in_it_yet_is_gone_on_with() {
     assert_eq!(number, seen.last().unwrap().sequence + 1);
     drop(audit);
     verify(folder.path(), Some(&public())).unwrap();
+}
+
+fn compressing() -> Settings {
+    let mut settings = settings();
+    settings.segment_bytes = 4096;
+    settings.compress = true;
+    settings
+}
+
+/// A folder of several segments, all compressed but the last; with the records in it.
+fn compressed(count: u64) -> (tempfile::TempDir, Vec<Record>) {
+    let mut small = settings();
+    small.segment_bytes = 4096;
+    let folder = filled(count, small);
+    // The closing head may have sealed one more, so all of them are left to the next start.
+    let (audit, records) = open(folder.path(), compressing()).unwrap();
+    until_compressed(folder.path());
+    drop(audit);
+    verify(folder.path(), Some(&public())).unwrap();
+    (folder, records)
+}
+
+fn is_compressed(path: &Path) -> bool {
+    fs::read(path).unwrap().starts_with(&[0x1f, 0x8b])
+}
+
+/// Waits until every segment but the last is compressed.
+fn until_compressed(folder: &Path) {
+    let paths = segments(folder);
+    let (last, sealed) = paths.split_last().unwrap();
+    assert!(sealed.len() > 2);
+    while !sealed.iter().all(|path| is_compressed(path)) {
+        std::thread::yield_now();
+    }
+    assert!(!is_compressed(last));
+}
+
+#[test]
+fn sealed_segments_are_compressed_and_read_as_before() {
+    let (folder, records) = compressed(110);
+    let paths = segments(folder.path());
+    let (_, sealed) = paths.split_last().unwrap();
+    let held: u64 = sealed.iter().map(|path| fs::metadata(path).unwrap().len()).sum();
+    assert!(held * 3 < sealed.len() as u64 * 4096 * 2, "{held}");
+    let operations: Vec<u64> = records
+        .iter()
+        .filter_map(Record::entry)
+        .map(|entry| entry.operation.counter)
+        .collect();
+    assert_eq!(operations, (1..=110).collect::<Vec<_>>());
+    // A start reads them back, and the chain goes on.
+    let (audit, seen) = open(folder.path(), compressing()).unwrap();
+    assert_eq!(seen, records);
+    block_on(audit.append(entry(111))).unwrap();
+    drop(audit);
+    let report = verify(folder.path(), Some(&public())).unwrap();
+    assert_eq!(report.by_kind[&Kind::Contributed], 111);
+    assert!(!report.ends_sealed);
+}
+
+#[test]
+fn a_segment_is_compressed_while_the_chain_grows() {
+    let folder = tempfile::tempdir().unwrap();
+    let (audit, _) = open(folder.path(), compressing()).unwrap();
+    let mut counter = 0;
+    while audit.counters().compressed < 3 {
+        counter += 1;
+        block_on(audit.append(entry(counter))).unwrap();
+    }
+    drop(audit);
+    let report = verify(folder.path(), Some(&public())).unwrap();
+    assert_eq!(report.by_kind[&Kind::Contributed], counter);
+    let (_, seen) = open(folder.path(), compressing()).unwrap();
+    assert_eq!(seen.len() as u64, report.records);
+}
+
+#[test]
+fn segments_from_before_are_compressed_and_a_copy_that_was_cut_off_is_cleared_away() {
+    let mut small = settings();
+    small.segment_bytes = 4096;
+    let folder = filled(110, small.clone());
+    assert!(segments(folder.path()).iter().all(|path| !is_compressed(path)));
+    let first = segments(folder.path()).remove(0);
+    let half = PathBuf::from(format!("{}.new", first.display()));
+    fs::write(&half, [0x1f, 0x8b, 8, 0]).unwrap();
+    verify(folder.path(), Some(&public())).unwrap();
+    let (audit, seen) = open(folder.path(), compressing()).unwrap();
+    until_compressed(folder.path());
+    assert!(audit.counters().compressed > 2);
+    drop(audit);
+    assert!(!half.exists() && is_compressed(&first));
+    let (_, again) = open(folder.path(), small).unwrap();
+    assert_eq!(again, seen);
+}
+
+#[test]
+fn damage_to_a_compressed_segment_quarantines() {
+    let (folder, _) = compressed(110);
+    let paths = segments(folder.path());
+    let whole = fs::read(&paths[1]).unwrap();
+    let plain = |bytes: &[u8]| {
+        let mut plain = Vec::new();
+        flate2::read::GzDecoder::new(bytes)
+            .read_to_end(&mut plain)
+            .map(|_| plain)
+            .ok()
+    };
+    let flips = (2..whole.len()).step_by(5).map(|at| {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        bytes
+    });
+    // Some bits have no meaning, and the same bytes can be compressed in several ways.
+    let flips: Vec<Vec<u8>> = flips.filter(|bytes| plain(bytes) != plain(&whole)).collect();
+    assert!(flips.len() * 10 > whole.len(), "half of them at least");
+    let cuts = [&whole[..10], &whole[..whole.len() - 1]].map(<[u8]>::to_vec);
+    let longer = [&whole[..], &[0]].concat();
+    let twice = [&whole[..], &whole[..]].concat();
+    for bytes in flips.into_iter().chain(cuts).chain([longer, twice]) {
+        let damaged = copy(folder.path());
+        let path = damaged.path().join(paths[1].file_name().unwrap());
+        fs::write(&path, &bytes).unwrap();
+        assert!(verify(damaged.path(), None).is_err());
+        let opened = open(damaged.path(), compressing()).map(|_| ());
+        assert!(
+            matches!(&opened, Err(OpenError::Quarantined { file, .. }) if *file == path),
+            "{opened:?}"
+        );
+        assert_eq!(fs::read(&path).unwrap(), bytes, "evidence is left as it is");
+    }
+}
+
+#[test]
+fn a_chain_that_ends_in_a_compressed_segment_lost_what_followed() {
+    let (folder, _) = compressed(110);
+    fs::remove_file(segments(folder.path()).pop().unwrap()).unwrap();
+    // It may be a copy that was taken while the node ran; the node itself cannot have lost it.
+    assert!(verify(folder.path(), Some(&public())).unwrap().ends_sealed);
+    assert!(matches!(
+        open(folder.path(), compressing()),
+        Err(OpenError::Quarantined { .. })
+    ));
+}
+
+#[test]
+fn retention_counts_the_bytes_of_compressed_segments() {
+    let (folder, _) = compressed(110);
+    let sizes: Vec<u64> = segments(folder.path())
+        .iter()
+        .map(|path| fs::metadata(path).unwrap().len())
+        .collect();
+    let (last, sealed) = sizes.split_last().unwrap();
+    let mut bounded = compressing();
+    bounded.replay_window_ms = 0;
+    bounded.retention = Retention {
+        age_ms: u64::MAX,
+        bytes: last + sealed[1..].iter().sum::<u64>(),
+    };
+    // Records are a millisecond apart: a window of none has all but the last segment to give.
+    drop(open(folder.path(), bounded.clone()).unwrap());
+    let left = segments(folder.path());
+    assert_eq!(left.len(), sizes.len() - 1, "one had to go and no more");
+    bounded.retention.bytes = 4096;
+    drop(open(folder.path(), bounded).unwrap());
+    assert_eq!(segments(folder.path()), left[left.len() - 1..]);
+    verify(folder.path(), Some(&public())).unwrap();
+}
+
+fn peer_head(node: u64, sequence: u64, hash: u8) -> PeerHead {
+    let message = head_message(&[3; 32], node, sequence, &[hash; 32]);
+    PeerHead {
+        node,
+        sequence,
+        hash: [hash; 32],
+        signature: Signature(key().sign(&message).to_bytes()),
+    }
+}
+
+fn witnessed(records: &[Record]) -> Vec<PeerHead> {
+    let heads = records.iter().filter_map(|record| match &record.content {
+        Content::Witnessed(head) => Some(*head),
+        _ => None,
+    });
+    heads.collect()
+}
+
+#[test]
+fn a_peers_head_is_recorded_once_and_asks_for_no_head_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let (audit, _) = open(folder.path(), settings()).unwrap();
+    let time = 1_700_000_000_500;
+    assert_eq!(audit.signed_head(), None);
+    assert_eq!(audit.witness(peer_head(3, 7, 1), time), Ok(Sighting::New));
+    assert_eq!(audit.witness(peer_head(3, 7, 1), time), Ok(Sighting::Known));
+    assert_eq!(audit.witness(peer_head(4, 7, 2), time), Ok(Sighting::New));
+    drop(audit);
+    let heads = [peer_head(3, 7, 1), peer_head(4, 7, 2)];
+    let (audit, seen) = open(folder.path(), settings()).unwrap();
+    assert_eq!(witnessed(&seen), heads);
+    assert_eq!(seen.len(), 2, "two nodes without work would write heads for ever");
+    assert_eq!((seen[0].kind(), seen[0].time_ms), (Kind::Witnessed, time));
+    // What was on record before the start is known.
+    assert_eq!(audit.witness(peer_head(3, 7, 1), time), Ok(Sighting::Known));
+    assert_eq!(audit.witness(peer_head(3, 8, 3), time), Ok(Sighting::New));
+    block_on(audit.append(entry(1))).unwrap();
+    drop(audit);
+    let (audit, seen) = open(folder.path(), settings()).unwrap();
+    assert_eq!(witnessed(&seen)[2..], [peer_head(3, 8, 3)]);
+    // The head of the last life is still this node's to show.
+    let head = audit.signed_head().unwrap();
+    assert_eq!((head.node, head.sequence, head.hash), (2, 4, seen[3].hash));
+    assert!(head.is_signed(&[3; 32], &key().verifying_key()));
+    assert!(!head.is_signed(&[4; 32], &key().verifying_key()));
+    drop(audit);
+    let report = verify(folder.path(), Some(&public())).unwrap();
+    assert_eq!((report.by_kind[&Kind::Witnessed], report.heads_verified), (3, 1));
+}
+
+#[test]
+fn a_head_that_contradicts_an_earlier_one_is_kept_as_the_proof() {
+    let folder = tempfile::tempdir().unwrap();
+    let (audit, _) = open(folder.path(), settings()).unwrap();
+    assert_eq!(audit.witness(peer_head(3, 7, 1), 5), Ok(Sighting::New));
+    assert_eq!(audit.witness(peer_head(3, 7, 2), 5), Ok(Sighting::Contradiction));
+    assert_eq!(audit.witness(peer_head(3, 6, 2), 5), Ok(Sighting::Contradiction));
+    drop(audit);
+    let (_, seen) = open(folder.path(), settings()).unwrap();
+    let kept = [peer_head(3, 7, 1), peer_head(3, 7, 2), peer_head(3, 6, 2)];
+    assert_eq!(witnessed(&seen), kept);
 }

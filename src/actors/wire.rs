@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ceremonies;
 use super::conduct::Abort;
+use crate::audit::PeerHead;
 use crate::identifier::{LocalId, OperationId};
 use crate::keystore::record::Sharing;
 use crate::keystore::{Endorsement, Statement};
@@ -118,6 +119,8 @@ pub enum Call {
     /// Renewal of shares, before the last round, to those that are to hold a symmetric key that moves, by the key's place among
     /// the proposal's: they compute its check value.
     RenewCompute([u8; 32], u8, RenewCompute),
+    /// The last head that the asked node has signed of its audit chain.
+    AuditHead,
 }
 
 /// What the coordinator of a renewal proposes; participants look for themselves whether the shares are due.
@@ -376,6 +379,8 @@ pub enum Answer {
     Lacking(Vec<LocalId>),
     /// To a round of a renewal: it came to nothing here; the reason is for the log. Somebody else's message may be why.
     Ended(String),
+    /// To [`Call::AuditHead`]: none before the first.
+    AuditHead(Option<PeerHead>),
 }
 
 /// Why a holder abstains.

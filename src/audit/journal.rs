@@ -6,7 +6,7 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::error::{AppendError, OpenError};
-use super::record::{Entry, Record, Signature};
+use super::record::{Content, Entry, PeerHead, Record, Signature};
 use super::recovery;
 use super::settings::Settings;
 use super::space;
@@ -44,6 +44,20 @@ pub struct Counters {
     pub syncs: u64,
     /// Entries refused because the queue was full.
     pub busy: u64,
+    /// Sealed segments that were compressed.
+    pub compressed: u64,
+}
+
+/// What a head of a peer's chain is beside the last one on record here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sighting {
+    /// The same.
+    Known,
+    /// A later one; it is queued to be written.
+    New,
+    /// One that cannot be of the same chain: its number is lower, or its hash another. It is queued to be written: both
+    /// together are the proof.
+    Contradiction,
 }
 
 /// Whether uses may go on.
@@ -60,6 +74,9 @@ pub enum Health {
     Failed,
 }
 
+/// About how many bytes a peer's head holds; what the queue's byte bound counts.
+const WITNESSED_WEIGHT: usize = 256;
+
 /// What handles and writer share.
 #[derive(Default)]
 pub(super) struct Shared {
@@ -68,9 +85,13 @@ pub(super) struct Shared {
     pub(super) writes: AtomicU64,
     pub(super) syncs: AtomicU64,
     pub(super) busy: AtomicU64,
+    pub(super) compressed: AtomicU64,
     pub(super) recorded_ms: AtomicU64,
     pub(super) failed: AtomicBool,
+    pub(super) low_disk_percent: AtomicU8,
     pub(super) head: Mutex<Option<SignedHead>>,
+    /// By node, number and hash of the last head of a peer's chain.
+    pub(super) witnessed: Mutex<BTreeMap<u64, (u64, [u8; 32])>>,
 }
 
 /// The chain as this process found it.
@@ -79,6 +100,8 @@ struct Opened {
     hash: [u8; 32],
     /// Number and hash of the records that its last heads cover.
     covered: BTreeMap<u64, [u8; 32]>,
+    /// The last of these heads.
+    head: Option<SignedHead>,
 }
 
 struct Inner {
@@ -87,8 +110,8 @@ struct Inner {
     shared: Arc<Shared>,
     opened: Opened,
     folder: PathBuf,
+    node: u64,
     queue_bytes: usize,
-    low_disk_percent: u8,
 }
 
 impl Drop for Inner {
@@ -142,11 +165,16 @@ impl Audit {
             sequence: position.sequence,
             hash: position.previous,
             covered: std::mem::take(&mut position.covered),
+            head: position.head.take(),
         };
         let shared = Arc::new(Shared::default());
         shared.recorded_ms.store(position.time_ms, Ordering::Release);
+        *shared.witnessed.lock() = std::mem::take(&mut position.witnessed);
         let (sender, receiver) = sync_channel(settings.queue);
-        let (queue_bytes, low_disk_percent) = (settings.queue_bytes, settings.low_disk_percent);
+        shared
+            .low_disk_percent
+            .store(settings.low_disk_percent, Ordering::Relaxed);
+        let (node, queue_bytes) = (settings.node, settings.queue_bytes);
         let writer = Writer::new(
             settings,
             folder.to_owned(),
@@ -155,7 +183,8 @@ impl Audit {
             sync,
             Arc::clone(&shared),
             position,
-        );
+        )
+        .map_err(OpenError::disk(folder))?;
         let thread = std::thread::Builder::new()
             .name("audit".into())
             .spawn(move || writer.run(&receiver))
@@ -167,8 +196,8 @@ impl Audit {
             shared,
             opened,
             folder,
+            node,
             queue_bytes,
-            low_disk_percent,
         };
         Ok(Audit {
             inner: Arc::new(inner),
@@ -191,13 +220,41 @@ impl Audit {
         self.queue(entry, None)
     }
 
+    /// Puts a head that a peer has signed, as the caller has verified, on record, if it is another than the last one of
+    /// that peer: unsynced, at `time_ms` by the holder's clock.
+    ///
+    /// # Errors
+    /// It is not on record.
+    pub fn witness(&self, head: PeerHead, time_ms: u64) -> Result<Sighting, AppendError> {
+        let mut witnessed = self.inner.shared.witnessed.lock();
+        let seen = (head.sequence, head.hash);
+        let sighting = match witnessed.get(&head.node) {
+            Some(known) if *known == seen => return Ok(Sighting::Known),
+            Some((sequence, _)) if head.sequence <= *sequence => Sighting::Contradiction,
+            _ => Sighting::New,
+        };
+        self.send(Content::Witnessed(head), time_ms, WITNESSED_WEIGHT, None)?;
+        witnessed.insert(head.node, seen);
+        Ok(sighting)
+    }
+
     fn queue(&self, entry: Entry, waiter: Option<Waiter>) -> Result<(), AppendError> {
         entry.check()?;
+        let (time_ms, weight) = (entry.time_ms, entry.weight());
+        self.send(Content::Operation(Box::new(entry)), time_ms, weight, waiter)
+    }
+
+    fn send(
+        &self,
+        content: Content,
+        time_ms: u64,
+        weight: usize,
+        waiter: Option<Waiter>,
+    ) -> Result<(), AppendError> {
         let shared = &self.inner.shared;
         if shared.failed.load(Ordering::Acquire) {
             return Err(AppendError::Failed);
         }
-        let weight = entry.weight();
         let busy = || {
             shared.queued_bytes.fetch_sub(weight, Ordering::Relaxed);
             shared.busy.fetch_add(1, Ordering::Relaxed);
@@ -210,7 +267,8 @@ impl Audit {
             return Err(AppendError::Failed);
         };
         match sender.try_send(Item {
-            entry: Box::new(entry),
+            content,
+            time_ms,
             weight,
             waiter,
         }) {
@@ -226,10 +284,19 @@ impl Audit {
             return Health::Failed;
         }
         let free_percent = space::free_percent(&self.inner.folder).unwrap_or(0);
-        if free_percent <= self.inner.low_disk_percent {
+        if free_percent <= self.inner.shared.low_disk_percent.load(Ordering::Relaxed) {
             return Health::DiskLow { free_percent };
         }
         Health::Ok
+    }
+
+    /// From now on little disk is left when this many percent are free: a disk that fills up.
+    #[cfg(test)]
+    pub(crate) fn refuse_uses_at(&self, free_percent: u8) {
+        self.inner
+            .shared
+            .low_disk_percent
+            .store(free_percent, Ordering::Relaxed);
     }
 
     /// The time of the last durable record, milliseconds since 1970: what a holder's clock never falls below.
@@ -240,6 +307,18 @@ impl Audit {
     /// The last head that this process signed and put on disk.
     pub fn head(&self) -> Option<SignedHead> {
         *self.inner.shared.head.lock()
+    }
+
+    /// What peers are to put on record of this chain: the last head that was signed and is on disk, in this life of the node
+    /// or before it.
+    pub fn signed_head(&self) -> Option<PeerHead> {
+        let head = self.head().or(self.inner.opened.head)?;
+        Some(PeerHead {
+            node: self.inner.node,
+            sequence: head.sequence,
+            hash: head.hash,
+            signature: head.signature,
+        })
     }
 
     /// Number and hash of a record that is on disk for good, with all before it: what the last head covers, or where the
@@ -274,6 +353,7 @@ impl Audit {
             writes: shared.writes.load(Ordering::Relaxed),
             syncs: shared.syncs.load(Ordering::Relaxed),
             busy: shared.busy.load(Ordering::Relaxed),
+            compressed: shared.compressed.load(Ordering::Relaxed),
         }
     }
 }

@@ -5,9 +5,12 @@
 //! Never a body: the types have no place for one, the signed digest inside the signing string stands for it.
 
 mod chain;
+mod compression;
+mod contents;
 mod corroboration;
 mod error;
 mod frame;
+mod heads;
 mod journal;
 mod record;
 mod recovery;
@@ -21,8 +24,9 @@ mod writer;
 
 pub use corroboration::{Corroboration, Finding, Findings, IsSigned, Wrong};
 pub use error::{AppendError, OpenError, VerifyError};
-pub use journal::{Audit, Counters, Health, SignedHead};
-pub use record::{Capability, Content, Entry, Evidence, Kind, OperationId, Record, Signature};
+pub use heads::{HeadFinding, HeadFindings, Heads, Shorter, WrongHead};
+pub use journal::{Audit, Counters, Health, Sighting, SignedHead};
+pub use record::{Capability, Content, Entry, Evidence, Kind, OperationId, PeerHead, Record, Signature};
 pub use refusals::RefusalRate;
 pub use settings::{Retention, Settings};
 pub use verification::{Report, owner, verify, verify_each};

@@ -4,9 +4,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use ed25519_dalek::VerifyingKey;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
+use super::chain;
 use super::error::AppendError;
 
 /// Longest key id, in bytes.
@@ -43,11 +45,13 @@ pub enum Kind {
     Renewed,
     /// This member is about to endorse an order of the operators; a hash of what they signed stands for the request.
     Ordered,
+    /// A peer has signed its chain up to one of its records. Made by the writer alone.
+    Witnessed,
 }
 
 impl Kind {
     /// Every kind, in the order of [`super::Report`]'s counts.
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 9] = [
         Kind::Contributed,
         Kind::Endorsed,
         Kind::Refused,
@@ -56,6 +60,7 @@ impl Kind {
         Kind::Head,
         Kind::Renewed,
         Kind::Ordered,
+        Kind::Witnessed,
     ];
 
     /// The lower-case word for reports.
@@ -69,6 +74,7 @@ impl Kind {
             Kind::Head => "head",
             Kind::Renewed => "renewed",
             Kind::Ordered => "ordered",
+            Kind::Witnessed => "witnessed",
         }
     }
 }
@@ -138,7 +144,7 @@ pub struct Evidence {
 /// What a caller records. Times are milliseconds since 1970 by the holder's clock, unless said otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// What happened; [`Kind::Head`] is refused here.
+    /// What happened; [`Kind::Head`] and [`Kind::Witnessed`] are refused here.
     pub kind: Kind,
     /// When; the writer lifts it to the last record's time, so the chain never runs back.
     pub time_ms: u64,
@@ -200,7 +206,7 @@ impl Entry {
 
     /// Every bound of the format. What fails here could not be read back.
     pub fn check(&self) -> Result<(), AppendError> {
-        if self.kind == Kind::Head {
+        if matches!(self.kind, Kind::Head | Kind::Witnessed) {
             return Err(AppendError::Unrecordable("a head is the writer's to make"));
         }
         if self.participants.len() > MAX_PARTICIPANTS {
@@ -254,6 +260,29 @@ impl Entry {
     }
 }
 
+/// A head that a node has signed: its word for its chain up to a record. Peers write it into their own chains, so that
+/// nobody can cut or rewrite the first one unseen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerHead {
+    /// Whose chain it is.
+    pub node: u64,
+    /// Number of the last record that it covers.
+    pub sequence: u64,
+    /// That record's hash.
+    pub hash: [u8; 32],
+    /// The node's signature over [`super::head_message`].
+    pub signature: Signature,
+}
+
+impl PeerHead {
+    /// Whether the node with this key has signed it.
+    pub fn is_signed(&self, cluster: &[u8; 32], key: &VerifyingKey) -> bool {
+        let message = chain::head_message(cluster, self.node, self.sequence, &self.hash);
+        let signature = ed25519_dalek::Signature::from_bytes(&self.signature.0);
+        key.verify_strict(&message, &signature).is_ok()
+    }
+}
+
 /// What a record holds beside its place in the chain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Content {
@@ -261,6 +290,20 @@ pub enum Content {
     Operation(Box<Entry>),
     /// The node's signature over [`super::head_message`] of the record before this one.
     Head(Signature),
+    /// What a peer has signed of its own chain.
+    Witnessed(PeerHead),
+}
+
+impl Content {
+    /// Whether it is refused when little disk is left: uses, and what needs not be on record. Whatever ends a use or forbids
+    /// one goes on.
+    pub(super) fn waits_for_space(&self) -> bool {
+        match self {
+            Content::Operation(entry) => matches!(entry.kind, Kind::Contributed | Kind::Claimed),
+            Content::Head(_) => false,
+            Content::Witnessed(_) => true,
+        }
+    }
 }
 
 /// A record as it stands in the chain.
@@ -286,14 +329,15 @@ impl Record {
         match &self.content {
             Content::Operation(entry) => entry.kind,
             Content::Head(_) => Kind::Head,
+            Content::Witnessed(_) => Kind::Witnessed,
         }
     }
 
-    /// The caller's entry, unless this is a head.
+    /// The caller's entry, unless this is a head, of this chain or of a peer's.
     pub fn entry(&self) -> Option<&Entry> {
         match &self.content {
             Content::Operation(entry) => Some(entry),
-            Content::Head(_) => None,
+            Content::Head(_) | Content::Witnessed(_) => None,
         }
     }
 }

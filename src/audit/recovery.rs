@@ -10,9 +10,11 @@ use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use super::chain;
+use super::contents::Contents;
 use super::error::OpenError;
 use super::frame;
-use super::record::{Capability, Record};
+use super::journal::SignedHead;
+use super::record::{Capability, Content, Record};
 use super::retention::Sealed;
 use super::segment::{self, Header, Scanner, Step};
 use super::settings::Settings;
@@ -31,7 +33,11 @@ pub(super) struct Position {
     pub(super) time_ms: u64,
     /// Number and hash of the records that the last heads cover.
     pub(super) covered: BTreeMap<u64, [u8; 32]>,
-    /// Records since the last head.
+    /// The last head.
+    pub(super) head: Option<SignedHead>,
+    /// By node, number and hash of the last head of a peer's chain.
+    pub(super) witnessed: BTreeMap<u64, (u64, [u8; 32])>,
+    /// Records since the last head that call for one.
     pub(super) since_head: u64,
     /// Capabilities that stand whole in the last segment.
     pub(super) known: HashSet<[u8; 32]>,
@@ -58,16 +64,28 @@ pub(super) fn recover(
         .rposition(|(_, header)| header.created_ms <= window)
         .unwrap_or(0);
     let (mut since_head, mut covered) = (0, BTreeMap::new());
+    let (mut head, mut witnessed) = (None, BTreeMap::new());
     let mut counted = |record: &Record| {
-        since_head = if record.entry().is_some() {
-            since_head + 1
-        } else {
-            covered.insert(record.sequence - 1, record.previous);
-            if covered.len() > COMPARABLE {
-                covered.pop_first();
+        match &record.content {
+            Content::Operation(_) => since_head += 1,
+            Content::Head(signature) => {
+                since_head = 0;
+                let (sequence, hash) = (record.sequence - 1, record.previous);
+                covered.insert(sequence, hash);
+                if covered.len() > COMPARABLE {
+                    covered.pop_first();
+                }
+                head = Some(SignedHead {
+                    sequence,
+                    hash,
+                    time_ms: record.time_ms,
+                    signature: *signature,
+                });
             }
-            0
-        };
+            Content::Witnessed(head) => {
+                witnessed.insert(head.node, (head.sequence, head.hash));
+            }
+        }
         visitor(record);
     };
     for at in from..inner.len() {
@@ -98,6 +116,10 @@ pub(super) fn recover(
     }
 
     let mut scanner = Scanner::open(last_path, last_header).map_err(OpenError::disk(last_path))?;
+    if scanner.is_compressed() {
+        let reason = "only sealed segments are compressed, so the one that followed it is gone";
+        return Err(quarantine(last_path, 0, reason));
+    }
     let (mut first_time, mut known) = (None, HashSet::new());
     let torn = loop {
         match scanner.step().map_err(OpenError::disk(last_path))? {
@@ -138,6 +160,7 @@ pub(super) fn recover(
                 path: pair[0].0.clone(),
                 bytes: length_of(&pair[0].0)?,
                 last_ms: pair[1].1.created_ms,
+                compressed: is_compressed(&pair[0].0)?,
             })
         })
         .collect::<Result<_, OpenError>>()?;
@@ -150,6 +173,8 @@ pub(super) fn recover(
         previous: scanner.previous,
         time_ms: scanner.time_ms,
         covered,
+        head,
+        witnessed,
         since_head,
         known,
         sealed,
@@ -176,6 +201,8 @@ fn begin(folder: &Path, settings: &Settings) -> Result<Position, OpenError> {
         previous: header.previous,
         time_ms: 0,
         covered: BTreeMap::new(),
+        head: None,
+        witnessed: BTreeMap::new(),
         since_head: 0,
         known: HashSet::new(),
         sealed: Vec::new(),
@@ -242,6 +269,11 @@ pub(super) fn remember(record: &Record, known: &mut HashSet<[u8; 32]>) {
 
 fn length_of(path: &Path) -> Result<u64, OpenError> {
     Ok(fs::metadata(path).map_err(OpenError::disk(path))?.len())
+}
+
+fn is_compressed(path: &Path) -> Result<bool, OpenError> {
+    let contents = Contents::begin(path).map_err(OpenError::disk(path))?;
+    Ok(contents.is_compressed())
 }
 
 fn quarantine(file: &Path, offset: u64, reason: &str) -> OpenError {

@@ -12,6 +12,7 @@ pub(super) struct Sealed {
     pub(super) bytes: u64,
     /// No record of it is younger.
     pub(super) last_ms: u64,
+    pub(super) compressed: bool,
 }
 
 /// How many of `sealed`, oldest first, have to go at record time `now_ms`.
@@ -42,6 +43,7 @@ mod tests {
                 path: "x".into(),
                 bytes: 10_000,
                 last_ms: *last_ms,
+                compressed: false,
             })
             .collect()
     }

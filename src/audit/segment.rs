@@ -1,12 +1,13 @@
 //! One segment file: its header, its name, and a scanner that reads its records in order and says exactly where
 //! and why they stop making sense. `<first sequence, 20 digits>.audit`; a header of 128 bytes; then frames; then
-//! zeros up to the preallocated length.
+//! zeros up to the preallocated length. A sealed segment may be compressed: the same bytes, without the zeros, in gzip.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use super::contents::{self, Contents};
 use super::frame::{self, OVERHEAD};
 use super::record::Record;
 use super::space;
@@ -17,6 +18,8 @@ const MAGIC: [u8; 8] = *b"CONCLAUD";
 const FORMAT: u16 = 1;
 const SUFFIX: &str = ".audit";
 const UNFINISHED: &str = ".audit.new";
+/// What follows the name of a segment that is being made, or made anew.
+pub(super) const UNFINISHED_AFTER: &str = ".new";
 
 /// What the first 128 bytes of a segment say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,7 +99,7 @@ pub(super) fn list(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
-/// Removes segments whose making was cut off: nothing was ever written to them.
+/// Removes segments whose making was cut off: no record was ever written to them alone.
 pub(super) fn remove_unfinished(folder: &Path) -> io::Result<()> {
     for file in fs::read_dir(folder)? {
         let path = file?.path();
@@ -140,9 +143,11 @@ pub(super) fn create(folder: &Path, header: &Header, bytes: u64) -> io::Result<(
 /// The header of a segment; the inner error says what is wrong with it.
 pub(super) fn header(path: &Path) -> io::Result<Result<Header, &'static str>> {
     let mut bytes = [0; HEADER];
-    match File::open(path)?.read_exact(&mut bytes) {
+    let mut contents = Contents::begin(path)?;
+    match contents.read_exact(&mut bytes) {
         Ok(()) => Ok(Header::decode(&bytes)),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Err("segment is too short")),
+        Err(error) if contents.is_damage(&error) => Ok(Err(contents::DAMAGED)),
         Err(error) => Err(error),
     }
 }
@@ -159,8 +164,8 @@ pub(super) enum Step {
 
 /// Reads a segment's records in order and checks that each continues the chain.
 pub(super) struct Scanner {
-    reader: BufReader<File>,
-    /// Where the next record begins.
+    reader: Contents,
+    /// Where the next record begins, in the segment as it was written.
     pub(super) offset: u64,
     /// Number of the record that comes next.
     pub(super) expected: u64,
@@ -171,9 +176,10 @@ pub(super) struct Scanner {
 }
 
 impl Scanner {
+    /// Begins behind the header, which was read already.
     pub(super) fn open(path: &Path, header: &Header) -> io::Result<Scanner> {
-        let mut reader = BufReader::with_capacity(256 << 10, File::open(path)?);
-        reader.seek(SeekFrom::Start(HEADER as u64))?;
+        let mut reader = Contents::open(path)?;
+        reader.read_exact(&mut [0; HEADER])?;
         Ok(Scanner {
             reader,
             offset: HEADER as u64,
@@ -183,7 +189,22 @@ impl Scanner {
         })
     }
 
+    /// Whether the segment is compressed, as only sealed ones are.
+    pub(super) fn is_compressed(&self) -> bool {
+        self.reader.is_compressed()
+    }
+
     pub(super) fn step(&mut self) -> io::Result<Step> {
+        match self.read_next() {
+            Err(error) if self.reader.is_damage(&error) => Ok(Step::Bad {
+                reason: contents::DAMAGED,
+                torn: false,
+            }),
+            read => read,
+        }
+    }
+
+    fn read_next(&mut self) -> io::Result<Step> {
         let mut head = [0; OVERHEAD];
         let got = read_up_to(&mut self.reader, &mut head)?;
         if head[..got].iter().all(|byte| *byte == 0) {
@@ -250,7 +271,7 @@ impl Scanner {
     }
 }
 
-fn read_up_to(reader: &mut impl Read, into: &mut [u8]) -> io::Result<usize> {
+pub(super) fn read_up_to(reader: &mut impl Read, into: &mut [u8]) -> io::Result<usize> {
     let mut got = 0;
     while got < into.len() {
         match reader.read(&mut into[got..]) {

@@ -1,5 +1,6 @@
 //! How a node keeps its audit folder.
 
+use super::contents::MAX_SEGMENT;
 use super::error::OpenError;
 
 /// How long sealed segments are kept. Whichever bound is reached first removes the oldest one whole.
@@ -7,7 +8,7 @@ use super::error::OpenError;
 pub struct Retention {
     /// Milliseconds after a segment's last record.
     pub age_ms: u64,
-    /// Bytes of all segments together.
+    /// Bytes of all segments together, as they are on the disk.
     pub bytes: u64,
 }
 
@@ -31,6 +32,8 @@ pub struct Settings {
     /// How far back, in milliseconds of record time, opening reads and replays records. Must cover the replay
     /// memory of 20 minutes (25 minutes).
     pub replay_window_ms: u64,
+    /// Whether sealed segments are compressed, beside the writer (yes).
+    pub compress: bool,
     /// How long sealed segments stay. Nothing inside the replay window is ever removed.
     pub retention: Retention,
 }
@@ -47,6 +50,7 @@ impl Settings {
             queue_bytes: 64 << 20,
             low_disk_percent: 5,
             replay_window_ms: 25 * 60_000,
+            compress: true,
             retention: Retention {
                 age_ms: 90 * 86_400_000,
                 bytes: 64 << 30,
@@ -55,7 +59,7 @@ impl Settings {
     }
 
     pub(super) fn check(&self) -> Result<(), OpenError> {
-        if self.segment_bytes < 4096 || self.segment_bytes > 1 << 30 {
+        if self.segment_bytes < 4096 || self.segment_bytes > MAX_SEGMENT {
             return Err(OpenError::Setting("a segment has 4 KiB to 1 GiB"));
         }
         if self.queue == 0 || self.queue_bytes == 0 {

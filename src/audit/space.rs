@@ -4,14 +4,15 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-/// The share of the file system that an ordinary process may still fill, in percent, rounded down.
+/// The share of the file system that an ordinary process may still fill, in percent, rounded up: 5 are
+/// 5 or less.
 pub(super) fn free_percent(folder: &Path) -> io::Result<u8> {
     let found = nix::sys::statvfs::statvfs(folder)?;
     let all = u128::from(found.blocks());
     if all == 0 {
         return Ok(100);
     }
-    let free = u128::from(found.blocks_available()) * 100 / all;
+    let free = (u128::from(found.blocks_available()) * 100).div_ceil(all);
     Ok(u8::try_from(free.min(100)).unwrap_or(100))
 }
 

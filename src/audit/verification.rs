@@ -22,8 +22,8 @@ pub struct Report {
     pub segments: u64,
     /// Number of the first record; above 1 if retention removed older segments.
     pub first_sequence: Option<u64>,
-    /// Number of the last record. Ask the peers for the heads that they hold: an end that was cut away below
-    /// them cannot be seen from the folder alone.
+    /// Number of the last record. An end that was cut away cannot be seen from the folder alone, but from the heads
+    /// that peers have of it on record ([`super::Heads`]).
     pub last_sequence: Option<u64>,
     /// Hash of the last record.
     pub last_hash: Option<[u8; 32]>,
@@ -35,6 +35,8 @@ pub struct Report {
     pub heads_verified: u64,
     /// Number of the last record that a checked head covers.
     pub covered: Option<u64>,
+    /// The last segment is a sealed one: there was another after it, when or before it was compressed.
+    pub ends_sealed: bool,
     /// Records by kind.
     pub by_kind: BTreeMap<Kind, u64>,
 }
@@ -132,6 +134,7 @@ pub fn verify_each(
             }
         }
         report.segments += 1;
+        report.ends_sealed = scanner.is_compressed();
         before = Some((header, scanner));
     }
     Ok(report)
@@ -148,6 +151,9 @@ fn check(
         (Content::Operation(entry), _) => {
             if entry.time_ms != record.time_ms {
                 return Err("record has two times");
+            }
+            if matches!(entry.kind, Kind::Head | Kind::Witnessed) {
+                return Err("record says that it is a head, and is none");
             }
             remember(record, known);
             let missing = entry
@@ -169,7 +175,7 @@ fn check(
             report.heads_verified += 1;
             report.covered = Some(covered);
         }
-        (Content::Head(_), None) => {}
+        (Content::Head(_), None) | (Content::Witnessed(_), _) => {}
     }
     report.records += 1;
     report.first_sequence.get_or_insert(record.sequence);

@@ -12,13 +12,15 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::chain;
+use super::compression::{AllSealed, Compressor};
 use super::error::AppendError;
 use super::frame;
 use super::journal::{Shared, SignedHead};
-use super::record::{Capability, Content, Entry, Kind, Signature};
+use super::record::{Capability, Content, Signature};
 use super::recovery::Position;
 use super::retention::{self, Sealed};
 use super::segment::{self, Header};
@@ -41,9 +43,11 @@ pub(super) type Signer = Box<dyn Fn(&[u8]) -> [u8; 64] + Send>;
 /// Makes a file's data durable; a double of it fails or waits.
 pub(super) type Sync = Box<dyn FnMut(&File) -> io::Result<()> + Send>;
 
-/// One entry on its way, with its weight.
+/// One record on its way, with its weight.
 pub(super) struct Item {
-    pub(super) entry: Box<Entry>,
+    pub(super) content: Content,
+    /// When it happened; lifted to the last record's time.
+    pub(super) time_ms: u64,
     pub(super) weight: usize,
     pub(super) waiter: Option<Waiter>,
 }
@@ -51,7 +55,8 @@ pub(super) struct Item {
 pub(super) struct Writer {
     settings: Settings,
     folder: PathBuf,
-    /// Held for as long as the writer lives.
+    compressor: Compressor,
+    /// Held for as long as the writer lives, and the compressor before it.
     _lock: File,
     signer: Signer,
     sync: Sync,
@@ -67,13 +72,14 @@ pub(super) struct Writer {
     since_head: u64,
     head_due: Option<Instant>,
     known: HashSet<[u8; 32]>,
-    sealed: Vec<Sealed>,
+    sealed: AllSealed,
     /// Encoded, not yet written.
     buffer: Vec<u8>,
     /// The last head that was made, and whether it has reached the disk.
     head: Option<SignedHead>,
     failed: bool,
-    low: Option<(Instant, bool)>,
+    /// What was free in percent, and when that was measured.
+    free: Option<(Instant, u8)>,
 }
 
 /// Why one entry could not be placed.
@@ -91,7 +97,7 @@ impl Writer {
         sync: Sync,
         shared: Arc<Shared>,
         position: Position,
-    ) -> Writer {
+    ) -> io::Result<Writer> {
         let Position {
             path,
             file,
@@ -101,13 +107,17 @@ impl Writer {
             previous,
             time_ms,
             covered: _,
+            head: _,
+            witnessed: _,
             since_head,
             known,
             sealed,
         } = position;
-        Writer {
+        let sealed = Arc::new(Mutex::new(sealed));
+        Ok(Writer {
             settings,
             folder,
+            compressor: Compressor::start(Arc::clone(&sealed), Arc::clone(&shared))?,
             _lock: lock,
             signer,
             sync,
@@ -127,13 +137,16 @@ impl Writer {
             buffer: Vec::new(),
             head: None,
             failed: false,
-            low: None,
-        }
+            free: None,
+        })
     }
 
     /// Runs until every handle is gone.
     pub(super) fn run(mut self, receiver: &Receiver<Item>) {
         self.remove_expired();
+        if self.settings.compress {
+            self.compressor.wake();
+        }
         loop {
             let first = match self.head_due {
                 None => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -165,13 +178,19 @@ impl Writer {
         let mut waiting: Vec<(Waiter, u64)> = Vec::new();
         let mut rest = batch.into_iter();
         let mut outcome = Ok(());
-        for Item { entry, waiter, .. } in rest.by_ref() {
+        for item in rest.by_ref() {
+            let Item {
+                content,
+                time_ms,
+                waiter,
+                ..
+            } = item;
             let placed = if self.failed {
                 Err(Refused::Entry(AppendError::Failed))
-            } else if low && matches!(entry.kind, Kind::Contributed | Kind::Claimed) {
+            } else if low && content.waits_for_space() {
                 Err(Refused::Entry(AppendError::DiskFull))
             } else {
-                self.place(Content::Operation(entry))
+                self.place(content, time_ms)
             };
             let answer = match placed {
                 Ok(sequence) => {
@@ -222,11 +241,8 @@ impl Writer {
     }
 
     /// Encodes the content as the next record, in a new segment if this one is full or old enough.
-    fn place(&mut self, content: Content) -> Result<u64, Refused> {
-        let time_ms = match &content {
-            Content::Operation(entry) => entry.time_ms.max(self.time_ms),
-            Content::Head(_) => self.time_ms,
-        };
+    fn place(&mut self, content: Content, time_ms: u64) -> Result<u64, Refused> {
+        let time_ms = time_ms.max(self.time_ms);
         let old = self
             .first_time
             .is_some_and(|first| time_ms.saturating_sub(first) >= self.settings.segment_age_ms);
@@ -299,7 +315,7 @@ impl Writer {
         let signature = Signature((self.signer)(&message));
         self.since_head = 0;
         self.head_due = None;
-        match self.place(Content::Head(signature)) {
+        match self.place(Content::Head(signature), self.time_ms) {
             Ok(_) => {
                 self.head = Some(SignedHead {
                     sequence,
@@ -362,43 +378,46 @@ impl Writer {
             Err(error) => return Err(Refused::Disk(error)),
         };
         self.file.set_len(self.offset).map_err(Refused::Disk)?;
-        self.sealed.push(Sealed {
+        self.sealed.lock().push(Sealed {
             path: std::mem::replace(&mut self.path, path),
             bytes: self.offset,
             last_ms: self.time_ms,
+            compressed: false,
         });
         self.file = file;
         self.offset = segment::HEADER as u64;
         self.first_time = None;
         self.known.clear();
         self.remove_expired();
+        if self.settings.compress {
+            self.compressor.wake();
+        }
         Ok(())
     }
 
     fn remove_expired(&mut self) {
-        let count = retention::expired(&self.sealed, &self.settings, self.time_ms);
-        for (at, segment) in self.sealed[..count].iter().enumerate() {
+        let mut sealed = self.sealed.lock();
+        let count = retention::expired(&sealed, &self.settings, self.time_ms);
+        for (at, segment) in sealed[..count].iter().enumerate() {
             if let Err(error) = fs::remove_file(&segment.path) {
                 tracing::warn!(segment = %segment.path.display(), %error, "could not remove an old audit segment");
                 // The chain must stay contiguous: the next ones wait for this one.
-                self.sealed.drain(..at);
+                sealed.drain(..at);
                 return;
             }
         }
-        self.sealed.drain(..count);
+        sealed.drain(..count);
     }
 
     fn disk_is_low(&mut self) -> bool {
-        if let Some((measured, low)) = self.low
-            && measured.elapsed() < SPACE_AGE
-        {
-            return low;
-        }
-        // A folder that cannot be asked is treated as full: nothing is promised on it.
-        let low =
-            space::free_percent(&self.folder).map_or(true, |free| free <= self.settings.low_disk_percent);
-        self.low = Some((Instant::now(), low));
-        low
+        let known = self.free.filter(|(measured, _)| measured.elapsed() < SPACE_AGE);
+        let (measured, free) = known.unwrap_or_else(|| {
+            // A folder that cannot be asked is treated as full: nothing is promised on it.
+            let free = space::free_percent(&self.folder).unwrap_or(0);
+            (Instant::now(), free)
+        });
+        self.free = Some((measured, free));
+        free <= self.shared.low_disk_percent.load(Ordering::Relaxed)
     }
 
     fn fail(&mut self, error: &io::Error) {

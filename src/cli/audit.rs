@@ -1,21 +1,17 @@
 //! `conclave audit`: checks nodes' audit folders, alone and against each other, without any other part of a node.
 
-use std::collections::BTreeMap;
+mod compared;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::audit::{self, Content, Corroboration, Evidence, Findings, Kind, Record, Report};
-use crate::authorization::name_of_signed;
+use self::compared::{Pinned, compare};
+use crate::audit::{self, Content, Kind, Record, Report};
 use crate::config::fields::{decode_hex, encode_hex};
 use crate::identifier::LocalId;
-use crate::membership::quorum_of;
-use crate::operation::batch;
-use crate::provision::Genesis;
-use crate::provision::genesis::MAX_GENESIS;
-use crate::seal::secret_file;
 
 /// Reads nodes' audit records.
 #[derive(Debug, Args)]
@@ -27,10 +23,12 @@ pub struct AuditCommand {
 #[derive(Debug, Subcommand)]
 enum AuditSubcommand {
     /// Checks every record, its place in the chain, and the node's signatures on the chain's heads; of several nodes also
-    /// that everybody who took part in a result has recorded the same signed request.
+    /// that everybody who took part in a result has recorded the same signed request, and that each chain has what its node has
+    /// signed of it, as the others have it on record.
     #[command(
         after_help = "Examples:\n  conclave audit verify .conclave/node-1/data/audit --json\n  \
-                      conclave audit verify --genesis .conclave/genesis.json .conclave/node-*/data/audit"
+                      conclave audit verify --genesis .conclave/genesis.json .conclave/node-*/data/audit\n  \
+                      conclave audit verify --genesis genesis.json --orders orders.json --stopped node-*/audit"
     )]
     Verify {
         /// The audit folders, or copies of them, of a node each.
@@ -39,12 +37,15 @@ enum AuditSubcommand {
         /// The cluster's genesis statement: whose chains these are, the nodes' public keys, and the quorum.
         #[arg(long, value_name = "FILE")]
         genesis: Option<PathBuf>,
+        /// The orders that changed the members, as `conclave node orders` writes them: the keys of nodes that joined later.
+        #[arg(long, value_name = "FILE", requires = "genesis")]
+        orders: Option<PathBuf>,
         /// The node's Ed25519 public key in hexadecimal, of one folder; without it and without a genesis statement signatures
         /// on heads are not checked.
         #[arg(long, value_name = "HEX", conflicts_with = "genesis")]
         key: Option<String>,
-        /// The nodes were stopped before the folders were copied: a result that is later than the end of a participant's
-        /// chain is wrong as well.
+        /// The nodes were stopped before the folders were copied: whatever is later than the end of a chain is wrong as well,
+        /// a result in which its node took part or a head that the node has signed.
         #[arg(long)]
         stopped: bool,
         /// Print facts as JSON.
@@ -69,14 +70,19 @@ impl AuditCommand {
             AuditSubcommand::Verify {
                 folders,
                 genesis: Some(genesis),
+                orders,
                 stopped,
                 json,
                 ..
-            } => compare(&folders, &genesis, stopped, json),
+            } => all(&folders, (&genesis, orders.as_deref()), stopped, json),
             AuditSubcommand::Verify {
-                folders, key, json, ..
+                folders,
+                key,
+                stopped,
+                json,
+                ..
             } => match &folders[..] {
-                [folder] => alone(folder, key.as_deref(), json),
+                [folder] => alone(folder, key.as_deref(), stopped, json),
                 _ => Err("several folders are held against each other by --genesis FILE".into()),
             },
         };
@@ -87,22 +93,49 @@ impl AuditCommand {
     }
 }
 
-fn alone(folder: &Path, key: Option<&str>, as_json: bool) -> Result<ExitCode, String> {
+fn alone(folder: &Path, key: Option<&str>, stopped: bool, as_json: bool) -> Result<ExitCode, String> {
     let key = key.map(|text| {
         let key = decode_hex(text).and_then(|key| <[u8; 32]>::try_from(key).ok());
         key.ok_or("--key wants 64 hexadecimal digits")
     });
     let report = audit::verify(folder, key.transpose()?.as_ref()).map_err(|error| error.to_string())?;
+    let holds = !(stopped && report.ends_sealed);
     match as_json {
-        true => println!("{}", facts(&report)),
+        true => {
+            let mut facts = facts(&report);
+            facts["ok"] = json!(holds);
+            println!("{facts}");
+        }
         false => tell(&report),
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(exit(holds))
+}
+
+fn all(
+    folders: &[PathBuf],
+    (genesis, orders): (&Path, Option<&Path>),
+    stopped: bool,
+    as_json: bool,
+) -> Result<ExitCode, String> {
+    let compared = compare(folders, Pinned::read(genesis, orders)?, stopped)?;
+    match as_json {
+        true => println!("{}", compared.facts()),
+        false => compared.tell(),
+    }
+    Ok(exit(compared.holds()))
+}
+
+fn exit(holds: bool) -> ExitCode {
+    match holds {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
 }
 
 fn facts(report: &Report) -> Value {
     json!({
         "ok": true, "records": report.records, "segments": report.segments, "heads_verified": report.heads_verified,
+        "last": report.last_sequence, "ends_sealed": report.ends_sealed,
     })
 }
 
@@ -114,122 +147,9 @@ fn tell(report: &Report) {
     for (kind, count) in &report.by_kind {
         println!("  {kind}: {count}");
     }
-}
-
-/// Each chain by itself, then all of them against each other.
-fn compare(folders: &[PathBuf], genesis: &Path, stopped: bool, as_json: bool) -> Result<ExitCode, String> {
-    let bytes = secret_file::read_public(genesis, MAX_GENESIS).map_err(|error| error.to_string())?;
-    let genesis = Genesis::parse(&bytes).map_err(|error| error.to_string())?;
-    let quorum = quorum_of(genesis.body().members.len());
-    let mut corroboration = Corroboration::new(quorum, is_signed);
-    let mut reports: BTreeMap<u64, Report> = BTreeMap::new();
-    for folder in folders {
-        let owner = audit::owner(folder).map_err(|error| error.to_string())?;
-        let member = genesis
-            .member(owner.1)
-            .filter(|_| owner.0 == genesis.cluster_id());
-        let member = member.ok_or_else(|| format!("{} is of another cluster", folder.display()))?;
-        if reports.contains_key(&member.node) {
-            return Err(format!("two folders are of node {}", member.node));
-        }
-        eprintln!("Reading the chain of node {} ...", member.node);
-        let show = |record: &Record| corroboration.record(member.node, record);
-        let report = audit::verify_each(folder, Some(&member.identity.0), show);
-        let report = report.map_err(|error| format!("node {}: {error}", member.node))?;
-        corroboration.end(member.node, &report);
-        reports.insert(member.node, report);
+    if report.ends_sealed {
+        println!("  the last segment is a sealed one: what followed it was not copied, or was removed");
     }
-    let found = corroboration.findings();
-    let unseen: u64 = found.after_end.values().sum();
-    let holds = found.wrong_count == 0 && !(stopped && unseen > 0);
-    match as_json {
-        true => println!("{}", facts_of_all(&reports, &found, holds)),
-        false => tell_all(&reports, &found, stopped),
-    }
-    Ok(if holds {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
-}
-
-fn facts_of_all(reports: &BTreeMap<u64, Report>, found: &Findings, holds: bool) -> Value {
-    let chains: Vec<Value> = reports
-        .iter()
-        .map(|(node, report)| {
-            let mut facts = facts(report);
-            facts["node"] = json!(node);
-            facts
-        })
-        .collect();
-    let wrong: Vec<Value> = found
-        .wrong
-        .iter()
-        .map(|wrong| {
-            json!({ "node": wrong.node, "request": wrong.operation.request_id(), "what": wrong.what.to_string() })
-        })
-        .collect();
-    json!({
-        "ok": holds, "chains": chains, "results": found.results, "corroborated": found.corroborated,
-        "without_key": found.without_key, "before": found.before, "after_end": found.after_end,
-        "wrong": wrong, "wrong_count": found.wrong_count,
-    })
-}
-
-fn tell_all(reports: &BTreeMap<u64, Report>, found: &Findings, stopped: bool) {
-    for (node, report) in reports {
-        print!("Node {node}: ");
-        tell(report);
-    }
-    println!(
-        "{} results, {} with a record of every participant about the same signed request",
-        found.results, found.corroborated
-    );
-    if found.without_key > 0 {
-        println!(
-            "  {} of them follow from lengths alone, without the key",
-            found.without_key
-        );
-    }
-    if found.before > 0 {
-        println!(
-            "  {} more are older than a chain that retention has shortened",
-            found.before
-        );
-    }
-    for (node, count) in &found.after_end {
-        let why = match stopped {
-            true => "its chain was cut",
-            false => "its folder was copied before the others, or its chain was cut",
-        };
-        println!("  {count} are later than the end of node {node}'s chain: {why}");
-    }
-    for wrong in &found.wrong {
-        eprintln!(
-            "conclave: node {} {} (request {})",
-            wrong.node,
-            wrong.what,
-            wrong.operation.request_id()
-        );
-    }
-    if found.wrong_count > found.wrong.len() as u64 {
-        eprintln!("conclave: {} findings in all", found.wrong_count);
-    }
-}
-
-/// Whether the client's signature on record is of the request with this name, or of the batch whose item has it.
-fn is_signed(evidence: &Evidence, name: &[u8; 32]) -> bool {
-    let Evidence {
-        key_id,
-        signing_string,
-        signature,
-        ..
-    } = evidence;
-    let Some(signed) = name_of_signed(key_id, signing_string, &signature.0) else {
-        return false;
-    };
-    let mut items = 0..u32::try_from(batch::MAX_ITEMS).unwrap_or(0);
-    signed == *name || items.any(|place| batch::name_of_item(&signed, place) == *name)
 }
 
 fn export(folder: &Path) -> Result<ExitCode, String> {
@@ -262,6 +182,13 @@ fn line(record: &Record) -> Value {
         Content::Operation(entry) => entry,
         Content::Head(signature) => {
             line["signature"] = json!(encode_hex(&signature.0));
+            return line;
+        }
+        Content::Witnessed(head) => {
+            line["head"] = json!({
+                "node": head.node, "sequence": head.sequence, "hash": encode_hex(&head.hash),
+                "signature": encode_hex(&head.signature.0),
+            });
             return line;
         }
     };

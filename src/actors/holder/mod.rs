@@ -109,6 +109,7 @@ async fn within(parts: &Arc<Parts>, from: u64, call: Call) -> Answer {
         }
         Call::Portion(name) => deliver::portion(parts, from, name).await,
         Call::Serve(forwarded) => serve::answer(parts, from, forwarded).await,
+        Call::AuditHead => Answer::AuditHead(parts.audit.signed_head()),
     };
     if let Answer::Misfit(reason) = &answer {
         parts.metrics.misfits.get_or_create(&OfNode { node: from }).inc();

@@ -196,6 +196,15 @@ impl Node {
 
     /// Everything on this node's record, in order.
     pub(super) async fn records(&self) -> Vec<AuditEntry> {
+        let chain = self.chain().await;
+        chain
+            .iter()
+            .filter_map(|record| record.entry().cloned())
+            .collect()
+    }
+
+    /// This node's audit chain, verified whole.
+    pub(super) async fn chain(&self) -> Vec<audit::Record> {
         // One writer in order: when this one is on disk, so is everything before it.
         let operation = OperationId {
             node: 0,
@@ -207,10 +216,7 @@ impl Node {
         self.parts.audit.append(last).await.unwrap();
         let key = self.parts.signing_key.verifying_key().to_bytes();
         let mut records = Vec::new();
-        audit::verify_each(&self.audit, Some(&key), |record| {
-            records.extend(record.entry().cloned())
-        })
-        .unwrap();
+        audit::verify_each(&self.audit, Some(&key), |record| records.push(record.clone())).unwrap();
         records
     }
 

@@ -15,6 +15,8 @@ mod endorsers;
 mod everywhere;
 mod five;
 mod frames;
+mod full_disk;
+mod heads;
 mod liars;
 mod malicious_coordinator;
 mod malicious_leader;
