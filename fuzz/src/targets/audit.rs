@@ -1,13 +1,16 @@
-//! A segment of the audit record, as damage or another hand may leave it, with right checksums: opening mends or refuses
-//! it, and what was opened once opens again with the same records.
+//! A segment of the audit record, as damage or another hand may leave it, with right checksums or compressed: opening mends
+//! or refuses it, and what was opened once opens again with the same records.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::LazyLock;
 
 use conclave::audit::{
-    Audit, Capability, Entry, Evidence, Kind, OperationId, Settings, Signature, verify_each,
+    Audit, Capability, Entry, Evidence, Kind, OperationId, PeerHead, Settings, Signature, verify_each,
 };
 use ed25519_dalek::{Signer as _, SigningKey};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use sha2::{Digest as _, Sha256};
 
 use super::{Seed, Target, seed};
@@ -54,10 +57,17 @@ fn run(bytes: &[u8]) -> bool {
     std::fs::write(folder.path().join(SEGMENT), &segment).expect("room in a temporary folder");
     let mut verified = Vec::new();
     let public = KEY.verifying_key().to_bytes();
-    let is_sound = verify_each(folder.path(), Some(&public), |record| {
+    let report = verify_each(folder.path(), Some(&public), |record| {
         verified.push(record.clone())
-    })
-    .is_ok();
+    });
+    if report.as_ref().is_ok_and(|report| report.ends_sealed) {
+        assert!(
+            open(folder.path()).is_none(),
+            "a node goes on behind no sealed segment"
+        );
+        return !verified.is_empty();
+    }
+    let is_sound = report.is_ok();
     let Some(opened) = open(folder.path()) else {
         assert!(!is_sound, "what verifies opens");
         return false;
@@ -126,6 +136,12 @@ fn crc32(parts: &[&[u8]]) -> u32 {
     })
 }
 
+fn compressed(segment: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    let written = encoder.write_all(segment).and_then(|()| encoder.finish());
+    written.expect("room in memory")
+}
+
 fn seeds() -> Vec<Seed> {
     let folder = folder();
     let mut settings = Settings::new(CLUSTER, NODE);
@@ -150,6 +166,13 @@ fn seeds() -> Vec<Seed> {
         });
         audit.append_unsynced(entry).expect("room in the queue");
     }
+    let head = PeerHead {
+        node: 3,
+        sequence: 7,
+        hash: [7; 32],
+        signature: Signature([8; 64]),
+    };
+    audit.witness(head, 1_780_315_205_004).expect("room in the queue");
     drop(audit);
     let mut segment = std::fs::read(folder.path().join(SEGMENT)).expect("the only segment");
     let end = segment.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
@@ -159,5 +182,6 @@ fn seeds() -> Vec<Seed> {
         seed("as-it-is", [&[0], &segment[..]].concat()),
         seed("put-right", [&[1], &segment[..]].concat()),
         seed("torn", [&[0], &cut[..]].concat()),
+        seed("compressed", [&[0], &compressed(&segment)[..]].concat()),
     ]
 }

@@ -7,6 +7,7 @@ use conclave::actors::wire::{
     Abstention, Answer, Beginning, BirthStep, Call, Computed, Forwarded, Half, Item, ItemAsk, RenewCompute,
     Renewal, Roles, Round, ShareName, ToRenew,
 };
+use conclave::audit::{PeerHead, Signature};
 use conclave::authorization::RawRequest;
 use conclave::identifier::{LocalId, OperationId};
 use conclave::keystore::record::Sharing;
@@ -228,6 +229,12 @@ fn answers() -> Vec<(&'static str, Answer)> {
     let problem = Problem::not_authorized("DataError", "why").caused_by(Problem::malformed("below"));
     let abort = Abort::sign((OPERATION, [9; 32]), (2, &alice().key), None, None);
     let messages = BTreeMap::from([(1, vec![1; 32]), (3, vec![2; 32])]);
+    let head = PeerHead {
+        node: 2,
+        sequence: 7,
+        hash: [3; 32],
+        signature: Signature([4; 64]),
+    };
     vec![
         ("endorsed", Answer::Endorsed(endorsement.clone())),
         ("cosigned", Answer::Cosigned(vec![1; 64], vec![2; 32])),
@@ -241,5 +248,6 @@ fn answers() -> Vec<(&'static str, Answer)> {
         ("renewing", Answer::Renewing(vec![vec![1; 32], vec![]])),
         ("lacking", Answer::Lacking(vec![LocalId([2; 16])])),
         ("ended", Answer::Ended("not due".into())),
+        ("audit-head", Answer::AuditHead(Some(head))),
     ]
 }
