@@ -176,7 +176,7 @@ fn what_is_revoked_while_members_change_binds_both_lists() {
         let born = loop {
             let made = cluster
                 .node(3)
-                .serve(alice.generate(&keystore, ED25519, "born in between"))
+                .serve(alice.generate(&keystore, ED25519, "born-in-between"))
                 .await;
             match status(&made) {
                 503 => continue,
