@@ -2,8 +2,10 @@
 //! while a key is generated, used, or its shares are renewed. A key is absent or whole, never between; what was
 //! acknowledged is used through every node, and a retry works.
 //!
-//! The failpoints are strace's, so the program has none. A process that is killed leaves the system's cache as it is: what a
-//! power cut leaves is the simulator's.
+//! The failpoints are strace's, so the program has none. It counts each call of each thread for itself: the second write is the
+//! second of one thread, and a thread that comes after another one's first is not told from it. Writes and syncs are
+//! therefore walked apart, and what is between the threads of a pool is left to the simulator. A process that is killed leaves
+//! the system's cache as it is: what a power cut leaves is the simulator's too.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,10 +23,10 @@ use crate::common::disks;
 use crate::common::https;
 use crate::common::ledger::{Ledger, is_not_now};
 use crate::common::machines::{Machines, on_loopback};
-use crate::common::strace::{self, Tracer};
+use crate::common::strace::{self, SYNCS, Tracer};
 
-/// What leaves something on disk.
-const WRITES: &str = "write,pwrite64,pwritev,fdatasync,fsync";
+/// What leaves something in a file.
+const WRITES: &str = "write,pwrite64,pwritev";
 /// No generation has so many of them in one file.
 const BOUND: usize = 40;
 const SERVED: Duration = Duration::from_secs(60);
@@ -42,6 +44,8 @@ fn files(machines: &Machines, node: usize, part: &str) -> Vec<PathBuf> {
 /// Which of a node's failpoints are tried.
 #[derive(Clone, Copy)]
 struct Walk {
+    /// Of which calls.
+    calls: &'static str,
     /// The first.
     from: usize,
     /// Every so many.
@@ -75,7 +79,7 @@ async fn killed_at_each_write(
     for (deaths, at) in (walk.from..BOUND).step_by(walk.step).enumerate() {
         let files = files(machines, victim, part);
         let what = format!("signal=KILL:when={at}");
-        let tracer = Tracer::attach(machines.pid(victim), WRITES, &what, &files);
+        let tracer = Tracer::attach(machines.pid(victim), walk.calls, &what, &files);
         let made = ledger.turn(&machines.clients[0]).await;
         if let Err(error) = &made {
             assert!(is_not_now(error), "node {victim}, {part} {at}: {error}");
@@ -153,7 +157,7 @@ async fn deaths_while_keys_are_made(walks: &[(usize, &str, Walk)]) {
     ledger.turn(&machines.clients[0]).await.unwrap();
     for (victim, part, walk) in walks {
         let deaths = killed_at_each_write(&mut machines, &mut ledger, *victim, part, *walk).await;
-        println!("node {victim} died {deaths} times at {part}");
+        println!("node {victim} died {deaths} times at {part}: {}", walk.calls);
     }
     machines.converge(&[0, 1, 2], SERVED).await;
     for client in &machines.clients {
@@ -168,13 +172,14 @@ async fn deaths_while_keys_are_made(walks: &[(usize, &str, Walk)]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_dies_at_a_write_leaves_a_key_absent_or_whole() {
-    // Every failpoint of the shares, some of the others.
-    let walk = |from, step| Walk { from, step };
+    // The shares' failpoints, some of the others'.
+    let walk = |calls, from, step| Walk { calls, from, step };
     let walks = [
-        (0, "shares", walk(1, 1)),
-        (0, "raft", walk(2, 4)),
-        (1, "shares", walk(1, 1)),
-        (1, "audit", walk(1, 3)),
+        (0, "shares", walk(WRITES, 1, 1)),
+        (0, "shares", walk(SYNCS, 1, 1)),
+        (0, "raft", walk(SYNCS, 2, 4)),
+        (1, "shares", walk(SYNCS, 1, 1)),
+        (1, "audit", walk(WRITES, 1, 3)),
     ];
     deaths_while_keys_are_made(&walks).await;
 }
@@ -182,10 +187,15 @@ async fn a_node_that_dies_at_a_write_leaves_a_key_absent_or_whole() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "long: run by make test-long"]
 async fn a_node_that_dies_at_any_write_leaves_a_key_absent_or_whole() {
-    let every = Walk { from: 1, step: 1 };
-    let walks: Vec<_> = (0..2)
-        .flat_map(|victim| PARTS.map(|part| (victim, part, every)))
-        .collect();
+    let mut walks = Vec::new();
+    for victim in 0..2 {
+        for part in PARTS {
+            for calls in [WRITES, SYNCS] {
+                let (from, step) = (1, 1);
+                walks.push((victim, part, Walk { calls, from, step }));
+            }
+        }
+    }
     deaths_while_keys_are_made(&walks).await;
 }
 
@@ -241,7 +251,7 @@ async fn renewed(machines: &Machines, nodes: &[usize]) -> u64 {
 }
 
 /// Orders renewals and kills `victim` at the writes `at` of `part`, while the key is used through the others.
-async fn deaths_while_shares_are_renewed(deaths: &[(&str, usize)]) {
+async fn deaths_while_shares_are_renewed(deaths: &[(&str, &str, usize)]) {
     if let Some(needs) = strace::missing() {
         return println!("skipped: needs {needs}");
     }
@@ -251,7 +261,7 @@ async fn deaths_while_shares_are_renewed(deaths: &[(&str, usize)]) {
     ledger.turn(&machines.clients[0]).await.unwrap();
     let id = LocalId::parse(ledger.keystore.rsplit_once('/').unwrap().1).unwrap();
     let mut died = 0;
-    for (number, (part, at)) in deaths.iter().enumerate() {
+    for (number, (part, calls, at)) in deaths.iter().enumerate() {
         let groups = machines.groups(0).await;
         let leader = groups[usize::try_from(id.group(16)).unwrap()].leader.unwrap();
         // The leader renews; in every other round a holder dies.
@@ -260,7 +270,7 @@ async fn deaths_while_shares_are_renewed(deaths: &[(&str, usize)]) {
         let files = files(&machines, victim, part);
         let what = format!("signal=KILL:when={at}");
         let before = renewed(&machines, &[0, 1, 2]).await;
-        let tracer = Tracer::attach(machines.pid(victim), WRITES, &what, &files);
+        let tracer = Tracer::attach(machines.pid(victim), calls, &what, &files);
         order(&machines, number as u64 + 1, others[0]).await;
         let until = Instant::now() + SERVED;
         while machines.has_ended(victim).is_none() && renewed(&machines, &[0, 1, 2]).await <= before {
@@ -312,15 +322,20 @@ async fn deaths_while_shares_are_renewed(deaths: &[(&str, usize)]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_dies_at_a_write_of_a_renewal_leaves_one_epoch_or_the_other() {
-    deaths_while_shares_are_renewed(&[("shares", 1)]).await;
+    deaths_while_shares_are_renewed(&[("shares", SYNCS, 1)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "long: run by make test-long"]
 async fn a_node_that_dies_at_any_write_of_a_renewal_leaves_one_epoch_or_the_other() {
-    let deaths: Vec<_> = PARTS
-        .into_iter()
-        .flat_map(|part| (1..=6).flat_map(move |at| [(part, at); 2]))
-        .collect();
+    let mut deaths = Vec::new();
+    for part in PARTS {
+        for calls in [WRITES, SYNCS] {
+            // Twice each: once the one that renews, once a holder.
+            for at in [1, 1, 2, 2, 3, 3] {
+                deaths.push((part, calls, at));
+            }
+        }
+    }
     deaths_while_shares_are_renewed(&deaths).await;
 }
