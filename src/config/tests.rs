@@ -79,6 +79,7 @@ fn every_key_is_in_the_example() {
         let mut config = Config::parse(EXAMPLE, Path::new("/")).unwrap();
         config.seal = seal;
         config.addresses.insert(2, "b:1".to_owned());
+        config.orders = Some("a".into());
         keys(&toml::Table::try_from(&config).unwrap(), "", &mut wanted);
     }
     // A key counts whether it is set or shown in a comment, in its own section.
