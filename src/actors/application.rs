@@ -45,7 +45,7 @@ impl KeystoreApplication {
     }
 
     /// Keeps a group's roster: what was endorsed under it may be shown a little later.
-    fn see(&self, group: GroupId, state: &Transaction<'_, '_>) -> Result<(), StateError> {
+    fn see(&self, group: GroupId, state: &impl ReadState) -> Result<(), StateError> {
         let roster = self.rosters.of(state)?;
         let mut seen = self.seen.lock();
         let known = seen.entry(group).or_default();
@@ -202,11 +202,17 @@ impl Application for KeystoreApplication {
         let endorsed = |roster: &Roster| is_endorsed(&entry, group.0, roster);
         match seen.is_empty() {
             true => endorsed(&genesis),
-            false => seen.iter().any(|roster| endorsed(roster)),
+            // Whoever shows an entry may be further in a change of members than this node.
+            false => seen
+                .iter()
+                .any(|roster| endorsed(roster) || roster.becomes().any(|later| endorsed(&later))),
         }
     }
 
-    fn wanted(&self, _group: GroupId, state: &dyn StateRead) -> Result<Option<Move>, Halt> {
+    fn wanted(&self, group: GroupId, state: &dyn StateRead) -> Result<Option<Move>, Halt> {
+        // Also at a start and after a snapshot, before anything is applied.
+        self.see(group, &Read(state))
+            .map_err(|error| Halt::new(error.to_string()))?;
         let wanted = members::wanted(&self.rosters, &Read(state));
         let wanted = wanted.map_err(|error| Halt::new(error.to_string()))?;
         Ok(wanted.map(|members::Move { from, to, complete }| Move { from, to, complete }))

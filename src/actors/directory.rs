@@ -19,7 +19,7 @@ use crate::membership::{Member, Membership, Roster};
 /// How often the groups' states are looked at when nobody says that one has changed.
 const LOOK: Duration = Duration::from_secs(1);
 /// Who is a member no longer is linked to for this long, to hear so.
-const FAREWELL: Duration = Duration::from_secs(10);
+const FAREWELL: Duration = Duration::from_secs(600);
 
 /// Members by number, shared with whoever has to know a signature.
 #[derive(Clone, Default)]
@@ -92,14 +92,18 @@ pub async fn keep(parts: Arc<Parts>) {
 /// Reads every group's members once.
 pub(crate) fn refresh(parts: &Parts) {
     let mut members = BTreeMap::new();
+    let mut whole = true;
     for group in (0..parts.rules.groups).map(GroupId) {
         // Nothing of a group is here before its first snapshot.
-        let Ok(roster) = parts.roster(group) else { continue };
+        let Ok(roster) = parts.roster(group) else {
+            whole = false;
+            continue;
+        };
         for member in roster.everybody() {
             members.entry(member.node).or_insert_with(|| member.clone());
         }
     }
-    if !members.contains_key(&parts.node) {
+    if !whole || !members.contains_key(&parts.node) {
         // Whoever joins knows from its orders whom to link to before it has any state.
         for member in &parts.introduced {
             members.entry(member.node).or_insert_with(|| member.clone());

@@ -1,9 +1,10 @@
 //! Renewals of key shares: when they are due, and those that this node takes part in, bounded in number and in time. Pure.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use conclave_consensus::GroupId;
 use conclave_threshold::Session;
 use conclave_threshold::dkg::Participant;
 
@@ -122,6 +123,10 @@ pub enum Protocol {
 pub struct Renewals {
     /// When shares are due.
     pub policy: Policy,
+    /// Groups that are being looked through for keys that have not moved.
+    pub looks: HashSet<GroupId>,
+    /// Of each group whose members change, the keys that its conductor has found with the old ones.
+    pub unmoved: HashMap<GroupId, u64>,
     slots: HashMap<Id, Slot>,
     /// The first and the last removal of an old share that can still be read on the disk.
     removed: Option<(Instant, Instant)>,
@@ -143,6 +148,8 @@ impl Renewals {
         let now = Instant::now();
         Self {
             policy,
+            looks: HashSet::new(),
+            unmoved: HashMap::new(),
             slots: HashMap::new(),
             removed: Some((now, now)),
         }

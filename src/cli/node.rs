@@ -157,7 +157,7 @@ impl NodeCommand {
             NodeSubcommand::Remove(arguments) => return arguments.run(change::Kind::Remove).await,
             NodeSubcommand::Replace(arguments) => return arguments.run(change::Kind::Replace).await,
             NodeSubcommand::Wait { admin, timeout } => {
-                return change::wait(&[admin], Duration::from_secs(timeout)).await;
+                return change::wait(&[admin], 1, Duration::from_secs(timeout)).await;
             }
         }
         Ok(ExitCode::SUCCESS)

@@ -147,8 +147,19 @@ pub fn is_ordered(rosters: &Rosters, state: &impl ReadState) -> Result<bool, Sta
     }
     let stored = rosters.of(state)?;
     let next_follows = match &record.next {
-        Some((order, _)) => follow(order, &roster).is_some(),
+        Some((order, _)) => {
+            let kept: Option<SignedOrder> = state.record(&layout::members(last + 1))?;
+            let next = follow(order, &roster);
+            let highest = next.as_ref().and_then(|next| next.members.last());
+            roster.highest = roster.highest.max(highest.map_or(0, |member| member.node));
+            next.is_some() && kept.as_ref() == Some(order)
+        }
         None => true,
     };
-    Ok(*stored.current == *roster.current && next_follows)
+    let last_kept: Option<SignedOrder> = match record.current {
+        Some(_) => state.record(&layout::members(last))?,
+        None => None,
+    };
+    let same = *stored.current == *roster.current && last_kept == record.current;
+    Ok(same && next_follows && stored.highest == roster.highest)
 }

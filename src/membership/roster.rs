@@ -60,6 +60,17 @@ impl Roster {
         }
     }
 
+    /// What it turns into while its change of members is carried out.
+    pub fn becomes(&self) -> impl Iterator<Item = Roster> + '_ {
+        self.next.iter().flat_map(|(next, _)| {
+            let joint = Roster {
+                next: Some((next.clone(), Stage::Joint)),
+                ..self.clone()
+            };
+            [joint, Roster::stable(next.clone())]
+        })
+    }
+
     /// The list of this number, if it is one of the two.
     pub fn numbered(&self, number: u64) -> Option<&Arc<Membership>> {
         let next = self.next.iter().map(|(next, _)| next);

@@ -70,7 +70,15 @@ async fn conduct(parts: &Arc<Parts>, group: GroupId) -> Result<(), String> {
             Some(order) => announce(parts, group, order).await,
             None => Ok(()),
         },
-        Some((next, Stage::Joint)) => complete(parts, group, next.index).await,
+        Some((next, Stage::Joint)) => {
+            // Whoever conducts has looked already; group 0 has no keys.
+            let unmoved = parts.renewals.lock().unmoved.get(&group).copied();
+            match unmoved {
+                Some(0) => complete(parts, group, next.index).await,
+                _ if group == GROUP_ZERO => complete(parts, group, next.index).await,
+                _ => Ok(()),
+            }
+        }
         _ => Ok(()),
     }
 }

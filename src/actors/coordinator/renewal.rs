@@ -114,6 +114,12 @@ impl Renewer {
                 continue;
             }
             let found = self.renew_group(group).await;
+            let mut renewals = self.parts.renewals.lock();
+            match found.moving {
+                Some(left) => drop(renewals.unmoved.insert(group, left)),
+                None => drop(renewals.unmoved.remove(&group)),
+            }
+            drop(renewals);
             let until_next = found.next.map_or(LOOK.1, |next| {
                 Duration::from_millis(next.saturating_sub(self.parts.now().unwrap_or(next)))
             });

@@ -160,21 +160,29 @@ pub(crate) async fn endorse_move(
     number: u64,
     statement: &Statement,
 ) -> Result<Endorsement, Abstention> {
-    let now = parts.now().map_err(|_| Abstention::Clock)?;
     parts
         .consensus
         .freshness()
         .may_contribute(group)
         .map_err(|_| Abstention::Fenced)?;
+    // One look at a time: it reads every key of the group.
+    if !parts.renewals.lock().looks.insert(group) {
+        return Err(Abstention::Busy);
+    }
     let looked = tokio::task::spawn_blocking({
         let parts = parts.clone();
-        move || has_moved(&parts, group, number)
+        move || {
+            let moved = has_moved(&parts, group, number);
+            parts.renewals.lock().looks.remove(&group);
+            moved
+        }
     });
     match looked.await {
         Ok(Ok(true)) => {}
         Ok(Ok(false)) => return Err(Abstention::Behind),
         _ => return Err(Abstention::Busy),
     }
+    let now = parts.now().map_err(|_| Abstention::Clock)?;
     let mut entry = Entry::new(Kind::Ordered, now, statement.operation);
     entry.group = group.0;
     entry.request = Sha256::digest([&b"conclave move 1"[..], &number.to_be_bytes()].concat()).into();
@@ -196,6 +204,14 @@ fn has_moved(parts: &Parts, group: GroupId, number: u64) -> Result<bool, String>
         Some((next, Stage::Joint)) if next.index == number => next.member(parts.node).is_some(),
         _ => return Ok(false),
     };
+    // Group 0 has no keys: it comes to its new members last, so that it takes no other order before.
+    if group == GROUP_ZERO {
+        let is_done = |group| {
+            let roster = parts.roster(GroupId(group));
+            roster.is_ok_and(|roster| roster.next.is_none() && roster.current.index >= number)
+        };
+        return Ok((1..parts.rules.groups).all(is_done));
+    }
     let mut after: Option<Vec<u8>> = None;
     loop {
         let page = view.scan(layout::KEYS, after.as_deref(), PAGE);
@@ -216,9 +232,13 @@ fn has_moved(parts: &Parts, group: GroupId, number: u64) -> Result<bool, String>
                 Some(sharing) => sharing.number(parts.node).is_some(),
                 None => is_member,
             };
-            let share = Parts::share_id(&keystore, &key, &record);
-            if holds && parts.shares.get(&share).map_err(|error| text(&error))?.is_none() {
-                return Ok(parts.was_away(&record, parts.node));
+            if holds && !parts.was_away(&record, parts.node) {
+                let share = Parts::share_id(&keystore, &key, &record);
+                let kept = parts.shares.sessions(&share.keystore, &share.key);
+                let kept = kept.map_err(|error| text(&error))?;
+                if !kept.iter().any(|session| session.id == share) {
+                    return Ok(false);
+                }
             }
         }
     }

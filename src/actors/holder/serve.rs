@@ -97,10 +97,9 @@ async fn serve(
 ) -> Result<Answer, Answer> {
     let operation = parts.next_operation();
     let decides = |node: u64| decides(parts, request, &operation, node);
+    // The members may be changing, and one of the two knows it already.
     if !matches!(request.route, Route::UseKey(..)) && (decides(from)? || !decides(parts.node)?) {
-        return Err(Answer::Misfit(
-            "only what the sender cannot serve is served for it".into(),
-        ));
+        return Err(Abstention::Behind.into());
     }
     tracing::debug!(from, served_as = %operation.request_id(), "serving for another node");
     let mut work = Work::new(parts, operation, request.clone(), Caller::Node(from));

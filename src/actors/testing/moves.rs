@@ -386,3 +386,45 @@ fn a_member_is_replaced_while_its_keys_are_used() {
         cluster.stop().await;
     });
 }
+
+/// Why a member leaves may be why it does not help: its disk is full, its clock is off, or it is somebody else's.
+#[test]
+fn a_member_that_leaves_and_does_not_help_keeps_nobody_from_it() {
+    run(async {
+        let (mut cluster, client, keystore, signing, agreement) = furnished(3).await;
+        cluster.node(3).tamper(|call, answer| match call {
+            Call::Renew(_) => Answer::Abstained(Abstention::Audit).encode(),
+            _ => answer.encode(),
+        });
+        let candidate = Candidate::new(4);
+        let mut orders = Orders::default();
+        let order = order(&cluster, &orders, &[candidate.pinned()], &[3]);
+        orders.orders.push(order.clone());
+        submit(&cluster.node(1).parts, order).await.unwrap();
+        cluster.join(candidate, &orders);
+        carry_out(&cluster, &[1, 2, 4], 2).await;
+        used_by(&cluster, &[1, 2, 4], &client, &keystore, &signing, &agreement).await;
+        cluster.stop().await;
+    });
+}
+
+/// A second order waits: whoever joins by it must find everybody who leads by the first.
+#[test]
+fn one_order_about_members_is_carried_out_after_the_other() {
+    run(async {
+        let (mut cluster, _, keystore, _, _) = furnished(3).await;
+        let (first, second) = (Candidate::new(4), Candidate::new(5));
+        let mut orders = Orders::default();
+        let one = order(&cluster, &orders, &[first.pinned()], &[]);
+        orders.orders.push(one.clone());
+        submit(&cluster.node(1).parts, one).await.unwrap();
+        cluster.join(first, &orders);
+        staged(&cluster, &[1, 2, 3, 4], &keystore, Stage::Joint).await;
+        let two = order(&cluster, &orders, &[second.pinned()], &[]);
+        let refused = submit(&cluster.node(1).parts, two.clone()).await.unwrap_err();
+        assert_eq!(refused.status, 409, "{}", refused.message);
+        carry_out(&cluster, &[1, 2, 3, 4], 2).await;
+        submit(&cluster.node(2).parts, two).await.unwrap();
+        cluster.stop().await;
+    });
+}

@@ -117,7 +117,7 @@ impl ChangeArguments {
         std::io::stdout().flush()?;
         match self.timeout {
             0 => Ok(ExitCode::SUCCESS),
-            seconds => wait(&self.admins, Duration::from_secs(seconds)).await,
+            seconds => wait(&self.admins, number, Duration::from_secs(seconds)).await,
         }
     }
 
@@ -141,8 +141,9 @@ async fn status(admin: &str) -> Result<NodeStatus, NodeError> {
     })
 }
 
-/// Waits until the last order about members is carried out in every group, a line for each step.
-pub(super) async fn wait(admins: &[String], timeout: Duration) -> Result<ExitCode, NodeError> {
+/// Waits until the list of members of this number, or the last one that is known if that is later, is that of every group; a line
+/// for each step. A node that cannot tell yet is asked again.
+pub(super) async fn wait(admins: &[String], number: u64, timeout: Duration) -> Result<ExitCode, NodeError> {
     let begun = Instant::now();
     let mut shown = String::new();
     loop {
@@ -154,7 +155,8 @@ pub(super) async fn wait(admins: &[String], timeout: Duration) -> Result<ExitCod
                 std::io::stdout().flush()?;
                 shown = line;
             }
-            if status.members.under_way.is_empty() {
+            let known = status.members.number >= number.max(1);
+            if known && status.members.under_way.is_empty() {
                 return Ok(ExitCode::SUCCESS);
             }
             break;

@@ -27,6 +27,21 @@ const COMMIT: Duration = Duration::from_secs(5);
 /// Longest wait until participants know that nothing came of it.
 const FAREWELL: Duration = Duration::from_millis(500);
 
+/// Why an attempt failed, and at which node, if one is to blame.
+struct Broken {
+    node: Option<u64>,
+    reason: String,
+}
+
+impl<T: Into<String>> From<T> for Broken {
+    fn from(reason: T) -> Self {
+        Self {
+            node: None,
+            reason: reason.into(),
+        }
+    }
+}
+
 /// Why nothing came of a renewal.
 pub(super) enum Failed {
     /// A member is not there.
@@ -59,7 +74,7 @@ pub(super) async fn renew(parts: &Arc<Parts>, batch: &Batch) -> Result<(), Faile
         return Err(Failed::Away(*node));
     }
     // Those that leave deal as far as they are there; where nobody leaves, these are all members.
-    let dealers: Vec<u64> = before.nodes().into_iter().filter(is_there).collect();
+    let mut dealers: Vec<u64> = before.nodes().into_iter().filter(is_there).collect();
     if dealers.len() < before.quorum() {
         return Err("too few that hold the keys' shares are there".into());
     }
@@ -67,7 +82,7 @@ pub(super) async fn renew(parts: &Arc<Parts>, batch: &Batch) -> Result<(), Faile
     nodes.sort_unstable();
     nodes.dedup();
     let lives = lives(parts, &nodes).map_err(|unknown| format!("{unknown:?} have just started"))?;
-    let participants = Participants {
+    let mut participants = Participants {
         nodes,
         members,
         lives,
@@ -80,8 +95,25 @@ pub(super) async fn renew(parts: &Arc<Parts>, batch: &Batch) -> Result<(), Faile
         dealers: dealers.clone(),
     }));
     // Whoever lacks a share says so once, and gets one in the next attempt.
-    for _ in 0..=dealers.len() {
-        match attempt(parts, batch, &participants, keys.clone()).await? {
+    for _ in 0..=2 * dealers.len() {
+        let attempted = match attempt(parts, batch, &participants, keys.clone()).await {
+            Ok(attempted) => attempted,
+            // Who leaves and does not go on is left out, as long as enough deal: it may be why it leaves.
+            Err(Broken {
+                node: Some(node),
+                reason,
+            }) if participants.committee.member(node).is_none() && dealers.len() > before.quorum() => {
+                tracing::warn!(node, reason, "a member that leaves is left out of moving keys");
+                dealers.retain(|dealer| *dealer != node);
+                participants.nodes.retain(|other| *other != node);
+                participants.lives.retain(|(other, _)| *other != node);
+                let each = keys.iter_mut();
+                each.for_each(|of_key| of_key.dealers.retain(|dealer| *dealer != node));
+                continue;
+            }
+            Err(Broken { reason, .. }) => return Err(reason.into()),
+        };
+        match attempted {
             Attempt::Done => return Ok(()),
             Attempt::Lacking(node, lacking) => {
                 let known = keys.iter_mut().filter(|of_key| lacking.contains(&of_key.key));
@@ -121,7 +153,7 @@ async fn attempt(
     batch: &Batch,
     participants: &Participants,
     keys: Vec<ToRenew>,
-) -> Result<Attempt, String> {
+) -> Result<Attempt, Broken> {
     let group = parts.group_of(&batch.keystore);
     let proposal = Renewal {
         operation: parts.next_operation(),
@@ -153,7 +185,7 @@ async fn run(
     group: GroupId,
     participants: &Participants,
     (id, proposal): (Id, Renewal),
-) -> Result<Attempt, String> {
+) -> Result<Attempt, Broken> {
     let (keys, operation) = (proposal.keys.len(), proposal.operation);
     let mut call = Call::Renew(proposal);
     let mut handed_out = HandedOut::default();
@@ -192,28 +224,32 @@ async fn run(
     let applied = proposed.await.map_err(|error| error.to_string())?;
     match postcard::from_bytes(&applied.result) {
         Ok(Outcome::Applied(_)) => Ok(Attempt::Done),
-        Ok(Outcome::Refused(rejection)) => Err(rejection.to_string()),
-        Err(error) => Err(error.to_string()),
+        Ok(Outcome::Refused(rejection)) => Err(rejection.to_string().into()),
+        Err(error) => Err(error.to_string().into()),
     }
 }
 
 /// Everybody's answer; all have to give one.
-async fn ask(parts: &Arc<Parts>, nodes: &[u64], call: &Call) -> Result<Vec<(u64, Answer)>, String> {
+async fn ask(parts: &Arc<Parts>, nodes: &[u64], call: &Call) -> Result<Vec<(u64, Answer)>, Broken> {
     let asked = nodes
         .iter()
         .map(|node| async move { (*node, parts.ask(*node, call, ROUND).await) });
     let mut said = Vec::new();
     for (node, answer) in join_all(asked).await {
+        let broken = |reason: String| Broken {
+            node: Some(node),
+            reason,
+        };
         match answer {
             Ok(answer @ (Answer::Renewing(_) | Answer::Lacking(_) | Answer::Generated(..))) => {
                 said.push((node, answer))
             }
-            Ok(Answer::Abstained(reason)) => return Err(format!("node {node} abstains: {reason}")),
+            Ok(Answer::Abstained(reason)) => return Err(broken(format!("node {node} abstains: {reason}"))),
             Ok(Answer::Ended(reason) | Answer::Misfit(reason)) => {
-                return Err(format!("node {node} does not go on: {reason}"));
+                return Err(broken(format!("node {node} does not go on: {reason}")));
             }
-            Ok(_) => return Err(format!("node {node} answers another question")),
-            Err(error) => return Err(format!("node {node} does not answer: {error}")),
+            Ok(_) => return Err(broken(format!("node {node} answers another question"))),
+            Err(error) => return Err(broken(format!("node {node} does not answer: {error}"))),
         }
     }
     Ok(said)
@@ -243,7 +279,7 @@ impl HandedOut {
 
     /// Why the round after it failed: a message that a participant did not sign goes before what others make of it, and
     /// names that participant.
-    async fn blame(self, parts: &Arc<Parts>, reason: String) -> String {
+    async fn blame(self, parts: &Arc<Parts>, broken: Broken) -> Broken {
         let Self { sessions, last } = self;
         let looked = parts.pool.run(move || {
             let (number, messages) = last?;
@@ -259,10 +295,13 @@ impl HandedOut {
         });
         let liar = looked.await.ok().flatten();
         let Some(member) = liar.and_then(|index| parts.directory.by_index(index)) else {
-            return reason;
+            return broken;
         };
         parts.name_liar(member.node, "a message of a renewal that it did not sign");
-        format!("node {} said what it did not sign", member.node)
+        Broken {
+            node: Some(member.node),
+            reason: format!("node {} said what it did not sign", member.node),
+        }
     }
 }
 
