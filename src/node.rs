@@ -56,8 +56,8 @@ const CHAINS: usize = 65_536;
 const POOL_QUEUE: usize = 4_096;
 /// Connections that are in use have this long to end with an answer.
 const FAREWELL: Duration = Duration::from_millis(300);
-/// Requests under way have this long when the node stops.
-const DRAIN: Duration = Duration::from_secs(3);
+/// Requests under way have this long when the node stops: a use of a symmetric key may wait 5 s for a holder that restarts.
+const DRAIN: Duration = Duration::from_secs(6);
 /// Recorded refusals a second.
 const REFUSALS: u32 = 200;
 
