@@ -12,8 +12,9 @@ use crate::actors::holder::{endorse_order, order_statement};
 use crate::actors::parts::Parts;
 use crate::actors::views::GROUP_ZERO;
 use crate::actors::wire::Call;
+use crate::keystore::members::next_members;
 use crate::keystore::{Entry, Outcome, Rejection, query};
-use crate::operator::SignedOrder;
+use crate::operator::{Change, SignedOrder};
 use crate::problem::Problem;
 
 const DEADLINE: Duration = Duration::from_secs(8);
@@ -32,6 +33,17 @@ pub async fn submit(parts: &Arc<Parts>, order: SignedOrder) -> Result<(), Proble
     if order.order.sequence != last + 1 {
         return Err(out_of_sequence(last));
     }
+    let roster = parts.rosters.of(&view).map_err(|_| busy())?;
+    if let Change::Members(new) = &order.order.change {
+        let fits = match &roster.next {
+            Some(_) => Err("they are being changed already; conclave node wait shows how far that is"),
+            None => next_members(new, &roster).map(drop),
+        };
+        fits.map_err(|reason| {
+            let message = format!("The members cannot be changed so: {reason}.");
+            Problem::new(409, "InvalidStateError", message)
+        })?;
+    }
     let operation = parts.next_operation();
     let statement = order_statement(parts, GROUP_ZERO, &order, operation);
     let own = endorse_order(parts, &order, &statement).await;
@@ -41,7 +53,6 @@ pub async fn submit(parts: &Arc<Parts>, order: SignedOrder) -> Result<(), Proble
         statement,
         deadline: Instant::now() + DEADLINE,
     });
-    let roster = parts.roster(GROUP_ZERO).map_err(cannot_contribute)?;
     let gathered = Gathering::start(parts, roster, &question).quorum(own).await;
     let Gathered::Quorum(endorsements) = gathered else {
         return Err(no_quorum("endorse the order"));
