@@ -112,15 +112,16 @@ async fn used_by(
     }
 }
 
-/// What a node answers in the end: one that cannot now, says so, and is asked again.
-async fn settled(node: &Node, request: impl Fn() -> RawRequest) -> u16 {
+/// What a node answers in the end: one that cannot now, says so, and is asked again, by a request of its own.
+async fn settled(node: &Node, request: impl Fn(u32) -> RawRequest) -> u16 {
     let deadline = Instant::now() + SOON;
-    loop {
-        match status(&node.serve(request()).await) {
+    for attempt in 0.. {
+        match status(&node.serve(request(attempt)).await) {
             503 if Instant::now() < deadline => {}
             other => return other,
         }
     }
+    503
 }
 
 /// Waits until a keystore's group is in this stage on these nodes.
@@ -148,6 +149,12 @@ fn what_is_revoked_while_members_change_binds_both_lists() {
         cluster.join(candidate, &orders);
         // No key has moved yet: its holders are the old members.
         staged(&cluster, &[1, 2, 3, 4], &keystore, Stage::Joint).await;
+        let newcomer = &cluster.node(4).parts;
+        until("the new member takes part", || {
+            let group = newcomer.group_of(&keystore.id);
+            newcomer.consensus.freshness().may_contribute(group).is_ok()
+        })
+        .await;
         for (turn, (here, there)) in [(1, 3), (3, 2), (4, 1), (2, 4)].into_iter().enumerate() {
             let capability = alice.delegate(&keystore, &signing, &bob, &format!("urn:uuid:joint-{turn}"));
             let sign = |message: String| {
@@ -159,24 +166,26 @@ fn what_is_revoked_while_members_change_binds_both_lists() {
                 )
             };
             let (here, there) = (cluster.node(here), cluster.node(there));
-            let before = settled(there, || sign(format!("before {turn}"))).await;
+            let before = settled(there, |attempt| sign(format!("before {turn} {attempt}"))).await;
             assert_eq!(before, 200, "turn {turn}");
-            let revoked = settled(here, || alice.revoke(&keystore, &capability)).await;
+            let revoked = settled(here, |_| alice.revoke(&keystore, &capability)).await;
             assert_eq!(revoked, 204, "turn {turn}");
             for node in cluster.nodes() {
                 let after = format!("after {turn} {}", node.parts.node);
                 assert_eq!(
-                    settled(node, || sign(after.clone())).await,
+                    settled(node, |attempt| sign(format!("{after} {attempt}"))).await,
                     403,
                     "turn {turn} at {after}"
                 );
             }
         }
         // A key that is born now is the new members', whoever is asked for it: the one that leaves hands it on.
+        let mut attempt = 0;
         let born = loop {
+            attempt += 1;
             let made = cluster
                 .node(3)
-                .serve(alice.generate(&keystore, ED25519, "born-in-between"))
+                .serve(alice.generate(&keystore, ED25519, &format!("born-in-between-{attempt}")))
                 .await;
             match status(&made) {
                 503 => continue,
