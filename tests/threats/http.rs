@@ -355,7 +355,7 @@ pub(crate) fn table() -> Table {
             if text.contains(['-', '_']) {
                 text
             } else {
-                text.replacen('A', "-", 1)
+                format!("-{}", &text[1..])
             }
         }),
         ("white space", format!(" {signature}")),
