@@ -192,6 +192,10 @@ fn what_is_revoked_while_members_change_binds_both_lists() {
                 _ => break Key::of(&made.unwrap()),
             }
         };
+        until("another node has applied the birth", || {
+            cluster.node(1).key_record(&keystore.id, &born.id).is_some()
+        })
+        .await;
         let record = cluster.node(1).key_record(&keystore.id, &born.id).unwrap();
         assert_eq!((record.committee, record.epoch), (2, 0));
         carry_out(&cluster, &[1, 2, 4], 2).await;
