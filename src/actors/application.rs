@@ -81,7 +81,6 @@ impl KeystoreApplication {
             Some(keystore) => query::keystore(state, &keystore).map_err(halt)?,
             None => None,
         };
-        self.see(group, state).map_err(halt)?;
         let outcome = apply(&entry, group.0, &self.rosters, state).map_err(halt)?;
         self.see(group, state).map_err(halt)?;
         if let (Some(sender), Outcome::Applied(_)) = (sender, &outcome) {
@@ -210,7 +209,8 @@ impl Application for KeystoreApplication {
     }
 
     fn wanted(&self, group: GroupId, state: &dyn StateRead) -> Result<Option<Move>, Halt> {
-        // Also at a start and after a snapshot, before anything is applied.
+        // Also at a start and after a snapshot, before anything is applied: after that, every
+        // applied entry and every configuration is seen as it is made.
         self.see(group, &Read(state))
             .map_err(|error| Halt::new(error.to_string()))?;
         let wanted = members::wanted(&self.rosters, &Read(state));
