@@ -151,6 +151,7 @@ fn raft_settings(config: &Config, nodes: &[u64]) -> RaftSettings {
     settings.tick_ms = config.raft.tick_ms;
     settings.heartbeat_ticks = usize::try_from(config.raft.heartbeat_ticks).unwrap_or(4);
     settings.election_ticks = usize::try_from(config.raft.election_ticks).unwrap_or(20);
+    settings.believe_leaders = config.raft.believe_leaders;
     settings
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use conclave_consensus::{GroupId, RolledBack};
+use conclave_consensus::{GroupId, Reason, RolledBack};
 use parking_lot::RwLock;
 
 use crate::actors::coordinator::order;
@@ -283,10 +283,17 @@ pub(crate) fn ready(parts: &Parts) -> Result<(), NotReady> {
             ));
         }
         if let Err(abstain) = parts.consensus.freshness().may_contribute(status.group) {
-            return Err(NotReady::new(
-                abstain.to_string(),
-                "wait until the node has caught up",
-            ));
+            let advice = match abstain.reason {
+                Reason::Unvouched => {
+                    "bring the other members back, who vouch for it within seconds; \
+                     if they are lost for good, see believe_leaders in the documented configuration"
+                }
+                Reason::Diverged => {
+                    "stop the node that it got its state from, or this one, and replace it: one of them is not to be trusted"
+                }
+                _ => "wait until the node has caught up",
+            };
+            return Err(NotReady::new(abstain.to_string(), advice));
         }
     }
     Ok(())

@@ -174,6 +174,9 @@ pub struct Raft {
     pub heartbeat_ticks: u32,
     /// Without a leader for so many ticks (up to twice as many) a node campaigns.
     pub election_ticks: u32,
+    /// Whether a state that a leader sends is believed before another member has vouched for it. Only where the others are
+    /// lost for good.
+    pub believe_leaders: bool,
 }
 
 impl Default for Raft {
@@ -182,6 +185,7 @@ impl Default for Raft {
             tick_ms: 25,
             heartbeat_ticks: 4,
             election_ticks: 20,
+            believe_leaders: false,
         }
     }
 }
@@ -464,6 +468,7 @@ impl Config {
             tick_ms,
             heartbeat_ticks,
             election_ticks,
+            believe_leaders: _,
         } = self.raft;
         check((1..=1000).contains(&tick_ms), "raft.tick_ms", "from 1 to 1000")?;
         check(heartbeat_ticks > 0, "raft.heartbeat_ticks", "at least 1")?;

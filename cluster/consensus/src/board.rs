@@ -44,6 +44,8 @@ pub(crate) struct Board {
     pub(crate) halted: Mutex<Option<String>>,
     /// A majority does not have the state that we have.
     pub(crate) diverged: AtomicBool,
+    /// The state came from one node, and not enough others have said that it is theirs.
+    pub(crate) unvouched: AtomicBool,
     pub(crate) ahead: Mutex<BTreeMap<NodeId, Ahead>>,
     pub(crate) waiters: AtomicUsize,
 }
@@ -61,6 +63,7 @@ impl Board {
             confirmed: AtomicBool::new(false),
             halted: Mutex::new(None),
             diverged: AtomicBool::new(false),
+            unvouched: AtomicBool::new(false),
             ahead: Mutex::default(),
             waiters: AtomicUsize::new(0),
         }

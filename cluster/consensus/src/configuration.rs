@@ -123,6 +123,17 @@ impl Configuration {
         half(&self.voters) && half(&self.outgoing)
     }
 
+    /// Whether those are more voters than may be down or lie, in a joint configuration of one set: so that one of them is
+    /// honest.
+    pub(crate) fn has_honest(&self, those: impl Fn(NodeId) -> bool) -> bool {
+        let half = |voters: &[NodeId]| {
+            let with = voters.iter().filter(|voter| those(**voter)).count();
+            let quorum = voters.len() / 2 + 1;
+            with > voters.len() - quorum.min(voters.len())
+        };
+        half(&self.voters) || half(&self.outgoing)
+    }
+
     /// As raft has it.
     pub(crate) fn conf_state(&self) -> ConfState {
         let mut state = ConfState::from((self.voters.clone(), self.learners.clone()));

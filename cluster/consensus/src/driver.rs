@@ -69,6 +69,8 @@ pub struct GroupStatus {
     pub halted: Option<String>,
     /// Peers whose state differed at the last comparable index.
     pub differing_peers: Vec<NodeId>,
+    /// The node whose word alone this node's state is, until enough others have vouched for it.
+    pub unvouched: Option<NodeId>,
     /// Hash chained over everything that was applied; equal at equal `applied` on honest nodes.
     pub chain: [u8; 32],
 }
@@ -473,7 +475,8 @@ fn status<S: Store>(group: &Group<S>, own: NodeId) -> GroupStatus {
             StateRole::Leader => Role::Leader,
         },
         halted: group.board.halted.lock().clone(),
-        differing_peers: group.differing_peers(),
+        differing_peers: group.states.differing(),
+        unvouched: group.states.unvouched().map(|given| given.by),
         chain: group.applied.chain,
     }
 }
@@ -508,13 +511,10 @@ fn answer<S: Store>(
         Call::ProposeRefused { id, refusal } => group.proposal_refused(context, from, id, refusal),
         Call::ReadIndex { id } => return group.peer_reads(context, from, id),
         Call::ReadIndexed { id, index } => group.round_confirmed(context, from, id, index),
-        Call::Statement {
-            restricting,
-            mark,
-            chain,
-        } => {
-            group.peer_states(context, from, restricting, mark, chain);
+        Call::Statement { restricting, states } => {
+            group.peer_states(context, from, restricting, states, extra);
         }
+        Call::AskStatement => group.state_to(context, from),
         Call::Show { index } => group.show(context, from, index),
         Call::Shown { asked, entry } => return group.peer_shows(context, from, asked, entry.as_ref()),
         Call::SnapshotOffer { id, index, term } => {

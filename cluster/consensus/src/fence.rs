@@ -1,9 +1,7 @@
 //! Statements of peers, both ways: what they have applied and we have not, and whether their state is ours.
 //!
 //! A holder that is behind a peer's statement abstains ([`crate::Freshness::may_contribute`]), unless the
-//! peer, asked, cannot show the entry: then it lied. Chain hashes at equal indexes must be equal (threats.md
-//! I8); when one differs, contributions stop unless a majority has the state that we have, so that one node's
-//! lie stops nobody.
+//! peer, asked, cannot show the entry: then it lied. What they say of their state is for `states.rs`.
 
 use crate::board::Ahead;
 use crate::frame::Call;
@@ -11,20 +9,13 @@ use crate::group::{Context, Group};
 use crate::guard::Violation;
 use crate::ids::{Millis, NodeId};
 use crate::keys;
-use crate::records::{self, FIRST_INDEX};
+use crate::records;
+use crate::states::Stated;
 use crate::store::{Batch, Store, StoreError};
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
-
-/// The chain is kept for comparison at each multiple of this.
-pub(crate) const MARK_EVERY: u64 = 64;
-/// Marks kept in memory.
-pub(crate) const MARKS: usize = 256;
 
 #[derive(Default)]
 pub(crate) struct Fence {
-    /// Whether the last comparable mark of a peer was equal to ours.
-    agrees: BTreeMap<NodeId, bool>,
     /// What was asked of a peer, and when.
     asked: BTreeMap<NodeId, (u64, Millis)>,
     /// Index and bytes of the last restricting entry that was truncated from the log.
@@ -41,7 +32,6 @@ impl Fence {
 
     /// Forgets all nodes but those.
     pub(crate) fn retain(&mut self, those: impl Fn(NodeId) -> bool) {
-        self.agrees.retain(|node, _| those(*node));
         self.asked.retain(|node, _| those(*node));
     }
 }
@@ -56,16 +46,11 @@ impl<S: Store> Group<S> {
         {
             return;
         }
-        let (mark, chain) = self.applied.mark;
-        context.call(
-            self.id,
-            peer,
-            &Call::Statement {
-                restricting: self.applied.restricting,
-                mark,
-                chain,
-            },
-        );
+        let statement = Call::Statement {
+            restricting: self.applied.restricting,
+            states: self.stated(),
+        };
+        context.call(self.id, peer, &statement);
     }
 
     pub(crate) fn peer_states(
@@ -73,8 +58,8 @@ impl<S: Store> Group<S> {
         context: &mut Context<'_>,
         from: NodeId,
         restricting: u64,
-        mark: u64,
-        chain: [u8; 32],
+        states: Option<[Stated; 2]>,
+        batch: &mut Batch,
     ) {
         let mut ahead = self.board.ahead.lock();
         if restricting > self.applied.index {
@@ -90,49 +75,7 @@ impl<S: Store> Group<S> {
             ahead.remove(&from);
         }
         drop(ahead);
-        self.compare(from, mark, chain);
-    }
-
-    fn compare(&mut self, from: NodeId, mark: u64, chain: [u8; 32]) {
-        let ours = |wanted| self.marks.iter().find(|(index, _)| *index == wanted);
-        // Only groups that began with a restored state have a mark at the first index.
-        let restored_alone = match mark {
-            0 => ours(FIRST_INDEX).is_some(),
-            FIRST_INDEX => ours(0).is_some(),
-            _ => false,
-        };
-        let agrees = match ours(mark).filter(|_| mark != 0) {
-            _ if restored_alone => false,
-            Some((_, ours)) => *ours == chain,
-            None => return,
-        };
-        if !agrees {
-            tracing::error!(group = %self.id, peer = from, index = mark, "a peer has another state at the same index");
-        }
-        self.fence.agrees.insert(from, agrees);
-        self.judge_divergence();
-    }
-
-    /// Whether peers have another state, and no majority has ours: in a joint configuration, of both sets of voters.
-    pub(crate) fn judge_divergence(&self) {
-        let agrees = &self.fence.agrees;
-        let own = self.raw.raft.id;
-        let with_us = |node| node == own || agrees.get(&node).copied().unwrap_or(false);
-        let differs = agrees.values().any(|agrees| !agrees);
-        self.board.diverged.store(
-            differs && !self.configuration().is_majority(with_us),
-            Ordering::Release,
-        );
-    }
-
-    /// Peers whose last comparable state was not ours.
-    pub(crate) fn differing_peers(&self) -> Vec<NodeId> {
-        self.fence
-            .agrees
-            .iter()
-            .filter(|(_, agrees)| !**agrees)
-            .map(|(peer, _)| *peer)
-            .collect()
+        self.peer_states_its_state(context, from, states, batch);
     }
 
     /// Asks peers for the entries behind statements that hold us up too long.

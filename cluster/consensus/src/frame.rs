@@ -7,6 +7,7 @@ use crate::attestation::Signed;
 use crate::guard::Violation;
 use crate::ids::{GroupId, NodeId};
 use crate::settings::MAX_FRAME;
+use crate::states::Stated;
 use crate::store::{Pair, StoreError};
 use protobuf::Message as _;
 use raft::eraftpb::Message;
@@ -73,11 +74,10 @@ pub(crate) enum Call {
         id: CallId,
         index: u64,
     },
-    /// The last restricting entry that the sender applied, and its chain hash at the last mark.
+    /// The last restricting entry that the sender applied, and its state at the last mark and now, if it may speak of it.
     Statement {
         restricting: u64,
-        mark: u64,
-        chain: [u8; 32],
+        states: Option<[Stated; 2]>,
     },
     Show {
         index: u64,
@@ -106,6 +106,8 @@ pub(crate) enum Call {
     SnapshotStaged {
         id: u64,
     },
+    /// Make a statement now: the sender has a state that nobody but its leader has vouched for.
+    AskStatement,
     /// How far the sender's disk is, in all groups.
     Attest(Signed),
     /// What do you remember of the sender? It asks in this life.

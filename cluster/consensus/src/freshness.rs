@@ -53,6 +53,9 @@ pub enum Behind {
     /// No such group here: not yet, or no more.
     #[error("{0} is not on this node")]
     NoGroup(GroupId),
+    /// The state came from one node, and not enough others have said that it is theirs.
+    #[error("no other member has vouched yet for the state of {0} that its leader sent")]
+    Unvouched(GroupId),
     /// The state could not be read.
     #[error("the state of {0} could not be read")]
     Store(GroupId, #[source] StoreError),
@@ -79,6 +82,8 @@ pub enum Reason {
     Halted,
     /// A majority has another state at the same index.
     Diverged,
+    /// The state came from one node, and not enough others have said that it is theirs.
+    Unvouched,
     /// The node's disk is an older copy.
     RolledBack,
 }
@@ -95,6 +100,9 @@ impl fmt::Display for Reason {
             Reason::BehindPeer(peer) => write!(f, "behind what node {peer} has applied"),
             Reason::Halted => f.write_str("stopped at an entry of an unknown version"),
             Reason::RolledBack => f.write_str("this node's disk is an older copy"),
+            Reason::Unvouched => {
+                f.write_str("no other member has vouched yet for the state that its leader sent")
+            }
             Reason::Diverged => f.write_str("state differs from a majority's at the same index"),
         }
     }
@@ -161,6 +169,9 @@ impl Freshness {
         if matches!(*board.standing.lock(), Standing::Joining | Standing::Removed) {
             return Err(Behind::NoGroup(group));
         }
+        if board.unvouched.load(Ordering::Acquire) {
+            return Err(Behind::Unvouched(group));
+        }
         let early = match sabotage::decides_by_old_state(self.sabotage) {
             true => Some(self.view(group).map_err(|error| Behind::Store(group, error))?),
             false => None,
@@ -223,6 +234,12 @@ impl Freshness {
         self.rolled_back.get()
     }
 
+    /// Whether the group's state here is more than one node's word ([`Reason::Unvouched`]).
+    pub fn is_vouched_for(&self, group: GroupId) -> bool {
+        let board = self.boards.get(&group);
+        board.is_some_and(|board| !board.unvouched.load(Ordering::Acquire))
+    }
+
     /// The fence. Asked before every contribution, and again after a wait.
     pub fn may_contribute(&self, group: GroupId) -> Result<(), Abstain> {
         match self.reason_to_abstain(group) {
@@ -249,6 +266,9 @@ impl Freshness {
         }
         if board.diverged.load(Ordering::Acquire) {
             return Some(Reason::Diverged);
+        }
+        if board.unvouched.load(Ordering::Acquire) {
+            return Some(Reason::Unvouched);
         }
         if !board.confirmed.load(Ordering::Acquire) {
             return Some(Reason::Starting);

@@ -17,12 +17,12 @@ use crate::reconfiguration::Moves;
 use crate::records::{self, AppliedRecord};
 use crate::settings::Settings;
 use crate::snapshots::Snapshots;
+use crate::states::States;
 use crate::store::{Store, StoreError};
 use raft::eraftpb::{Entry, EntryType, Message, MessageType, Snapshot};
 use raft::{RawNode, StateRole};
 use rand::Rng as _;
 use rand_chacha::ChaCha20Rng;
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -52,8 +52,7 @@ pub(crate) struct Group<S: Store> {
     pub(crate) raw: RawNode<GroupLog<S>>,
     pub(crate) board: Arc<Board>,
     pub(crate) applied: AppliedRecord,
-    /// The chain at the last multiples of 64.
-    pub(crate) marks: VecDeque<(u64, [u8; 32])>,
+    pub(crate) states: States,
     /// The applied index that a sync has covered; the log may be truncated up to it.
     pub(crate) synced: u64,
     pub(crate) halted: bool,
@@ -93,6 +92,7 @@ impl<S: Store> Group<S> {
                 applied.index, log.hard.commit
             )));
         }
+        let states = States::open(&**store, id, log.record.generation, &applied)?;
         let board = Arc::new(Board::new(
             id,
             applied.index,
@@ -126,7 +126,7 @@ impl<S: Store> Group<S> {
             id,
             raw,
             board,
-            marks: VecDeque::from([applied.mark]),
+            states,
             synced: applied.index,
             applied,
             halted: false,
@@ -141,6 +141,7 @@ impl<S: Store> Group<S> {
             role: StateRole::Follower,
         };
         group.draw_election_timeout(settings, rng);
+        group.show_states();
         group.look_at_wanted(app);
         Ok(Some(group))
     }

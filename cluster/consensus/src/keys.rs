@@ -12,6 +12,7 @@
 //! 14 group generation key         state of the application
 //! 15 group                        the last restricting entry that was truncated from the log
 //! 16 node                         the highest that a node has stated of its disk, signed by it
+//! 17 group                        digest of the state, and whose word it is while nobody else has vouched for it
 //! ```
 //! Numbers are big endian, so that keys sort as they count: group 4 bytes, index, generation and node 8.
 
@@ -28,6 +29,7 @@ const ENTRY: u8 = 0x13;
 const STATE: u8 = 0x14;
 const SHOWN: u8 = 0x15;
 const REMEMBERED: u8 = 0x16;
+const DIGEST: u8 = 0x17;
 
 fn in_group(tag: u8, group: GroupId) -> Vec<u8> {
     let mut key = Vec::with_capacity(64);
@@ -62,6 +64,10 @@ pub(crate) fn hard_state(group: GroupId) -> Vec<u8> {
 
 pub(crate) fn applied(group: GroupId) -> Vec<u8> {
     in_group(APPLIED, group)
+}
+
+pub(crate) fn digest(group: GroupId) -> Vec<u8> {
+    in_group(DIGEST, group)
 }
 
 pub(crate) fn entry(group: GroupId, index: u64) -> Vec<u8> {

@@ -13,6 +13,7 @@ mod board;
 mod configuration;
 mod consensus;
 mod counters;
+mod digest;
 mod driver;
 mod fence;
 mod frame;
@@ -37,6 +38,7 @@ mod sabotage;
 mod settings;
 mod snapshot_read;
 mod snapshots;
+mod states;
 mod store;
 mod store_loop;
 #[cfg(test)]

@@ -125,6 +125,7 @@ impl<S: Store> Group<S> {
     pub(crate) fn settle_configuration(&mut self, context: &mut Context<'_>) {
         let configuration = self.configuration().clone();
         self.fence.retain(|node| configuration.contains(node));
+        self.states.retain(|node| configuration.contains(node));
         self.board
             .ahead
             .lock()
@@ -165,6 +166,7 @@ impl<S: Store> Group<S> {
         let _ = self.raw.propose_conf_change(Vec::new(), step.change);
     }
 
+    /// Whether they have what this node has, and know it from others too: who does not know that could decide nothing.
     fn have_caught_up(&self, learners: &[NodeId]) -> bool {
         let raft = &self.raw.raft;
         learners.iter().all(|learner| {
@@ -172,6 +174,7 @@ impl<S: Store> Group<S> {
             // In a short log even who has nothing is not far behind: it must have the entry that made it a learner.
             progress.is_some_and(|progress| {
                 progress.recent_active
+                    && self.states.speaks(*learner)
                     && progress.matched >= self.log().record.configuration_index
                     && progress.matched + CAUGHT_UP >= raft.raft_log.committed
             })

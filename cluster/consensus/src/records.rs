@@ -128,7 +128,8 @@ pub(crate) struct AppliedRecord {
     pub(crate) restricting: u64,
     /// Hash chained over every applied entry and all that it wrote.
     pub(crate) chain: [u8; 32],
-    /// The chain at the last index that is a multiple of 64.
+    /// What this node says of its state at the last index that is a multiple of 64, or at which a snapshot was installed; the
+    /// first index if its state was put there from a backup, 0 if nothing was.
     pub(crate) mark: (u64, [u8; 32]),
 }
 
@@ -140,7 +141,7 @@ pub(crate) const FIRST_TERM: u64 = 1;
 pub(crate) const FIRST_GENERATION: u64 = 1;
 
 /// Writes everything that a new group consists of. `state` is the hash over what its state begins with, 0 if that is nothing:
-/// peers compare it as they compare every later state.
+/// the chain starts from it.
 pub(crate) fn create_group(
     batch: &mut Batch,
     group: GroupId,

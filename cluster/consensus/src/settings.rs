@@ -64,6 +64,8 @@ pub struct Settings {
     pub statement_grace_ms: u64,
     /// Time between attestations to peers of how far the disk is, milliseconds.
     pub attestation_ms: u64,
+    /// Believe a state that a leader sends without the word of others: for a cluster whose other members are lost.
+    pub believe_leaders: bool,
     /// A bug put in on purpose; `None` outside the simulator's own tests.
     pub sabotage: Option<Sabotage>,
 }
@@ -94,6 +96,7 @@ impl Settings {
             statement_ms: 5_000,
             statement_grace_ms: 2_000,
             attestation_ms: 1_000,
+            believe_leaders: false,
             sabotage: None,
         }
     }

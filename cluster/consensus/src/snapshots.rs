@@ -7,6 +7,7 @@
 //! (consensus.md 4). Silence ends either side; raft is always told how it went.
 
 use crate::configuration::Configuration;
+use crate::digest::StateDigest;
 use crate::frame::Call;
 use crate::group::{Context, Group};
 use crate::guard::Violation;
@@ -79,6 +80,9 @@ struct Staging {
     sequence: u64,
     hasher: Sha256,
     hash: Option<[u8; 32]>,
+    digest: StateDigest,
+    /// The last key, after which the next one comes.
+    last: Option<Vec<u8>>,
     /// Whether all of it is written, so that it can be read.
     written: bool,
     active: Millis,
@@ -124,8 +128,9 @@ impl Snapshots {
         same.then_some((staging.generation, name))
     }
 
-    pub(crate) fn installed(&mut self) {
-        self.staging = None;
+    /// The staged state is the group's; who sent it, and its digest.
+    pub(crate) fn installed(&mut self) -> Option<(NodeId, StateDigest)> {
+        self.staging.take().map(|staging| (staging.from, staging.digest))
     }
 
     /// The lowest index that a receiver will go on from: the log must not be truncated beyond it.
@@ -401,6 +406,8 @@ impl<S: Store> Group<S> {
             sequence: 0,
             hasher: Sha256::new(),
             hash: None,
+            digest: StateDigest::default(),
+            last: None,
             written: false,
             active: context.now,
             pulled: context.now,
@@ -440,6 +447,13 @@ impl<S: Store> Group<S> {
         hash_pairs(&mut staging.hasher, &pairs);
         let prefix = keys::state(group, staging.generation);
         for (key, value) in pairs {
+            // In order, so that none comes twice, which the digest must not count.
+            if staging.last.as_ref().is_some_and(|last| *last >= key) {
+                self.drop_staging(extra);
+                return Err(Violation::SnapshotData);
+            }
+            staging.digest.add(&key, &value);
+            staging.last = Some(key.clone());
             extra.put([&prefix[..], &key].concat(), value);
         }
         staging.sequence += 1;

@@ -16,3 +16,4 @@ mod restore;
 mod rocks;
 mod rolled_back;
 mod snapshots;
+mod vouched;

@@ -5,7 +5,6 @@
 
 use crate::application::{Halt, Overlay, StateTransaction, write_overlay};
 use crate::configuration::Configuration;
-use crate::fence::{MARK_EVERY, MARKS};
 use crate::group::{Context, Group, restricts};
 use crate::ids::Restricts;
 use crate::keys;
@@ -16,6 +15,9 @@ use crate::store::{Batch, Reading, Store, StoreError};
 use raft::Ready;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 use sha2::{Digest, Sha256};
+
+/// A node's state is kept for comparison with peers' at each multiple of this.
+pub(crate) const MARK_EVERY: u64 = 64;
 
 /// Entries that were applied and are not yet visible.
 pub(crate) struct Done {
@@ -108,10 +110,12 @@ impl<S: Store> Group<S> {
             .ok_or_else(|| StoreError::message("raft took a snapshot without a configuration"))?;
         self.log_mut().record.configure(name.configuration_index, brought);
         self.log_mut().restore(snapshot, generation, batch)?;
-        batch.put(keys::applied(self.id), records::encode(&name.applied)?);
-        self.marks.push_back(name.applied.mark);
         self.applied = name.applied;
-        self.snapshots.installed();
+        if let Some((from, digest)) = self.snapshots.installed() {
+            self.state_given(context, from, digest);
+        }
+        self.put_digest(batch);
+        batch.put(keys::applied(self.id), records::encode(&self.applied)?);
         self.settle_configuration(context);
         context.counters.snapshots_installed.add(1);
         Ok(())
@@ -129,6 +133,7 @@ impl<S: Store> Group<S> {
             self.show_configuration(context.settings);
             self.board.installed(self.applied.index, self.log().last());
             self.look_at_wanted(context.app);
+            self.ask_for_statements(context);
         }
         self.log_mut().trim();
         self.send(context, ready.take_persisted_messages())?;
@@ -162,7 +167,13 @@ impl<S: Store> Group<S> {
                     break;
                 }
             };
+            let before = |key: &[u8]| match written.get(key) {
+                Some(value) => Ok(value.clone()),
+                None => state.get(&[&prefix[..], key].concat()),
+            };
+            self.states.follow(&writes, before)?;
             self.advance_chain(&entry, &writes, &result);
+            self.note_state(context, batch);
             // What is not genuine restricts nothing, and could not be shown to anybody who is to wait for it. Nor could
             // an entry of configuration, which is the leader's own; the statement behind it is an entry before it.
             if entry.get_entry_type() == EntryType::EntryNormal
@@ -178,6 +189,7 @@ impl<S: Store> Group<S> {
         if !done.entries.is_empty() {
             write_overlay(batch, &prefix, written);
             batch.put(keys::applied(self.id), records::encode(&self.applied)?);
+            self.put_digest(batch);
             if self.log().record.configuration_index != configured_at {
                 batch.put(keys::group(self.id), records::encode(&self.log().record)?);
             }
@@ -257,13 +269,6 @@ impl<S: Store> Group<S> {
         self.applied.chain = hasher.finalize().into();
         self.applied.index = entry.index;
         self.applied.term = entry.term;
-        if entry.index.is_multiple_of(MARK_EVERY) {
-            self.applied.mark = (entry.index, self.applied.chain);
-            self.marks.push_back(self.applied.mark);
-            if self.marks.len() > MARKS {
-                self.marks.pop_front();
-            }
-        }
     }
 
     /// The apply batch is visible to readers: nothing of it is pending any more, callers are answered.

@@ -65,6 +65,8 @@ impl Setup {
             }
             _ => Mode::Safety,
         };
+        // Two of three that are left alone cannot vouch for a state that one of them got from the other.
+        settings.believe_leaders = mode != Mode::Safety;
         Setup {
             nodes,
             mode,

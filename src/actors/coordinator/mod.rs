@@ -368,13 +368,24 @@ pub(crate) fn address_denied() -> Problem {
 /// One ReadIndex.
 ///
 /// # Errors
-/// 503 without a leader for 3 s.
+/// 503 without a leader for 3 s, or while this node's state is one node's word.
 pub(crate) async fn confirm_group(parts: &Parts, group: GroupId) -> Result<(), Problem> {
+    believed(parts, group)?;
     let deadline = Instant::now() + CONFIRMATION;
     match parts.consensus.read_index(group, deadline).await {
         Ok(_) => Ok(()),
         Err(_) => Err(Problem::unavailable(
             "The cluster has no leader for this keystore at the moment; try again.",
+        )),
+    }
+}
+
+/// 503 while nobody but its leader vouches for this node's state of the group.
+pub(crate) fn believed(parts: &Parts, group: GroupId) -> Result<(), Problem> {
+    match parts.consensus.freshness().is_vouched_for(group) {
+        true => Ok(()),
+        false => Err(Problem::unavailable(
+            "This node is being filled and does not serve yet; try another node.",
         )),
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value, json};
 
-use super::{Work, address_denied, admits, busy, confirm_group};
+use super::{Work, address_denied, admits, believed, busy, confirm_group};
 use crate::actors::decide::judge;
 use crate::actors::parts::Parts;
 use crate::actors::views::{GROUP_ZERO, Views};
@@ -100,6 +100,7 @@ pub async fn describe_key(
         return Err(Problem::keystore_not_found(&keystore_url));
     };
     let group = parts.group_of(&keystore_id);
+    believed(parts, group)?;
     let mut last = Problem::key_not_found(&url);
     for confirmed in [false, true] {
         if confirmed {

@@ -109,8 +109,7 @@ fn a_statement_without_its_entry_is_a_lie_and_fences_nobody() {
     ] {
         let statement = Call::Statement {
             restricting: 5_000,
-            mark: 0,
-            chain: [0; 32],
+            states: None,
         };
         nodes.receive(one, two, &call_frame(&statement));
         nodes.run(1_900);

@@ -286,7 +286,14 @@ fn data_that_are_not_written_yet_allow_nothing() {
 
 #[test]
 fn what_comes_after_a_snapshot_in_the_same_turn_stays_pending() {
-    let mut nodes = cluster(&[4]);
+    let mut nodes = cluster(&[]);
+    let believing = Settings {
+        believe_leaders: true,
+        ..mover(4)
+    };
+    let disk = Arc::new(Memory::default());
+    Driver::prepare_joining(&*disk, &believing).unwrap();
+    nodes.start(believing, disk, Words::default());
     nodes.elect_of(&[1, 2, 3]);
     apply(&mut nodes, "!move=1,2,3>1,2,3,4");
     let message = snapshot_message(&mut nodes, 4);

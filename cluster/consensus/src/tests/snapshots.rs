@@ -116,7 +116,11 @@ fn a_crash_during_an_installation_leaves_the_old_state_or_the_new_one() {
 
 #[test]
 fn a_snapshot_that_is_being_installed_is_pending_for_everybody() {
-    let mut nodes = small();
+    let mut nodes = Nodes::with(|settings| {
+        settings.truncate_above = 8;
+        settings.keep_entries = 2;
+        settings.believe_leaders = true;
+    });
     let (leader, away) = lagging(&mut nodes);
     nodes.cut.clear();
     let freshness = nodes.freshness(away);
