@@ -139,7 +139,7 @@ impl Snapshots {
     }
 }
 
-fn hash_pairs(hasher: &mut Sha256, pairs: &[Pair]) {
+pub(crate) fn hash_pairs(hasher: &mut Sha256, pairs: &[Pair]) {
     for (key, value) in pairs {
         hasher.update((key.len() as u64).to_be_bytes());
         hasher.update(key);

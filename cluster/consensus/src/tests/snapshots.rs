@@ -3,8 +3,11 @@
 use super::harness::*;
 use crate::frame::Call;
 use crate::records::{self, GroupRecord};
+use crate::snapshots::hash_pairs;
+use crate::store::Pair;
 use crate::*;
 use raft::eraftpb::MessageType;
+use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
 
 fn small() -> Nodes {
@@ -193,7 +196,25 @@ fn a_snapshot_with_a_configuration_of_its_own_or_without_data_is_dropped() {
 
 #[test]
 fn chunks_that_are_not_what_the_hash_says_are_thrown_away() {
-    let mut nodes = small();
+    bent_chunks_are_thrown_away(small(), |pairs, _| pairs[0].1.push(b'!'));
+}
+
+#[test]
+fn a_key_that_comes_twice_is_thrown_away() {
+    // 65,536 of the same pair are none for the digest.
+    let nodes = Nodes::with(|settings| {
+        settings.truncate_above = 8;
+        settings.keep_entries = 2;
+    });
+    bent_chunks_are_thrown_away(nodes, |pairs, hash| {
+        pairs.insert(0, pairs[0].clone());
+        let mut hasher = Sha256::new();
+        hash_pairs(&mut hasher, pairs);
+        *hash = Some(hasher.finalize().into());
+    });
+}
+
+fn bent_chunks_are_thrown_away(mut nodes: Nodes, bend: impl Fn(&mut Vec<Pair>, &mut Option<[u8; 32]>)) {
     let (_, away) = lagging(&mut nodes);
     nodes.cut.clear();
     let mut bent = 0;
@@ -207,12 +228,12 @@ fn chunks_that_are_not_what_the_hash_says_are_thrown_away() {
                 id,
                 sequence,
                 mut pairs,
-                hash,
+                mut hash,
             }) = wire.call()
                 && bent == 0
             {
                 bent += 1;
-                pairs[0].1.push(b'!');
+                bend(&mut pairs, &mut hash);
                 wire.frame = call_frame(&Call::SnapshotChunk {
                     id,
                     sequence,
@@ -226,6 +247,8 @@ fn chunks_that_are_not_what_the_hash_says_are_thrown_away() {
     }
     assert_eq!(nodes.dropped(away, Violation::SnapshotData), 1);
     assert_eq!(installed(&nodes, away), 0);
+    let staged = |wire: &Wire| matches!(wire.call(), Some(Call::SnapshotStaged { .. }));
+    assert!(!nodes.sent.iter().any(staged));
     // The sender gives up in time and a new attempt succeeds.
     nodes.run(13_000);
     assert_eq!(installed(&nodes, away), 1);
