@@ -1,5 +1,6 @@
 //! The members of a group, with the public keys that their operators pinned, and how one list of them follows another.
 
+pub mod lineage;
 pub mod roster;
 
 use std::collections::BTreeSet;
@@ -9,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::provision::genesis::Member as Pinned;
 
+pub use lineage::Lineage;
 pub use roster::{Roster, Rosters, Stage};
 
 /// A committee has at least so many members ...
@@ -98,11 +100,17 @@ impl Membership {
         hash.finalize().into()
     }
 
-    /// The members that take these members' place; `highest` is the highest number that a node of the group ever had.
+    /// The members that take these members' place. `known` are those that keep number and keys; `highest` is the highest number
+    /// that a node of the group ever had.
     ///
     /// # Errors
     /// What is wrong with them.
-    pub fn followed_by(&self, members: &[Pinned], highest: u64) -> Result<Self, &'static str> {
+    fn followed_by<'a>(
+        &self,
+        members: &[Pinned],
+        known: impl Fn(u64) -> Option<&'a Member>,
+        highest: u64,
+    ) -> Result<Self, &'static str> {
         if !(FEWEST..=MOST).contains(&members.len()) {
             return Err("a group has 3 to 5 members");
         }
@@ -113,7 +121,7 @@ impl Membership {
         let mut next = Vec::with_capacity(members.len());
         for pinned in members {
             let member = Member::of(pinned).ok_or("a member whose number or key cannot be")?;
-            let before = self.member(member.node);
+            let before = known(member.node);
             let keys_of = |member: &Member| (member.verifying_key, member.envelope_key);
             match before.map(keys_of) {
                 Some(same) if same != keys_of(&member) => {

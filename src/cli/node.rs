@@ -57,6 +57,10 @@ enum NodeSubcommand {
                       127.0.0.1:9600"
     )]
     Replace(change::ChangeArguments),
+    /// Takes back the order to change the members that is under way, as long as no group has begun to move: of a new machine that
+    /// does not come up, say.
+    #[command(after_help = "Example:\n  conclave node withdraw --cluster cluster --admin 127.0.0.1:9600")]
+    Withdraw(change::OrderArguments),
     /// Shows how far a change of members is, until it is carried out.
     Wait {
         /// A node's admin address (repeatable).
@@ -156,6 +160,7 @@ impl NodeCommand {
             NodeSubcommand::Add(arguments) => return arguments.run(change::Kind::Add).await,
             NodeSubcommand::Remove(arguments) => return arguments.run(change::Kind::Remove).await,
             NodeSubcommand::Replace(arguments) => return arguments.run(change::Kind::Replace).await,
+            NodeSubcommand::Withdraw(arguments) => return arguments.withdraw().await,
             NodeSubcommand::Wait { admin, timeout } => {
                 return change::wait(&[admin], 1, Duration::from_secs(timeout)).await;
             }

@@ -44,7 +44,7 @@ enum OperatorSubcommand {
         /// The order's number: the last one's, which `conclave status` shows, and 1.
         #[arg(long, value_name = "NUMBER")]
         sequence: Option<u64>,
-        /// With members: the orders that changed them so far, as `conclave node orders` prints them.
+        /// With members and withdrawal: the orders that changed them so far, as `conclave node orders` prints them.
         #[arg(long, value_name = "FILE")]
         orders: Option<PathBuf>,
         /// With members: one that comes, the member.json of `conclave node prepare` (repeatable).
@@ -77,6 +77,8 @@ enum ChangeArgument {
     RenewShares,
     /// Other members: --add and --remove say which.
     Members,
+    /// Takes the last order for other members back, as long as no group has begun to move: wants --orders.
+    Withdrawal,
 }
 
 /// Why an order was not signed or brought.
@@ -155,6 +157,15 @@ impl OperatorCommand {
                             Some(ChangeArgument::RenewShares) | None => Change::RenewShares,
                             Some(ChangeArgument::Members) => {
                                 Change::Members(new_members(&genesis, orders.as_deref(), &add, &remove)?)
+                            }
+                            Some(ChangeArgument::Withdrawal) => {
+                                let orders = orders
+                                    .as_deref()
+                                    .map(Orders::read)
+                                    .transpose()?
+                                    .unwrap_or_default();
+                                let new = orders.withdrawal(&genesis);
+                                Change::Members(new.map_err(OperatorError::Members)?)
                             }
                         },
                     }),

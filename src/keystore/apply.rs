@@ -72,7 +72,7 @@ pub fn apply(
     state.put_record(layout::LAST_TIME, &time)?;
     sweep(time, state)?;
 
-    let outcome = match change(statement, time, roster, state)? {
+    let outcome = match change(statement, time, (rosters, &roster), state)? {
         Ok(reply) => Outcome::Applied(reply),
         Err(rejection) => Outcome::Refused(rejection),
     };
@@ -190,7 +190,7 @@ pub(super) type Changed = Result<Reply, Rejection>;
 fn change(
     statement: &Statement,
     time: u64,
-    roster: &Roster,
+    rosters: (&Rosters, &Roster),
     state: &mut impl WriteState,
 ) -> Result<Changed, StateError> {
     let stored = match statement.command.keystore() {
@@ -222,7 +222,7 @@ fn change(
         },
         false => None,
     };
-    let changed = carry_out(statement, stored, time, roster, state)?;
+    let changed = carry_out(statement, stored, time, rosters, state)?;
     // Only what was done counts: a ceremony that was refused may be tried again after the window of twins.
     if let (Ok(_), Some(repeat)) = (&changed, repeat) {
         remember(statement, repeat, state)?;
@@ -234,7 +234,7 @@ fn carry_out(
     statement: &Statement,
     stored: Option<KeystoreRecord>,
     time: u64,
-    roster: &Roster,
+    (rosters, roster): (&Rosters, &Roster),
     state: &mut impl WriteState,
 ) -> Result<Changed, StateError> {
     match &statement.command {
@@ -270,7 +270,7 @@ fn carry_out(
             generate(generated, stored.is_some(), time, roster.births(), state)
         }
         Command::RenewShares(renewed) => renewal::renew(renewed, time, roster.births(), state),
-        Command::Order(order) => obey(order, (statement.group, time), roster, state),
+        Command::Order(order) => obey(order, (statement.group, time), (rosters, roster), state),
         Command::CompleteMove(number) => members::complete(*number, state),
         Command::Revoke {
             keystore,
@@ -393,7 +393,7 @@ fn generate(
 fn obey(
     signed: &SignedOrder,
     (group, time): (u32, u64),
-    roster: &Roster,
+    rosters: (&Rosters, &Roster),
     state: &mut impl WriteState,
 ) -> Result<Changed, StateError> {
     let order = &signed.order;
@@ -404,7 +404,7 @@ fn obey(
     match &order.change {
         Change::RenewShares => orders.renew_before = time,
         Change::Members(new) => {
-            if let Err(reason) = members::announce(signed, new, roster, state)? {
+            if let Err(reason) = members::announce((signed, new), group, rosters, state)? {
                 return Ok(Err(Rejection::Members(reason.into())));
             }
         }

@@ -5,7 +5,7 @@ use super::layout;
 use super::outcome::{Rejection, Reply};
 use super::state::{ReadState, StateError, WriteState};
 use crate::membership::roster::MembersRecord;
-use crate::membership::{Membership, Roster, Rosters, Stage};
+use crate::membership::{FIRST, Lineage, Roster, Rosters, Stage};
 use crate::operator::{Change, NewMembers, SignedOrder};
 
 /// What Raft's configurations of the group are to come to: the nodes that it moves from and to.
@@ -19,43 +19,62 @@ pub struct Move {
     pub complete: bool,
 }
 
-/// Takes an order that names the group's next members; its signatures are verified already.
+/// Takes an order that names the group's next members; its signatures are verified already. One that is announced and not begun
+/// may be taken back by one that starts from the same members.
 pub(super) fn announce(
-    signed: &SignedOrder,
-    new: &NewMembers,
-    roster: &Roster,
+    (signed, new): (&SignedOrder, &NewMembers),
+    group: u32,
+    (rosters, roster): (&Rosters, &Roster),
     state: &mut impl WriteState,
 ) -> Result<Result<(), &'static str>, StateError> {
-    if roster.next.is_some() {
-        return Ok(Err("they are being changed already"));
-    }
-    let next = match next_members(new, roster) {
-        Ok(next) => next,
-        Err(reason) => return Ok(Err(reason)),
+    let mut lineage = lineage(rosters, roster, state)?;
+    let takes_back = lineage.takes_back(new);
+    let reason = match &roster.next {
+        Some((_, Stage::Announced)) if takes_back => None,
+        Some((_, Stage::Announced)) => {
+            Some("they are being changed already; that order can only be taken back")
+        }
+        Some(_) => Some("they are being changed already, and keys move to the new ones"),
+        // Group 0 decides; another group that went on by itself goes back.
+        None if takes_back && group == 0 => Some("the order that it takes back is carried out"),
+        None => None,
     };
+    if let Some(reason) = reason.or(lineage.follow(new).err()) {
+        return Ok(Err(reason));
+    }
     let mut record: MembersRecord = state.record(layout::MEMBERS)?.unwrap_or_default();
-    record.highest = roster
-        .highest
-        .max(next.members.last().map_or(0, |member| member.node));
+    record.highest = lineage.highest();
     state.put_record(&layout::members(new.number), signed)?;
-    // Other addresses of the same nodes: nothing moves.
-    match next.nodes() == roster.current.nodes() {
-        true => record.current = Some(signed.clone()),
+    // The same nodes, with other addresses or since an order was taken back: nothing moves.
+    match lineage.last().nodes() == roster.current.nodes() {
+        true => (record.current, record.next) = (Some(signed.clone()), None),
         false => record.next = Some((signed.clone(), Stage::Announced)),
     }
     state.put_record(layout::MEMBERS, &record)?;
     Ok(Ok(()))
 }
 
-/// The members that an order makes, if it starts from those that there are.
+/// The group's last list, and the one that it was ordered in the place of.
 ///
 /// # Errors
-/// What is wrong with it.
-pub fn next_members(new: &NewMembers, roster: &Roster) -> Result<Membership, &'static str> {
-    if new.number != roster.current.index + 1 || new.replaces.0 != roster.current.digest() {
-        return Err("the order replaces other members than there are");
+/// When the state cannot be read.
+pub fn lineage(rosters: &Rosters, roster: &Roster, state: &impl ReadState) -> Result<Lineage, StateError> {
+    let current = &roster.current;
+    if let Some((next, _)) = &roster.next {
+        return Ok(Lineage::between(current.clone(), next.clone(), roster.highest));
     }
-    roster.current.followed_by(&new.members, roster.highest)
+    let mut base = current.clone();
+    let record: MembersRecord = state.record(layout::MEMBERS)?.unwrap_or_default();
+    if let Some(Change::Members(made_by)) = record.current.map(|order| order.order.change) {
+        for number in (FIRST..current.index).rev() {
+            let earlier = rosters.numbered(state, number)?;
+            if earlier.digest() == made_by.replaces.0 {
+                base = earlier;
+                break;
+            }
+        }
+    }
+    Ok(Lineage::between(base, current.clone(), roster.highest))
 }
 
 /// Every key is with the new members, say quorums of both.
@@ -121,45 +140,47 @@ pub fn configured(
 /// When the state cannot be read.
 pub fn is_ordered(rosters: &Rosters, state: &impl ReadState) -> Result<bool, StateError> {
     let record: MembersRecord = state.record(layout::MEMBERS)?.unwrap_or_default();
-    let mut roster = Roster::stable(rosters.genesis().clone());
-    let follow = |order: &SignedOrder, roster: &Roster| {
-        let Change::Members(new) = &order.order.change else {
-            return None;
-        };
-        order.verify(rosters.genesis()).ok()?;
-        next_members(new, roster).ok()
+    let order_of = |number| state.record::<SignedOrder>(&layout::members(number));
+    let current = record.current.as_ref().map_or(Some(FIRST), number_of);
+    let next = record.next.as_ref().map(|(order, _)| number_of(order));
+    let (Some(current), Some(last)) = (current, next.unwrap_or(current)) else {
+        return Ok(false);
     };
-    let last = record
-        .current
-        .as_ref()
-        .map_or(Some(crate::membership::FIRST), number_of);
-    let Some(last) = last else { return Ok(false) };
-    for number in crate::membership::FIRST + 1..=last {
-        let order: Option<SignedOrder> = state.record(&layout::members(number))?;
-        let Some(members) = order.and_then(|order| follow(&order, &roster)) else {
+    if current > last {
+        return Ok(false);
+    }
+    let mut lineage = Lineage::new(rosters.genesis().clone());
+    let mut at_current = lineage.clone();
+    for number in FIRST + 1..=last {
+        let Some(SignedOrder { order, .. }) =
+            order_of(number)?.filter(|order| order.verify(rosters.genesis()).is_ok())
+        else {
             return Ok(false);
         };
-        let highest = roster
-            .highest
-            .max(members.members.last().map_or(0, |member| member.node));
-        roster.current = members.into();
-        roster.highest = highest;
+        let Change::Members(new) = &order.change else {
+            return Ok(false);
+        };
+        if lineage.follow(new).is_err() {
+            return Ok(false);
+        }
+        if number == current {
+            at_current = lineage.clone();
+        }
     }
     let stored = rosters.of(state)?;
-    let next_follows = match &record.next {
+    // The next list starts from the current one, or from the one before lists that were taken back, of which a group that went
+    // on by itself may have come to one.
+    let starts_there = match &record.next {
         Some((order, _)) => {
-            let kept: Option<SignedOrder> = state.record(&layout::members(last + 1))?;
-            let next = follow(order, &roster);
-            let highest = next.as_ref().and_then(|next| next.members.last());
-            roster.highest = roster.highest.max(highest.map_or(0, |member| member.node));
-            next.is_some() && kept.as_ref() == Some(order)
+            let begins = lineage.base().index..last;
+            order_of(last)?.as_ref() == Some(order) && begins.contains(&stored.current.index)
         }
         None => true,
     };
-    let last_kept: Option<SignedOrder> = match record.current {
-        Some(_) => state.record(&layout::members(last))?,
+    let last_kept = match record.current {
+        Some(_) => order_of(current)?,
         None => None,
     };
-    let same = *stored.current == *roster.current && last_kept == record.current;
-    Ok(same && next_follows && stored.highest == roster.highest)
+    let same = *stored.current == **at_current.last() && last_kept == record.current;
+    Ok(same && starts_there && stored.highest == lineage.highest())
 }

@@ -399,3 +399,111 @@ fn a_state_of_another_node_is_believed_for_the_operators_signatures() {
         "the genesis statement's"
     );
 }
+
+/// An order that starts from the members with which the last one started too.
+fn taking_back(state: &State, sequence: u64, nodes: &[u64]) -> SignedOrder {
+    let roster = rosters().of(state).unwrap();
+    let last = roster.next.as_ref().map_or(&roster.current, |(next, _)| next);
+    let order = Order {
+        cluster: Hex32([9; 32]),
+        sequence,
+        change: Change::Members(NewMembers {
+            number: last.index + 1,
+            replaces: Hex32(members().digest()),
+            members: nodes.iter().map(|node| pinned(*node)).collect(),
+        }),
+    };
+    sign(order, &operator())
+}
+
+fn announced() -> State {
+    let mut state = State::new();
+    let order = order(&state, 1, &[1, 2, 4], &operator());
+    run(&mut state, &entry(1, order, &[1, 2]));
+    state
+}
+
+#[test]
+fn an_announced_order_is_taken_back_by_one_that_starts_from_the_same_members() {
+    let mut state = announced();
+    let back = taking_back(&state, 2, &[1, 2, 3]);
+    assert_eq!(
+        run(&mut state, &entry(2, back, &[1, 2])),
+        Outcome::Applied(Reply::Ordered(2))
+    );
+    let roster = rosters().of(&state).unwrap();
+    assert_eq!((roster.current.index, roster.current.nodes()), (3, vec![1, 2, 3]));
+    assert!(roster.next.is_none());
+    assert_eq!(wanted(&rosters(), &state).unwrap(), None);
+    assert!(is_ordered(&rosters(), &state).unwrap());
+    // Its number was given all the same.
+    let same = order(&state, 3, &[1, 2, 4], &operator());
+    assert!(matches!(
+        run(&mut state, &entry(3, same, &[1, 2])),
+        Outcome::Refused(Rejection::Members(_))
+    ));
+    let next = order(&state, 3, &[1, 2, 5], &operator());
+    run(&mut state, &entry(4, next, &[1, 2]));
+    assert!(is_ordered(&rosters(), &state).unwrap());
+    let wanted = wanted(&rosters(), &state).unwrap().unwrap();
+    assert_eq!((wanted.from, wanted.to), (vec![1, 2, 3], vec![1, 2, 5]));
+}
+
+#[test]
+fn another_list_may_take_its_place() {
+    let mut state = announced();
+    // One that came with it may stay, and one that was to go, too.
+    let other = taking_back(&state, 2, &[2, 3, 4, 5]);
+    run(&mut state, &entry(2, other, &[1, 2]));
+    let roster = rosters().of(&state).unwrap();
+    assert_eq!(roster.current.index, 1);
+    assert_eq!(roster.next.as_ref().unwrap().0.nodes(), [2, 3, 4, 5]);
+    assert!(is_ordered(&rosters(), &state).unwrap());
+    configured(&rosters(), (&[2, 3, 4, 5], true), &mut state).unwrap();
+    run(&mut state, &complete(3, 3, &[2, 3, 4]));
+    configured(&rosters(), (&[2, 3, 4, 5], false), &mut state).unwrap();
+    assert_eq!(rosters().of(&state).unwrap().current.index, 3);
+    assert!(is_ordered(&rosters(), &state).unwrap());
+    // A state that says that it stands where that order ends is another one's.
+    let mut forged = announced();
+    let other = taking_back(&forged, 2, &[2, 3, 4, 5]);
+    run(&mut forged, &entry(2, other, &[1, 2]));
+    let mut record = members_record(&forged);
+    record.current = forged.record(&layout::members(3)).unwrap();
+    put(&mut forged, layout::MEMBERS, &record);
+    assert!(!is_ordered(&rosters(), &forged).unwrap());
+}
+
+#[test]
+fn what_has_begun_is_not_taken_back_where_orders_are_counted() {
+    let mut tag = 60;
+    let mut refused = |state: &mut State, order: SignedOrder, group: u32, by: &[u64]| {
+        tag += 1;
+        let mut entry = entry(tag, order, by);
+        entry.statement.group = group;
+        let entry = endorsed(entry.statement, &at(tag, by));
+        let outcome = apply(&entry, group, &rosters(), state).unwrap();
+        matches!(outcome, Outcome::Refused(Rejection::Members(_)))
+    };
+    let mut state = announced();
+    configured(&rosters(), (&[1, 2, 4], true), &mut state).unwrap();
+    let back = taking_back(&state, 2, &[1, 2, 3]);
+    assert!(refused(&mut state.clone(), back, GROUP, &[1, 2, 4]));
+    run(&mut state, &complete(5, 2, &[1, 2, 4]));
+    configured(&rosters(), (&[1, 2, 4], false), &mut state).unwrap();
+    let back = taking_back(&state, 1, &[1, 2, 3]);
+    assert!(refused(&mut state.clone(), back, 0, &[1, 2]));
+    // A group whose leader went on while group 0 took the order back goes back, too.
+    let back = taking_back(&state, 2, &[1, 2, 3]);
+    assert!(!refused(&mut state, back, GROUP, &[1, 2]));
+    let roster = rosters().of(&state).unwrap();
+    assert_eq!(roster.next.as_ref().unwrap().0.nodes(), [1, 2, 3]);
+    assert!(is_ordered(&rosters(), &state).unwrap());
+    // Another start, or a later one, is none.
+    for order in [
+        order(&state, 3, &[1, 2, 6], &operator()),
+        taking_back(&state, 3, &[1, 2, 6]),
+    ] {
+        assert!(refused(&mut state.clone(), order, GROUP, &[1, 2]));
+    }
+}

@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::genesis::Member as Pinned;
 use super::{Genesis, ProvisionError};
 use crate::config::{Config, Hex32};
-use crate::keystore::members::next_members;
-use crate::membership::{FIRST, Member, Membership, Roster};
+use crate::membership::{FIRST, Lineage, Member, Membership};
 use crate::operator::{Change, NewMembers, SignedOrder};
 use crate::seal::secret_file;
 
@@ -51,11 +50,8 @@ impl Orders {
     /// # Errors
     /// Why there cannot be such a list.
     pub fn next(&self, genesis: &Genesis, come: &[Pinned], gone: &[u64]) -> Result<NewMembers, String> {
-        let first = first_members(genesis).ok_or("the genesis statement has a key that cannot be")?;
-        let highest = self.highest(&first);
-        let current = self
-            .follow(first)
-            .map_err(|(number, reason)| format!("order for members {number}: {reason}"))?;
+        let lineage = self.lineage_of(genesis)?;
+        let current = lineage.last();
         if let Some(node) = gone.iter().find(|node| current.member(**node).is_none()) {
             return Err(format!(
                 "node {node} is no member; the members are {:?}",
@@ -68,22 +64,44 @@ impl Orders {
             .filter(|member| !gone.contains(&member.node));
         let mut members: Vec<Pinned> = stay.map(Member::pinned).chain(come.iter().cloned()).collect();
         members.sort_by_key(|member| member.node);
-        current.followed_by(&members, highest)?;
-        Ok(NewMembers {
+        let new = NewMembers {
             number: current.index + 1,
             replaces: Hex32(current.digest()),
             members,
-        })
+        };
+        lineage.next(&new)?;
+        Ok(new)
     }
 
-    /// The highest number that a node had so far.
-    fn highest(&self, first: &Membership) -> u64 {
-        let ordered = self.orders.iter().flat_map(|order| match &order.order.change {
-            Change::Members(new) => &new.members[..],
-            Change::RenewShares => &[],
-        });
-        let first = first.members.iter().map(|member| member.node);
-        ordered.map(|member| member.node).chain(first).max().unwrap_or(0)
+    /// What takes the last order back: the members that it started from.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn withdrawal(&self, genesis: &Genesis) -> Result<NewMembers, String> {
+        let first = first_members(genesis).ok_or("the genesis statement has a key that cannot be")?;
+        self.withdrawal_of(&first)
+    }
+
+    /// The same, with the first members as they are read.
+    ///
+    /// # Errors
+    /// As [`Orders::withdrawal`].
+    pub fn withdrawal_of(&self, genesis: &Membership) -> Result<NewMembers, String> {
+        let lineage = self.lineage(genesis.clone()).map_err(wrong_order)?;
+        let new = NewMembers {
+            number: lineage.last().index + 1,
+            replaces: Hex32(lineage.base().digest()),
+            members: lineage.base().members.iter().map(Member::pinned).collect(),
+        };
+        match lineage.takes_back(&new) {
+            true => Ok(new),
+            false => Err("no order has changed the members yet".into()),
+        }
+    }
+
+    fn lineage_of(&self, genesis: &Genesis) -> Result<Lineage, String> {
+        let first = first_members(genesis).ok_or("the genesis statement has a key that cannot be")?;
+        self.lineage(first).map_err(wrong_order)
     }
 
     /// The members after all of them.
@@ -99,31 +117,47 @@ impl Orders {
     /// # Errors
     /// As [`Orders::follow`].
     pub fn introduce(&self, genesis: Membership) -> Result<Introduction, (u64, String)> {
-        let mut roster = Roster::stable(genesis.into());
-        let mut before = roster.current.clone();
-        for order in &self.orders {
-            let number = roster.current.index + 1;
-            let wrong = |reason: &dyn std::fmt::Display| (number, reason.to_string());
-            order.verify(&roster.current).map_err(|error| wrong(&error))?;
-            let Change::Members(new) = &order.order.change else {
-                return Err(wrong(&"an order that changes no members"));
-            };
-            let next = next_members(new, &roster).map_err(|error| wrong(&error))?;
-            let highest = roster
-                .highest
-                .max(next.members.last().map_or(0, |member| member.node));
-            before = std::mem::replace(&mut roster.current, next.into());
-            roster.highest = highest;
-        }
-        let members = (*roster.current).clone();
-        let gone = before
-            .members
-            .iter()
-            .filter(|member| members.member(member.node).is_none());
+        let lineage = self.lineage(genesis)?;
+        let members = (**lineage.last()).clone();
+        let gone = lineage.base().members.iter();
+        let gone = gone.filter(|member| members.member(member.node).is_none());
         let mut everybody: Vec<Member> = members.members.iter().chain(gone).cloned().collect();
         everybody.sort_by_key(|member| member.node);
         Ok(Introduction { members, everybody })
     }
+
+    /// Every list of members, the genesis statement's first.
+    ///
+    /// # Errors
+    /// As [`Orders::follow`].
+    pub fn lists(&self, genesis: Membership) -> Result<Vec<Membership>, (u64, String)> {
+        let mut lists = vec![genesis.clone()];
+        self.each(genesis, |lineage| lists.push((**lineage.last()).clone()))?;
+        Ok(lists)
+    }
+
+    fn lineage(&self, genesis: Membership) -> Result<Lineage, (u64, String)> {
+        self.each(genesis, |_| {})
+    }
+
+    fn each(&self, genesis: Membership, mut seen: impl FnMut(&Lineage)) -> Result<Lineage, (u64, String)> {
+        let mut lineage = Lineage::new(genesis.into());
+        for order in &self.orders {
+            let number = lineage.last().index + 1;
+            let wrong = |reason: &dyn std::fmt::Display| (number, reason.to_string());
+            order.verify(lineage.last()).map_err(|error| wrong(&error))?;
+            let Change::Members(new) = &order.order.change else {
+                return Err(wrong(&"an order that changes no members"));
+            };
+            lineage.follow(new).map_err(|error| wrong(&error))?;
+            seen(&lineage);
+        }
+        Ok(lineage)
+    }
+}
+
+fn wrong_order((number, reason): (u64, String)) -> String {
+    format!("order for members {number}: {reason}")
 }
 
 /// Whom a node knows before it has any state.

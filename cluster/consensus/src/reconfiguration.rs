@@ -154,7 +154,9 @@ impl<S: Store> Group<S> {
         let Some(step) = configuration::next(self.configuration(), self.moves.wanted.as_ref()) else {
             return;
         };
-        if step.configuration.is_joint() && !self.have_caught_up(&self.configuration().learners) {
+        let begins = step.configuration.is_joint();
+        if begins && !(self.have_caught_up(&self.configuration().learners) && context.app.may_begin(self.id))
+        {
             return;
         }
         if !step.configuration.votes(context.settings.node) {

@@ -70,6 +70,11 @@ async fn conduct(parts: &Arc<Parts>, group: GroupId) -> Result<(), String> {
             Some(order) => announce(parts, group, order).await,
             None => Ok(()),
         },
+        // Group 0 may have taken an order back.
+        Some((next, Stage::Announced)) if group != GROUP_ZERO => match next_order(parts, next.index)? {
+            Some(order) => announce(parts, group, order).await,
+            None => Ok(()),
+        },
         Some((next, Stage::Joint)) => {
             // Whoever conducts has looked already; group 0 has no keys.
             let unmoved = parts.renewals.lock().unmoved.get(&group).copied();

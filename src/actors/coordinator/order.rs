@@ -12,8 +12,9 @@ use crate::actors::holder::{endorse_order, order_statement};
 use crate::actors::parts::Parts;
 use crate::actors::views::GROUP_ZERO;
 use crate::actors::wire::Call;
-use crate::keystore::members::next_members;
+use crate::keystore::members;
 use crate::keystore::{Entry, Outcome, Rejection, query};
+use crate::membership::Stage;
 use crate::operator::{Change, SignedOrder};
 use crate::problem::Problem;
 
@@ -35,9 +36,15 @@ pub async fn submit(parts: &Arc<Parts>, order: SignedOrder) -> Result<(), Proble
     }
     let roster = parts.rosters.of(&view).map_err(|_| busy())?;
     if let Change::Members(new) = &order.order.change {
-        let fits = match &roster.next {
-            Some(_) => Err("they are being changed already; conclave node wait shows how far that is"),
-            None => next_members(new, &roster).map(drop),
+        let lineage = members::lineage(&parts.rosters, &roster, &view).map_err(|_| busy())?;
+        let fits = match (&roster.next, lineage.takes_back(new)) {
+            (None, false) | (Some((_, Stage::Announced)), true) => lineage.next(new).map(drop),
+            (None, true) => Err("the order that this one takes back is carried out"),
+            (Some((_, Stage::Announced)), false) => Err(
+                "they are being changed already; conclave node wait shows how far that is, and conclave node withdraw takes it \
+                 back as long as no key has moved",
+            ),
+            (Some(_), _) => Err("they are being changed already; conclave node wait shows how far that is"),
         };
         fits.map_err(|reason| {
             let message = format!("The members cannot be changed so: {reason}.");

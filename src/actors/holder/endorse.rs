@@ -212,6 +212,11 @@ fn has_moved(parts: &Parts, group: GroupId, number: u64) -> Result<bool, String>
         };
         return Ok((1..parts.rules.groups).all(is_done));
     }
+    // No group is further than group 0, whose order may still be taken back.
+    let zero = parts.roster(GROUP_ZERO).map_err(|error| text(&error))?;
+    if zero.births().index < number {
+        return Ok(false);
+    }
     let mut after: Option<Vec<u8>> = None;
     loop {
         let page = view.scan(layout::KEYS, after.as_deref(), PAGE);

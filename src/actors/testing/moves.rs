@@ -33,14 +33,19 @@ pub(super) fn order(cluster: &Cluster, so_far: &Orders, come: &[Pinned], gone: &
         .chain(come.iter().cloned())
         .collect();
     members.sort_by_key(|member| member.node);
+    let new = NewMembers {
+        number: current.index + 1,
+        replaces: Hex32(current.digest()),
+        members,
+    };
+    signed(so_far.orders.len() as u64 + 1, new)
+}
+
+fn signed(sequence: u64, new: NewMembers) -> SignedOrder {
     let order = Order {
         cluster: Hex32(CLUSTER),
-        sequence: so_far.orders.len() as u64 + 1,
-        change: Change::Members(NewMembers {
-            number: current.index + 1,
-            replaces: Hex32(current.digest()),
-            members,
-        }),
+        sequence,
+        change: Change::Members(new),
     };
     let signature = operator().sign(&order.signed_bytes()).to_bytes();
     let mut signed = SignedOrder::new(order);
@@ -438,6 +443,40 @@ fn one_order_about_members_is_carried_out_after_the_other() {
         assert_eq!(refused.status, 409, "{}", refused.message);
         carry_out(&cluster, &[1, 2, 3, 4], 2).await;
         submit(&cluster.node(2).parts, two).await.unwrap();
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn an_order_whose_machine_never_comes_is_taken_back() {
+    run(async {
+        let (mut cluster, client, keystore, signing, agreement) = furnished(3).await;
+        let mut orders = Orders::default();
+        let lost = Candidate::new(4);
+        let first = order(&cluster, &orders, &[lost.pinned()], &[3]);
+        orders.orders.push(first.clone());
+        cluster.join(lost, &orders);
+        cluster.isolate(4);
+        submit(&cluster.node(1).parts, first).await.unwrap();
+        staged(&cluster, &[1, 2, 3], &keystore, Stage::Announced).await;
+        let other = Candidate::new(5);
+        let premature = order(&cluster, &orders, &[other.pinned()], &[4]);
+        let refused = submit(&cluster.node(2).parts, premature).await.unwrap_err();
+        assert!(refused.message.contains("withdraw"), "{}", refused.message);
+
+        let back = orders.withdrawal_of(cluster.genesis()).unwrap();
+        let back = signed(orders.orders.len() as u64 + 1, back);
+        orders.orders.push(back.clone());
+        submit(&cluster.node(2).parts, back).await.unwrap();
+        carry_out(&cluster, &[1, 2, 3], 3).await;
+        used_by(&cluster, &[1, 2, 3], &client, &keystore, &signing, &agreement).await;
+
+        let next = order(&cluster, &orders, &[other.pinned()], &[3]);
+        orders.orders.push(next.clone());
+        submit(&cluster.node(1).parts, next).await.unwrap();
+        cluster.join(other, &orders);
+        carry_out(&cluster, &[1, 2, 5], 4).await;
+        used_by(&cluster, &[1, 2, 5], &client, &keystore, &signing, &agreement).await;
         cluster.stop().await;
     });
 }

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use super::{facts, tell};
 use crate::audit::{self, Corroboration, Evidence, Findings, HeadFindings, Heads, Record, Report};
 use crate::authorization::name_of_signed;
-use crate::membership::Membership;
 use crate::operation::batch;
 use crate::provision::Genesis;
 use crate::provision::genesis::MAX_GENESIS;
@@ -36,7 +35,7 @@ impl Pinned {
             keys: BTreeMap::new(),
             quorum: usize::MAX,
         };
-        let lists = lists(&orders, first);
+        let lists = orders.lists(first);
         for members in lists.map_err(|(number, reason)| format!("order for members {number}: {reason}"))? {
             pinned.quorum = pinned.quorum.min(members.quorum());
             let keys = members
@@ -64,23 +63,6 @@ impl Pinned {
         });
         Ok((node, key?.to_bytes()))
     }
-}
-
-/// Every list of members, the genesis statement's first; or the number of the first that does not follow, and why.
-fn lists(orders: &Orders, first: Membership) -> Result<Vec<Membership>, (u64, String)> {
-    // As a whole, so that no number is given twice; then one after the other.
-    orders.follow(first.clone())?;
-    let mut current = first;
-    let mut lists = Vec::new();
-    for order in &orders.orders {
-        let one = Orders {
-            orders: vec![order.clone()],
-        };
-        let next = one.follow(current.clone())?;
-        lists.push(std::mem::replace(&mut current, next));
-    }
-    lists.push(current);
-    Ok(lists)
 }
 
 /// What all chains come to.

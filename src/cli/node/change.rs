@@ -10,9 +10,9 @@ use clap::Args;
 use super::{NodeError, PrepareArguments, TIMEOUT, genesis, orders, prepare};
 use crate::cli::operator::{signed_by, submit};
 use crate::config::Hex32;
-use crate::operator::{Change, Order, SignedOrder};
-use crate::provision::OperatorKey;
+use crate::operator::{Change, NewMembers, Order, SignedOrder};
 use crate::provision::cluster::JOINING_ORDERS;
+use crate::provision::{Genesis, OperatorKey};
 use crate::seal::secret_file;
 use crate::telemetry::client;
 use crate::telemetry::status::NodeStatus;
@@ -37,12 +37,19 @@ pub(super) struct ChangeArguments {
         value_name = "ID=PEER_HOST:PORT[,HTTPS_IP:PORT[,ADMIN_IP:PORT]]"
     )]
     come: Vec<String>,
-    /// The folder that `conclave init` has made: genesis.json, and for a new member ca.key and ca.pem.
-    #[arg(long, value_name = "DIR")]
-    cluster: PathBuf,
     /// With --node: the configuration of a node of the cluster, which the new one's is like.
     #[arg(long, value_name = "FILE")]
     like: Option<PathBuf>,
+    #[command(flatten)]
+    order: OrderArguments,
+}
+
+/// Where an order about the members is signed and brought.
+#[derive(Debug, Args)]
+pub(super) struct OrderArguments {
+    /// The folder that `conclave init` has made: genesis.json, and for a new member ca.key and ca.pem.
+    #[arg(long, value_name = "DIR")]
+    cluster: PathBuf,
     /// The operator's key; else operator.key in the cluster's folder.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
@@ -65,13 +72,9 @@ impl ChangeArguments {
                 return wrong("replace wants the members that go, and as --node those that come");
             }
         }
-        let genesis = genesis(&self.cluster)?;
-        let key = self
-            .key
-            .clone()
-            .unwrap_or_else(|| self.cluster.join("operator.key"));
-        let key = OperatorKey::read(&key)?;
-        let (admin, status) = self.first_that_answers().await?;
+        let genesis = genesis(&self.order.cluster)?;
+        let key = self.order.key()?;
+        let (admin, status) = self.order.first_that_answers().await?;
         let mut so_far = orders(&admin).await?;
         let mut come = Vec::new();
         let mut folders = Vec::new();
@@ -80,7 +83,7 @@ impl ChangeArguments {
                 NodeError::Members("with --node, --like FILE names a configuration to follow".into())
             })?;
             let arguments = PrepareArguments {
-                cluster: self.cluster.clone(),
+                cluster: self.order.cluster.clone(),
                 like,
                 node: node.clone(),
             };
@@ -93,12 +96,7 @@ impl ChangeArguments {
             .next(&genesis, &come, &self.gone)
             .map_err(NodeError::Members)?;
         let number = new.number;
-        let order = Order {
-            cluster: Hex32(genesis.cluster_id()),
-            sequence: status.last_order + 1,
-            change: Change::Members(new),
-        };
-        let order = signed_by(SignedOrder::new(order), &genesis, &key)?;
+        let order = sign(new, &status, &genesis, &key)?;
         so_far.orders.push(order.clone());
         for folder in &folders {
             secret_file::replace_public(&folder.join(JOINING_ORDERS), &so_far.to_json())?;
@@ -115,6 +113,40 @@ impl ChangeArguments {
             );
         }
         std::io::stdout().flush()?;
+        self.order.wait(number).await
+    }
+}
+
+impl OrderArguments {
+    /// Takes the order under way back.
+    pub(super) async fn withdraw(self) -> Result<ExitCode, NodeError> {
+        let genesis = genesis(&self.cluster)?;
+        let key = self.key()?;
+        let (admin, status) = self.first_that_answers().await?;
+        if status.members.under_way.is_empty() {
+            let reason = "no change of members is under way that could be taken back";
+            return Err(NodeError::Members(reason.into()));
+        }
+        let new = orders(&admin).await?.withdrawal(&genesis);
+        let new = new.map_err(NodeError::Members)?;
+        let number = new.number;
+        let order = sign(new, &status, &genesis, &key)?;
+        submit(&order, &admin).await?;
+        println!(
+            "order {}: the change of members is taken back",
+            order.order.sequence
+        );
+        self.wait(number).await
+    }
+
+    fn key(&self) -> Result<OperatorKey, NodeError> {
+        let key = self.key.clone();
+        Ok(OperatorKey::read(
+            &key.unwrap_or_else(|| self.cluster.join("operator.key")),
+        )?)
+    }
+
+    async fn wait(&self, number: u64) -> Result<ExitCode, NodeError> {
         match self.timeout {
             0 => Ok(ExitCode::SUCCESS),
             seconds => wait(&self.admins, number, Duration::from_secs(seconds)).await,
@@ -131,6 +163,20 @@ impl ChangeArguments {
         }
         Err(last.unwrap_or_else(|| NodeError::Members("give --admin of a node that is up".into())))
     }
+}
+
+fn sign(
+    new: NewMembers,
+    status: &NodeStatus,
+    genesis: &Genesis,
+    key: &OperatorKey,
+) -> Result<SignedOrder, NodeError> {
+    let order = Order {
+        cluster: Hex32(genesis.cluster_id()),
+        sequence: status.last_order + 1,
+        change: Change::Members(new),
+    };
+    Ok(signed_by(SignedOrder::new(order), genesis, key)?)
 }
 
 async fn status(admin: &str) -> Result<NodeStatus, NodeError> {
