@@ -30,6 +30,8 @@ const MOST_MOVED: usize = 4;
 const PAGE: usize = 256;
 /// Ceremonies before the group is looked at again.
 const BATCHES: usize = 256;
+/// A batch waits for this long, no longer, for this node to have less to do: shares must not grow old because it never has.
+const QUIET: Duration = Duration::from_secs(60);
 /// A keystore whose renewal failed is left alone for this long; while its keys move, only for a moment.
 const POSTPONED: Duration = Duration::from_secs(60);
 const MOMENT: Duration = Duration::from_secs(1);
@@ -158,6 +160,7 @@ impl Renewer {
             Err(_) => return Found::default(),
         };
         for batch in std::mem::take(&mut found.batches) {
+            parts.quiet(QUIET).await;
             let began = Instant::now();
             let count = batch.keys.len() as u64;
             let left = self.renew_batch(&batch).await;
@@ -178,6 +181,8 @@ impl Renewer {
                 return 0;
             }
             Err(Failed::Away(node)) => format!("node {node} is away, and every member has to take part"),
+            // Each by itself would only be more to do.
+            Err(Failed::Busy(reason)) => reason,
             Err(Failed::Because(reason)) if all == 1 => reason,
             Err(Failed::Because(reason)) => {
                 let mut left = 0;

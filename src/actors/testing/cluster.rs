@@ -54,6 +54,9 @@ pub(super) const URL: &str = "https://kms.example";
 pub(super) const AUTHORITY: &str = "kms.example";
 pub(super) const CLUSTER: [u8; 32] = [7; 32];
 const GROUPS: u32 = 3;
+/// Jobs that wait for the crypto pool, and clients' requests under way, at most: as in the defaults.
+pub(super) const POOL: usize = 4_096;
+pub(super) const REQUESTS: usize = 4_096;
 
 /// Runs a test about a cluster.
 pub(super) fn run(test: impl Future<Output = ()>) {
@@ -506,6 +509,7 @@ fn node(
         chains: ChainCache::new(1_024),
         wrap_bytes: 256,
     };
+    let metrics = Metrics::register(&telemetry::Metrics::new());
     let parts = Arc::new(Parts {
         node: number,
         boot,
@@ -525,7 +529,7 @@ fn node(
         replays: Mutex::new(replays),
         claims: Mutex::new(claims),
         clock: Mutex::new(HolderClock::new(0)),
-        pool: CryptoPool::start(1, 4_096).unwrap(),
+        pool: CryptoPool::start(1, POOL, metrics.shed.clone()).unwrap(),
         denials: Mutex::default(),
         ceremonies: Mutex::default(),
         renewals: Mutex::new(Renewals::new(RenewalPolicy {
@@ -537,7 +541,7 @@ fn node(
         open_keys: Mutex::new(HashMap::new()),
         wake: doors.wake(),
         symmetric: Symmetric::new(CLUSTER, number, boot),
-        metrics: Metrics::register(&telemetry::Metrics::new()),
+        metrics,
         started: Instant::now(),
         passed: AtomicU64::new(0),
         operations: AtomicU64::new(0),
@@ -550,7 +554,7 @@ fn node(
         told.applied(entry, outcome)
     }));
     let arbiter = Arbiter::new().handle();
-    let registry = Arc::new(Registry::new(parts.clone(), vec![arbiter.clone()]));
+    let registry = Arc::new(Registry::new(parts.clone(), vec![arbiter.clone()], REQUESTS));
     doors.open(registry.clone());
     tokio::spawn(deliveries::run(parts.clone()));
     tokio::spawn(upkeep::chores(parts.clone()));
