@@ -30,6 +30,7 @@ use crate::actors::doors::{Doors, Lanes};
 use crate::actors::heads;
 use crate::actors::metrics::Metrics as RequestMetrics;
 use crate::actors::parts::Parts;
+use crate::actors::proposals::Proposals;
 use crate::actors::recheck;
 use crate::actors::registry::Registry;
 use crate::actors::renewals::{Policy as RenewalPolicy, Renewals};
@@ -377,6 +378,7 @@ impl Node {
             claims: Mutex::new(claims),
             clock: Mutex::new(clock),
             pool: CryptoPool::start(threads, POOL_QUEUE, requests.shed.clone())?,
+            proposals: Proposals::default(),
             denials: Mutex::default(),
             ceremonies: Mutex::default(),
             renewals: Mutex::new(Renewals::new(renewal_policy(config))),

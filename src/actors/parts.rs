@@ -23,6 +23,7 @@ use super::denials::Denials;
 use super::directory::Directory;
 use super::holder::nonces::DrawnNonces;
 use super::metrics::{Metrics, OfNode};
+use super::proposals::Proposals;
 use super::renewals::Renewals;
 use super::symmetric::Symmetric;
 use super::wire::{Abstention, Answer, Call};
@@ -80,6 +81,8 @@ pub struct Parts {
     pub clock: Mutex<HolderClock>,
     /// Computes.
     pub pool: CryptoPool,
+    /// Proposals under way.
+    pub proposals: Proposals,
     /// Endorsed denials.
     pub denials: Mutex<Denials>,
     /// Generations under way, as a participant.

@@ -17,6 +17,8 @@ pub enum At {
     Keystore,
     /// The crypto pool's queue had no room for this class, or for more of this keystore (503, 429).
     Queue,
+    /// One keystore had its share of a group's proposals (503).
+    Proposals,
     /// It waited for the pool for as long as it may (503).
     Wait,
     /// Its client's time was over before it was begun.
@@ -28,11 +30,12 @@ pub enum At {
 }
 
 impl At {
-    const ALL: [(Self, &'static str); 8] = [
+    const ALL: [(Self, &'static str); 9] = [
         (Self::Address, "address"),
         (Self::Node, "node"),
         (Self::Keystore, "keystore"),
         (Self::Queue, "queue"),
+        (Self::Proposals, "proposals"),
         (Self::Wait, "wait"),
         (Self::Gone, "gone"),
         (Self::Peer, "peer"),

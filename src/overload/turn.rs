@@ -75,9 +75,9 @@ impl Turn {
         self.deadline.map_or(most, |deadline| left(deadline).min(most))
     }
 
-    /// Works at `work` in this turn.
+    /// Works at `work` in this turn. Boxed: what serves a request is large, and there are turns within turns.
     pub fn scope<F: Future>(self, work: F) -> impl Future<Output = F::Output> {
-        CURRENT.scope(self, work)
+        CURRENT.scope(self, Box::pin(work))
     }
 
     /// `work` in the turn of the task that calls this, wherever it is spawned.

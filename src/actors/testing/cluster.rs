@@ -30,6 +30,7 @@ use crate::actors::directory::{self, Directory};
 use crate::actors::doors::{Doors, Lanes};
 use crate::actors::metrics::{Metrics, OfNode};
 use crate::actors::parts::Parts;
+use crate::actors::proposals::Proposals;
 use crate::actors::recheck;
 use crate::actors::registry::Registry;
 use crate::actors::renewals::{Policy as RenewalPolicy, Renewals};
@@ -155,6 +156,11 @@ impl Node {
     /// Takes over what this node answers to others.
     pub(super) fn tamper(&self, tamper: impl Fn(&Call, Answer) -> Vec<u8> + Send + Sync + 'static) {
         *self.door.tamper.lock() = Some(Arc::new(tamper));
+    }
+
+    /// Questions of other nodes that this one works at.
+    pub(super) fn questions(&self) -> usize {
+        self.door.honest.under_way()
     }
 
     /// Alters the next segment of a circuit that reaches this node.
@@ -530,6 +536,7 @@ fn node(
         claims: Mutex::new(claims),
         clock: Mutex::new(HolderClock::new(0)),
         pool: CryptoPool::start(1, POOL, metrics.shed.clone()).unwrap(),
+        proposals: Proposals::default(),
         denials: Mutex::default(),
         ceremonies: Mutex::default(),
         renewals: Mutex::new(Renewals::new(RenewalPolicy {

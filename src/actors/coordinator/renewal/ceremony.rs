@@ -229,9 +229,7 @@ async fn run(
         request: Vec::new(),
         endorsements,
     };
-    let proposed = parts
-        .consensus
-        .propose(group, entry.encode(), Instant::now() + COMMIT);
+    let proposed = parts.propose(group, entry.encode(), Instant::now() + COMMIT);
     let applied = proposed.await.map_err(|error| error.to_string())?;
     match postcard::from_bytes(&applied.result) {
         Ok(Outcome::Applied(_)) => Ok(Attempt::Done),
