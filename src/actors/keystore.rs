@@ -20,7 +20,7 @@ use super::parts::Parts;
 use super::wire::{Abstention, Answer, Call};
 use crate::identifier::{LocalId, OperationId};
 use crate::operation::route::Named;
-use crate::overload::{At, Overloaded, Place, Turn};
+use crate::overload::{At, Class, Overloaded, Place, Turn};
 use crate::problem::Problem;
 use crate::reply::Reply;
 use crate::telemetry::logs::request_span;
@@ -166,6 +166,7 @@ impl Handler<Ask> for KeystoreActor {
                 let _ = answer.send(Err(Overloaded::Share.into()));
             }
             Ask::Describe { answer, .. } if self.is_full(&UnderWay::Client) => {
+                parts.metrics.shed.count(At::Keystore, Class::Signatures);
                 let _ = answer.send(Err(Overloaded::Share.into()));
             }
             Ask::Hold { answer, call, .. } if self.is_full(&UnderWay::Peer) => {
