@@ -1,11 +1,13 @@
 //! More than a node can do: who is served all the same, who is refused and how, and that nothing is left of it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use futures::future::{BoxFuture, join_all};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -152,6 +154,37 @@ fn a_keystore_that_floods_does_not_stop_another() {
             is_empty(node).await;
             sign_well(node, &client, &keystore, &key, b"after the flood").await;
         }
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn a_keystore_with_five_hundred_jobs_before_it_delays_another_by_its_turn() {
+    run(async {
+        let (cluster, client, keystore, key, _) = furnished(3).await;
+        let node = cluster.node(1);
+        sign_well(node, &client, &keystore, &key, b"open").await;
+        let mut held = Held::new(node).await;
+        let done = Arc::new(AtomicUsize::new(0));
+        // In the class of what only has to be put together.
+        let turn = Turn::default().of_class(Class::Signatures).raised();
+        for _ in 0..500 {
+            let done = done.clone();
+            let job = move || {
+                std::hint::black_box(Sha256::digest(vec![0; 20_000]));
+                done.fetch_add(1, Ordering::Relaxed);
+            };
+            let mut job: BoxFuture<'_, _> = Box::pin(node.parts.pool.run_in(turn, job));
+            assert!(futures::poll!(&mut job).is_pending());
+            held.filling.push(job);
+        }
+        let waits = spawn(&node.registry, client.sign(&keystore, &key, b"one"));
+        is_under_way(node, Class::Changes, 500).await;
+        held.release.send(()).unwrap();
+        assert_eq!(status(&waits.await.unwrap()), 200);
+        let before = done.load(Ordering::Relaxed);
+        held.release().await;
+        assert!(before < 400, "{before} jobs of another keystore went first");
         cluster.stop().await;
     });
 }
@@ -454,12 +487,12 @@ fn a_peer_that_asks_without_end_is_told_busy_and_named() {
 fn holders_that_have_too_much_to_do_are_asked_three_times_and_no_more() {
     run(async {
         let (cluster, client, keystore, key, _) = furnished(3).await;
-        let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let asked = Arc::new(AtomicUsize::new(0));
         for number in [2, 3] {
             let asked = asked.clone();
             cluster.node(number).tamper(move |call, answer| match call {
                 Call::Cosign(..) => {
-                    asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    asked.fetch_add(1, Ordering::Relaxed);
                     Answer::Abstained(Abstention::Busy).encode()
                 }
                 _ => answer.encode(),
@@ -470,7 +503,7 @@ fn holders_that_have_too_much_to_do_are_asked_three_times_and_no_more() {
             .serve(client.sign(&keystore, &key, b"too much"))
             .await;
         assert_eq!(refused(served), 503);
-        assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 3);
+        assert_eq!(asked.load(Ordering::Relaxed), 3);
         cluster.stop().await;
     });
 }
