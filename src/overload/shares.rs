@@ -157,7 +157,10 @@ mod tests {
                 let mine = places[at].len();
                 let taken: usize = places.iter().map(Vec::len).sum();
                 match shares.enter(who, Class::Changes) {
-                    Ok(place) => places[at].push(place),
+                    Ok(place) => {
+                        prop_assert!(mine < 32 - taken);
+                        places[at].push(place);
+                    }
                     Err(Overloaded::Share) => prop_assert!(mine > 0 && mine >= 32 - taken),
                     Err(_) => prop_assert!(taken == 32),
                 }

@@ -16,6 +16,7 @@ use super::cluster::{Cluster, Node, POOL, SOON, run, until};
 use super::malicious_coordinator::{encoded, forwarded};
 use super::symmetric::{Desk, HMAC};
 use crate::actors::coordinator::renewal::Renewer;
+use crate::actors::doors::OF_ONE_PEER;
 use crate::actors::metrics::OfNode;
 use crate::actors::registry::Registry;
 use crate::actors::wire::{Abstention, Answer, Call};
@@ -456,7 +457,6 @@ fn a_peer_that_asks_without_end_is_told_busy_and_named() {
         let (asking, asked) = (cluster.node(3), cluster.node(2));
         let held = Held::new(asked).await;
         let request = encoded(&client.sign(&keystore, &key, b"again and again"));
-        let bound = Class::Signatures.part_of(crate::actors::doors::OF_ONE_PEER);
         let flood = || async {
             let call = Call::Commit(forwarded(asking.parts.next_operation(), &request)).encode();
             // Its patience is over at once: what it asked for is under way all the same.
@@ -466,7 +466,8 @@ fn a_peer_that_asks_without_end_is_told_busy_and_named() {
         let named = || asked.parts.metrics.busy.get_or_create(&OfNode { node: 3 }).get();
         for _ in 0..20 {
             join_all((0..200).map(|_| flood())).await;
-            assert!(asked.questions() <= bound);
+            // Its part for signatures, and what others ask in the background.
+            assert!(asked.questions() < OF_ONE_PEER);
             if named() > 0 {
                 break;
             }
