@@ -64,7 +64,7 @@ impl Registry {
         self.parts.metrics.shed.count(At::Peer, class);
         let named = self.parts.metrics.busy.get_or_create(&OfNode { node }).inc();
         // Once for many: the log is no queue.
-        if named % 1_024 == 0 {
+        if named.is_multiple_of(1_024) {
             tracing::warn!(
                 node,
                 class = class.name(),
