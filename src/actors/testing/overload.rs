@@ -464,16 +464,17 @@ fn a_peer_that_asks_without_end_is_told_busy_and_named() {
             let _ = asking.parts.network.call(2, call.into(), left).await;
         };
         let named = || asked.parts.metrics.busy.get_or_create(&OfNode { node: 3 }).get();
-        for _ in 0..20 {
+        // Background work, which finds less room, is told so first.
+        let shed = || asked.parts.metrics.shed.counted(At::Peer, Class::Signatures);
+        for _ in 0..100 {
             join_all((0..200).map(|_| flood())).await;
             // Its part for signatures, and what others ask in the background.
             assert!(asked.questions() < OF_ONE_PEER);
-            if named() > 0 {
+            if shed() > 0 {
                 break;
             }
         }
-        assert!(named() > 0, "a peer has no bound");
-        assert!(asked.parts.metrics.shed.counted(At::Peer, Class::Signatures) > 0);
+        assert!(shed() > 0 && named() >= shed(), "a peer has no bound");
         // Another one is answered.
         let change = client.update(&keystore, 1, &json!([client.did]));
         assert_eq!(status(&cluster.node(1).serve(change).await), 200);
