@@ -6,13 +6,14 @@ use conclave_transport::{PeerCounters, Refusal};
 
 use crate::actors::parts::Parts;
 use crate::actors::registry::Registry;
+use crate::overload::Class;
 use crate::telemetry;
 use crate::telemetry::metrics::{Kind, Sample};
 
 type Plain = (&'static str, &'static str, Kind, fn(&Parts) -> u64);
 type OfPeer = (&'static str, &'static str, Kind, fn(&PeerCounters) -> u64);
 
-const PLAIN: [Plain; 18] = [
+const PLAIN: [Plain; 19] = [
     ("audit_records", "Audit records written", Kind::Counter, |p| {
         p.audit.counters().records
     }),
@@ -24,6 +25,12 @@ const PLAIN: [Plain; 18] = [
         "Jobs waiting for the crypto pool",
         Kind::Gauge,
         |p| p.pool.waiting() as u64,
+    ),
+    (
+        "loaded",
+        "1 while there is more to do than can be done: background work waits",
+        Kind::Gauge,
+        |p| u64::from(p.pool.is_loaded()),
     ),
     (
         "open_envelopes",
@@ -172,6 +179,17 @@ pub fn register(metrics: &telemetry::Metrics, parts: &Arc<Parts>, registry: &Arc
                 .collect()
         });
     }
+    let pool = parts.clone();
+    metrics.sample(
+        "crypto_queue",
+        "Jobs waiting for the crypto pool, by class",
+        Kind::Gauge,
+        move || {
+            let waiting = |class: Class| pool.pool.waiting_of(class) as u64;
+            let each = Class::ALL.map(|class| Sample::labelled("class", class.name(), waiting(class)));
+            each.into()
+        },
+    );
     let links = parts.clone();
     metrics.sample(
         "link_up",

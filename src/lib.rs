@@ -14,6 +14,7 @@ pub mod membership;
 pub mod node;
 pub mod operation;
 pub mod operator;
+pub mod overload;
 pub mod problem;
 pub mod provision;
 pub mod recovery;

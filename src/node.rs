@@ -30,6 +30,7 @@ use crate::actors::doors::{Doors, Lanes};
 use crate::actors::heads;
 use crate::actors::metrics::Metrics as RequestMetrics;
 use crate::actors::parts::Parts;
+use crate::actors::proposals::Proposals;
 use crate::actors::recheck;
 use crate::actors::registry::Registry;
 use crate::actors::renewals::{Policy as RenewalPolicy, Renewals};
@@ -357,6 +358,7 @@ impl Node {
             0 => cores.saturating_sub(1).max(1),
             threads => threads,
         };
+        let requests = RequestMetrics::register(metrics);
         let parts = Arc::new(Parts {
             node: config.node,
             boot,
@@ -376,7 +378,8 @@ impl Node {
             replays: Mutex::new(replays),
             claims: Mutex::new(claims),
             clock: Mutex::new(clock),
-            pool: CryptoPool::start(threads, POOL_QUEUE)?,
+            pool: CryptoPool::start(threads, POOL_QUEUE, requests.shed.clone())?,
+            proposals: Proposals::default(),
             denials: Mutex::default(),
             ceremonies: Mutex::default(),
             renewals: Mutex::new(Renewals::new(renewal_policy(config))),
@@ -385,7 +388,7 @@ impl Node {
             open_keys: Mutex::new(HashMap::new()),
             wake: doors.wake(),
             symmetric: Symmetric::new(config.cluster.0, config.node, boot),
-            metrics: RequestMetrics::register(metrics),
+            metrics: requests,
             started,
             #[cfg(test)]
             passed: AtomicU64::new(0),
@@ -400,7 +403,11 @@ impl Node {
         }));
         directory::refresh(&parts);
         let arbiters = vec![Arbiter::new().handle()];
-        let registry = Arc::new(Registry::new(parts.clone(), arbiters));
+        let registry = Arc::new(Registry::new(
+            parts.clone(),
+            arbiters,
+            config.limits.requests_in_flight,
+        ));
         doors.open(registry.clone());
         tokio::spawn(deliveries::run(parts.clone()));
         tokio::spawn(upkeep::chores(parts.clone()));

@@ -118,6 +118,13 @@ impl Problem {
         ))
     }
 
+    /// 429: whoever asks has its share; a later try may succeed.
+    pub fn too_many(message: impl Into<String>) -> Self {
+        let mut problem = Self::new(429, "QuotaExceededError", message);
+        problem.retry_after = Some(1);
+        problem
+    }
+
     /// 503: a later try, perhaps elsewhere, may succeed.
     pub fn unavailable(message: impl Into<String>) -> Self {
         let mut problem = Self::new(503, "NotReadableError", message);

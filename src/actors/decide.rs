@@ -19,6 +19,7 @@ use crate::identifier::{LocalId, OperationId};
 use crate::keystore::query;
 use crate::operation::judge::{Case, Intent, Judgement, NotAllowed, Using};
 use crate::operation::route::Route;
+use crate::overload::Turn;
 use crate::problem::Problem;
 use crate::replay::{Kind as ReplayKind, Sighting, Verdict};
 use crate::reply::Reply;
@@ -165,6 +166,18 @@ impl Weighed {
     /// Refuses after all, for what this member knows beside the judgement.
     pub fn refuse(self, problem: Problem) -> Declined {
         refuse(&self.parts, &self.request, &self.asked, self.now, problem)
+    }
+
+    /// The present task's turn, for the keystore that this is about: later questions about it do not name it.
+    pub fn turn(&self) -> Turn {
+        let keystore = match &self.judgement.intent {
+            Intent::Use { keystore, .. } => Some(*keystore),
+            Intent::Generate(terms) => Some(terms.keystore),
+            Intent::Change(command) => command.keystore(),
+            _ => None,
+        };
+        let turn = Turn::current();
+        keystore.map_or(turn, |keystore| turn.of_keystore(keystore))
     }
 
     /// Whether it may still be acted on: 5 s.

@@ -2,7 +2,7 @@
 //! the registry on the other.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use conclave_consensus::{Consensus, Outbound};
@@ -12,6 +12,12 @@ use tokio::sync::Notify;
 
 use super::registry::Registry;
 use super::wire::{Abstention, Answer, CIRCUITS, CONSENSUS, Call};
+use crate::overload::Shares;
+
+/// Questions of one peer that this node works at, also those that nobody waits for any more; a class finds its part of it.
+pub const OF_ONE_PEER: usize = 1_024;
+/// The same of all: more peers than a group has members.
+const OF_ALL_PEERS: usize = 16 * OF_ONE_PEER;
 
 /// Consensus' way out; the network is connected once it has started.
 #[derive(Default)]
@@ -49,6 +55,8 @@ impl Outbound for Lanes {
 pub struct Doors {
     consensus: Consensus,
     registry: Mutex<Option<Arc<Registry>>>,
+    /// Questions under way, by who asked.
+    questions: Arc<Shares<NodeId>>,
     wake: Arc<Notify>,
 }
 
@@ -58,6 +66,7 @@ impl Doors {
         Self {
             consensus,
             registry: Mutex::new(None),
+            questions: Arc::new(Shares::new(OF_ALL_PEERS, OF_ONE_PEER)),
             wake: Arc::default(),
         }
     }
@@ -65,6 +74,11 @@ impl Doors {
     /// From now on questions are answered by `registry`.
     pub fn open(&self, registry: Arc<Registry>) {
         *self.registry.lock() = Some(registry);
+    }
+
+    /// Questions of peers under way.
+    pub fn under_way(&self) -> usize {
+        self.questions.taken()()
     }
 
     /// Told whenever a link comes up.
@@ -96,15 +110,25 @@ impl Handler for Doors {
         payload: Bytes,
         left: Duration,
     ) -> BoxFuture<'static, Result<Bytes, Refused>> {
+        let deadline = Instant::now() + left;
         let registry = self.registry.lock().clone();
+        let questions = self.questions.clone();
         Box::pin(async move {
             let Some(registry) = registry else {
                 return Err(Refused::Busy);
             };
             let answer = match Call::decode(&payload) {
                 Some(call) => {
+                    // The place is given back when the work has ended, not when its sender has lost patience.
+                    let Ok(place) = questions.enter(from, call.class()) else {
+                        registry.peer_shed(from, call.class());
+                        return Err(Refused::Busy);
+                    };
                     // Spawned: a contribution that has begun is finished, whatever becomes of the connection.
-                    let held = tokio::spawn(async move { registry.hold(from, call).await });
+                    let held = tokio::spawn(async move {
+                        let _place = place;
+                        registry.hold(from, call, deadline).await
+                    });
                     match tokio::time::timeout(left, held).await {
                         Ok(Ok(answer)) => answer,
                         _ => Answer::Abstained(Abstention::Busy),

@@ -6,6 +6,7 @@ use crate::identifier::OperationId;
 use crate::operation::batch;
 use crate::operation::judge::Rules;
 use crate::operation::route::Route;
+use crate::overload::Class;
 use crate::problem::Problem;
 
 /// An authenticated request.
@@ -100,6 +101,14 @@ impl Examined {
     /// Whether what it asks for is for its client alone: then who shows it claims it first.
     pub fn has_secret_result(&self) -> bool {
         matches!(&*self.authenticated.action, "deriveSecret" | "unwrapKey")
+    }
+
+    /// What is given up first under load. Whether a signature is one of a symmetric key its record says later.
+    pub fn class(&self) -> Class {
+        match (&self.route, &*self.authenticated.action) {
+            (Route::UseKey(..), "wrapKey" | "unwrapKey" | "verify") => Class::Symmetric,
+            (route, _) => route.class(),
+        }
     }
 
     /// Whether judging it computes (proofs that were not verified before) rather than only compares.

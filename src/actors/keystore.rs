@@ -20,13 +20,15 @@ use super::parts::Parts;
 use super::wire::{Abstention, Answer, Call};
 use crate::identifier::{LocalId, OperationId};
 use crate::operation::route::Named;
+use crate::overload::{At, Class, Overloaded, Place, Turn};
 use crate::problem::Problem;
 use crate::reply::Reply;
 use crate::telemetry::logs::request_span;
 
 /// Messages that wait for the actor.
 pub const MAILBOX: usize = 1_024;
-/// Requests and questions under way in one keystore.
+/// Clients' requests under way in one keystore, and other nodes' questions: apart, since what clients began on other
+/// nodes must be finished here, or nodes full of clients would have no room for each other.
 const IN_FLIGHT: usize = 1_024;
 /// Idle time after which the actor ends.
 const PASSIVATION: Duration = Duration::from_secs(60);
@@ -45,6 +47,8 @@ pub enum Ask {
         request: Arc<Examined>,
         /// For the allow list.
         addresses: Arc<[IpAddr]>,
+        /// Its place among what is under way.
+        place: Place<LocalId>,
         /// Where the answer goes.
         answer: oneshot::Sender<Result<Reply, Problem>>,
     },
@@ -65,6 +69,8 @@ pub enum Ask {
         from: u64,
         /// The question.
         call: Box<Call>,
+        /// Until when it waits.
+        turn: Turn,
         /// Where the answer goes.
         answer: oneshot::Sender<Answer>,
     },
@@ -77,6 +83,7 @@ pub enum Ask {
 }
 
 /// What is under way.
+#[derive(PartialEq, Eq)]
 enum UnderWay {
     Client,
     Peer,
@@ -117,6 +124,13 @@ impl KeystoreActor {
     }
 
     /// Runs `work` beside other work; its entry in the map goes when it ends.
+    /// Whether no more of this kind is taken.
+    fn is_full(&self, kind: &UnderWay) -> bool {
+        // Counted one by one only when there are many in all.
+        self.under_way.len() >= IN_FLIGHT
+            && self.under_way.values().filter(|other| *other == kind).count() >= IN_FLIGHT
+    }
+
     fn run(&mut self, kind: UnderWay, work: Pin<Box<dyn Future<Output = ()>>>, context: &mut Context<Self>) {
         let ticket = self.next;
         self.next += 1;
@@ -142,29 +156,35 @@ impl Handler<Ask> for KeystoreActor {
 
     fn handle(&mut self, ask: Ask, context: &mut Self::Context) {
         self.last = Instant::now();
-        let full = self.under_way.len() >= IN_FLIGHT;
         let parts = self.parts.clone();
         match ask {
             // A caller that has gone needs no answer: every send below may fail.
-            Ask::Serve { answer, .. } | Ask::Describe { answer, .. } if full => {
-                let problem = Problem::new(429, "QuotaExceededError", "Too many requests for this keystore.");
-                let _ = answer.send(Err(Problem {
-                    retry_after: Some(1),
-                    ..problem
-                }));
+            Ask::Serve { answer, .. } | Ask::Describe { answer, .. } if answer.is_closed() => {}
+            Ask::Hold { answer, .. } if answer.is_closed() => {}
+            Ask::Serve { answer, request, .. } if self.is_full(&UnderWay::Client) => {
+                parts.metrics.shed.count(At::Keystore, request.class());
+                let _ = answer.send(Err(Overloaded::Share.into()));
             }
-            Ask::Hold { answer, .. } if full => {
+            Ask::Describe { answer, .. } if self.is_full(&UnderWay::Client) => {
+                parts.metrics.shed.count(At::Keystore, Class::Signatures);
+                let _ = answer.send(Err(Overloaded::Share.into()));
+            }
+            Ask::Hold { answer, call, .. } if self.is_full(&UnderWay::Peer) => {
+                parts.metrics.shed.count(At::Keystore, call.class());
                 let _ = answer.send(Answer::Abstained(Abstention::Busy));
             }
             Ask::Serve {
                 operation,
                 request,
                 addresses,
+                place,
                 answer,
             } => {
                 let work = async move {
                     let caller = Caller::Client(addresses);
-                    let _ = answer.send(Work::new(&parts, operation, request, caller).serve().await);
+                    let served = Work::new(&parts, operation, request, caller).serve().await;
+                    drop(place);
+                    let _ = answer.send(served);
                 };
                 let work = work.instrument(request_span(&operation.request_id()));
                 self.run(UnderWay::Client, Box::pin(work), context);
@@ -180,9 +200,15 @@ impl Handler<Ask> for KeystoreActor {
                 };
                 self.run(UnderWay::Client, Box::pin(work), context);
             }
-            Ask::Hold { from, call, answer } => {
+            Ask::Hold {
+                from,
+                call,
+                turn,
+                answer,
+            } => {
                 let work = async move {
-                    let _ = answer.send(holder::answer(&parts, from, *call).await);
+                    let answered = turn.scope(holder::answer(&parts, from, *call)).await;
+                    let _ = answer.send(answered);
                 };
                 self.run(UnderWay::Peer, Box::pin(work), context);
             }

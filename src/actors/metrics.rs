@@ -1,5 +1,7 @@
 //! What a node counts about requests and ceremonies.
 
+use std::sync::Arc;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -7,6 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use super::stages::Stages;
+use crate::overload::Shed;
 use crate::telemetry;
 
 /// The node that something was counted about.
@@ -57,6 +60,10 @@ pub struct Metrics {
     pub seconds: Histogram,
     /// The same, by stage.
     pub stages: Stages,
+    /// Questions that were answered *busy* because their sender had too many under way, by sender.
+    pub busy: Family<OfNode, Counter>,
+    /// What was refused for load.
+    pub shed: Arc<Shed>,
 }
 
 impl Metrics {
@@ -82,7 +89,10 @@ impl Metrics {
             due: Gauge::default(),
             seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 16)),
             stages: Stages::register(registry),
+            busy: Family::default(),
+            shed: Arc::default(),
         };
+        metrics.shed.register(registry);
         let all = metrics.clone();
         registry.register(|registry| {
             registry.register(
@@ -127,6 +137,11 @@ impl Metrics {
                 all.foreign_operations,
             );
             registry.register("misfits", "Frames that did not fit, by sender", all.misfits);
+            registry.register(
+                "busy_answered",
+                "Questions answered busy because their sender had too many under way",
+                all.busy,
+            );
             registry.register("liars", "Proven lies in ceremonies, by node", all.liars);
             registry.register(
                 "aborted_computations",

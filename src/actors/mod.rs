@@ -21,6 +21,7 @@ pub mod holder;
 pub mod keystore;
 pub mod metrics;
 pub mod parts;
+pub mod proposals;
 pub mod recheck;
 pub mod registry;
 pub mod renewals;

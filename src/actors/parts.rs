@@ -23,6 +23,7 @@ use super::denials::Denials;
 use super::directory::Directory;
 use super::holder::nonces::DrawnNonces;
 use super::metrics::{Metrics, OfNode};
+use super::proposals::Proposals;
 use super::renewals::Renewals;
 use super::symmetric::Symmetric;
 use super::wire::{Abstention, Answer, Call};
@@ -31,10 +32,14 @@ use crate::identifier::{LocalId, OperationId};
 use crate::keystore::{Entry, KeyRecord, Outcome, Rejection};
 use crate::membership::{Member, Rosters};
 use crate::operation::judge::Rules;
+use crate::overload::{At, Class, Turn};
 use crate::replay::{Claims, ClockError, HolderClock, Moment, ReplayGuard};
 
 /// Opened keys are dropped from memory when this many are open.
 const MAX_OPEN_KEYS: usize = 4_096;
+
+/// Between two looks whether the node is loaded still.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The parts of one node.
 pub struct Parts {
@@ -76,6 +81,8 @@ pub struct Parts {
     pub clock: Mutex<HolderClock>,
     /// Computes.
     pub pool: CryptoPool,
+    /// Proposals under way.
+    pub proposals: Proposals,
     /// Endorsed denials.
     pub denials: Mutex<Denials>,
     /// Generations under way, as a participant.
@@ -291,6 +298,17 @@ impl Parts {
         }
     }
 
+    /// Lets background work wait while this node has more to do than it can, `most` at most: it is put off, not given up.
+    pub async fn quiet(&self, most: Duration) {
+        let until = Instant::now() + most;
+        if self.pool.is_loaded() {
+            self.metrics.shed.count(At::Quiet, Class::Bulk);
+        }
+        while self.pool.is_loaded() && Instant::now() < until {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     /// Asks another node, or this one's own holder by the same rules.
     ///
     /// # Errors
@@ -304,7 +322,12 @@ impl Parts {
         if node == self.node {
             return Ok(Box::pin(super::holder::answer(self, node, call.clone())).await);
         }
-        match self.network.call(node, call.encode().into(), timeout).await {
+        // Nobody is asked for what nobody waits for any more.
+        let left = Turn::current().left(timeout);
+        if left.is_zero() {
+            return Err(CallError::TimedOut);
+        }
+        match self.network.call(node, call.encode().into(), left).await {
             Ok(bytes) => Ok(self.read_answer(node, &bytes)),
             Err(CallError::Busy) => Ok(Answer::Abstained(Abstention::Busy)),
             Err(error) => Err(error),

@@ -4,6 +4,7 @@
 //! refused. It changes nothing: either k endorsers are corrupt, or two builds disagree.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use conclave_consensus::GroupId;
 use tokio::sync::mpsc;
@@ -16,9 +17,13 @@ use crate::identifier::LocalId;
 use crate::keystore::record::{Hold, KeyRecord, KeystoreRecord, Meter};
 use crate::keystore::{Command, Entry, StateError, query};
 use crate::operation::judge::{Case, Facts, Intent, Judgement};
+use crate::overload::Overloaded;
 
 /// Entries that wait; more are not looked at again, and counted.
 const QUEUE: usize = 4_096;
+/// Tries to look at one, and the longest wait between two.
+const TRIES: usize = 16;
+const QUIET: Duration = Duration::from_secs(5);
 
 /// An entry that changed the state, with the keystore as it was before.
 pub struct Applied {
@@ -47,11 +52,7 @@ pub async fn run(parts: Arc<Parts>, mut applied: mpsc::Receiver<Applied>) {
             continue;
         }
         let (group, operation) = (applied.group, applied.entry.statement.operation);
-        let look = {
-            let parts = parts.clone();
-            move || differs(&parts, &applied)
-        };
-        if let Ok(Some(reason)) = parts.pool.run(look).await {
+        if let Some(reason) = look(&parts, applied).await {
             parts.metrics.verdict_alarms.inc();
             tracing::error!(
                 %group, ?operation, reason,
@@ -59,6 +60,25 @@ pub async fn run(parts: Arc<Parts>, mut applied: mpsc::Receiver<Applied>) {
             );
         }
     }
+}
+
+/// In the pool, where it is the first to be given up: put off while the node has too much to do, and tried again, or a
+/// flood would hide what is looked for.
+async fn look(parts: &Arc<Parts>, applied: Applied) -> Option<String> {
+    let applied = Arc::new(applied);
+    for _ in 0..TRIES {
+        let look = {
+            let (parts, applied) = (parts.clone(), applied.clone());
+            move || differs(&parts, &applied)
+        };
+        match parts.pool.run(look).await {
+            Ok(difference) => return difference,
+            Err(Overloaded::Panicked) => return None,
+            Err(_) => parts.quiet(QUIET).await,
+        }
+    }
+    tracing::warn!(group = %applied.group, "a change was not looked at again: this node has too much to do");
+    None
 }
 
 /// What this node would have said against it, at any time within its endorsements.

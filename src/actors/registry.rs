@@ -17,12 +17,14 @@ use super::coordinator::{Caller, Work, busy};
 use super::examined::Examined;
 use super::holder;
 use super::keystore::{Ask, KeystoreActor, MAILBOX};
+use super::metrics::OfNode;
 use super::parts::Parts;
 use super::stages::Stage;
 use super::wire::{Abstention, Answer, Call};
 use crate::authorization::RawRequest;
 use crate::identifier::{LocalId, OperationId};
 use crate::operation::route::Route;
+use crate::overload::{At, Class, Overloaded, Shares, Turn};
 use crate::problem::Problem;
 use crate::reply::Reply;
 
@@ -36,16 +38,44 @@ pub struct Registry {
     parts: Arc<Parts>,
     actors: Mutex<Actors>,
     arbiters: Vec<ArbiterHandle>,
+    /// Clients' requests under way, also those whose client has gone: by keystore.
+    under_way: Shares<LocalId>,
 }
 
 impl Registry {
-    /// A registry whose actors live on `arbiters`, which must not be empty.
-    pub fn new(parts: Arc<Parts>, arbiters: Vec<ArbiterHandle>) -> Self {
+    /// A registry whose actors live on `arbiters`, which must not be empty; so many `requests` of clients are under way
+    /// at once, those of one keystore at most half of them and no more than are left.
+    pub fn new(parts: Arc<Parts>, arbiters: Vec<ArbiterHandle>, requests: usize) -> Self {
         Self {
             parts,
             actors: Mutex::new(HashMap::new()),
             arbiters,
+            under_way: Shares::new(requests, requests / 2),
         }
+    }
+
+    /// Clients' requests under way.
+    pub fn under_way(&self) -> usize {
+        self.under_way.taken()()
+    }
+
+    /// Names a peer that has asked for more at once than this node answers it.
+    pub(super) fn peer_shed(&self, node: u64, class: Class) {
+        self.parts.metrics.shed.count(At::Peer, class);
+        let named = self.parts.metrics.busy.get_or_create(&OfNode { node }).inc();
+        // Once for many: the log is no queue.
+        if named.is_multiple_of(1_024) {
+            tracing::warn!(
+                node,
+                class = class.name(),
+                "a peer asks more than this node answers it at once"
+            );
+        }
+    }
+
+    /// Notes that a request of this class was refused at the edge.
+    pub fn shed(&self, at: At, class: Class) {
+        self.parts.metrics.shed.count(at, class);
     }
 
     /// Actors that live.
@@ -139,6 +169,16 @@ impl Registry {
         let request = Arc::new(examined?);
         match request.route.keystore().and_then(|named| named.id) {
             Some(id) => {
+                // Only now, since anybody can write anybody's keystore into a path.
+                let class = request.class();
+                let place = self.under_way.enter(id, class).map_err(|why| {
+                    let at = match why {
+                        Overloaded::Share => At::Keystore,
+                        _ => At::Node,
+                    };
+                    self.parts.metrics.shed.count(at, class);
+                    Problem::from(why)
+                })?;
                 let (answer, answered) = oneshot::channel();
                 self.tell(
                     id,
@@ -146,6 +186,7 @@ impl Registry {
                         operation,
                         request,
                         addresses,
+                        place,
                         answer,
                     },
                 )?;
@@ -159,14 +200,15 @@ impl Registry {
         }
     }
 
-    /// Answers another node's question.
-    pub async fn hold(&self, from: u64, call: Call) -> Answer {
+    /// Answers another node's question, for which that one waits until `deadline`.
+    pub async fn hold(&self, from: u64, call: Call, deadline: Instant) -> Answer {
         let keystore = call.forwarded().and_then(|forwarded| {
             let request = RawRequest::decode(&forwarded.request).ok()?;
             Route::parse(&request.method, &request.target)?.keystore()?.id
         });
+        let turn = Turn::default().until(deadline);
         let Some(id) = keystore else {
-            return holder::answer(&self.parts, from, call).await;
+            return turn.scope(holder::answer(&self.parts, from, call)).await;
         };
         let (answer, answered) = oneshot::channel();
         if self
@@ -175,6 +217,7 @@ impl Registry {
                 Ask::Hold {
                     from,
                     call: Box::new(call),
+                    turn: turn.of_keystore(id),
                     answer,
                 },
             )

@@ -18,6 +18,7 @@ use crate::identifier::{LocalId, OperationId};
 use crate::keystore::record::Sharing;
 use crate::keystore::{Endorsement, Statement};
 use crate::operator::SignedOrder;
+use crate::overload::Class;
 use crate::problem::Problem;
 
 pub use crate::operation::batch::MAX_ITEMS;
@@ -457,6 +458,44 @@ impl Call {
                 .forwarded()
                 .map(|forwarded| forwarded.operation),
             call => call.forwarded().map(|forwarded| forwarded.operation),
+        }
+    }
+
+    /// What is given up first under load.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Cosign(..) | Self::Commit(_) | Self::SignShare(..) | Self::Derive(_) | Self::Claim(..) => {
+                Class::Signatures
+            }
+            Self::Batch(_, items) => {
+                let is_symmetric = |item: &Item| matches!(item.ask, ItemAsk::Garble(_) | ItemAsk::Serve);
+                match items.iter().any(is_symmetric) {
+                    true => Class::Symmetric,
+                    false => Class::Signatures,
+                }
+            }
+            Self::Garble(..) | Self::BirthStep(_, BirthStep::Garble(..)) | Self::Pair(_) => Class::Symmetric,
+            Self::Renew(_)
+            | Self::RenewStep(..)
+            | Self::RenewCompute(..)
+            | Self::EndRenewal(_)
+            | Self::Envelopes(_)
+            | Self::Confirm(_)
+            | Self::Portion(_)
+            | Self::AuditHead => Class::Bulk,
+            // What is to be served for another node says its request.
+            Self::Endorse(_)
+            | Self::EndorseTime { .. }
+            | Self::EndorseOrder(..)
+            | Self::EndorseMove { .. }
+            | Self::Begin(..)
+            | Self::Continue(..)
+            | Self::Witness(..)
+            | Self::Relayed(_)
+            | Self::Standing(..)
+            | Self::Birth(..)
+            | Self::BirthStep(..)
+            | Self::Serve(_) => Class::Changes,
         }
     }
 

@@ -1,83 +1,55 @@
 //! Bounds at the edge: requests under way in all, and a fair share of them for each client address.
+//!
+//! Of an IPv6 address the network counts, its first 64 bits: whoever has one has all addresses in it.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv6Addr};
 
-use parking_lot::Mutex;
-
+use crate::overload::{At, Class, Overloaded, Place, Shares};
 use crate::problem::Problem;
 
 /// Counts what is under way.
-pub(crate) struct Edge {
-    limit: usize,
-    share: usize,
-    under_way: Arc<Mutex<UnderWay>>,
-}
-
-#[derive(Default)]
-struct UnderWay {
-    all: usize,
-    by_address: HashMap<IpAddr, usize>,
-}
-
-/// A place; given back when dropped.
-pub(crate) struct Place {
-    address: IpAddr,
-    under_way: Arc<Mutex<UnderWay>>,
-}
+pub(crate) struct Edge(Shares<IpAddr>);
 
 impl Edge {
-    /// `limit` requests at once, at most half of them from one address.
+    /// `limit` requests at once, those of one address at most half of them and no more than are left.
     pub(crate) fn new(limit: usize) -> Self {
-        Self {
-            limit,
-            share: (limit / 2).max(1),
-            under_way: Arc::default(),
-        }
+        Self(Shares::new(limit, limit / 2))
     }
 
-    /// A place for a request of `address`; 429 beyond its share, 503 when there is none at all.
-    pub(crate) fn enter(&self, address: IpAddr) -> Result<Place, Problem> {
-        let mut under_way = self.under_way.lock();
-        if under_way.all >= self.limit {
-            return Err(Problem::unavailable(
-                "This node is at its limit of requests; try again, or another node.",
-            ));
-        }
-        let of_address = under_way.by_address.entry(address).or_default();
-        if *of_address >= self.share {
-            let mut problem = Problem::new(429, "QuotaExceededError", "Too many requests from this address.");
-            problem.retry_after = Some(1);
-            return Err(problem);
-        }
-        *of_address += 1;
-        under_way.all += 1;
-        Ok(Place {
-            address,
-            under_way: self.under_way.clone(),
+    /// A place for a request of `address`; 429 beyond its share, 503 when there is none for this class.
+    pub(crate) fn enter(&self, address: IpAddr, class: Class) -> Result<Place<IpAddr>, (At, Problem)> {
+        self.0.enter(network(address), class).map_err(|why| match why {
+            Overloaded::Share => {
+                let problem = Problem::too_many(
+                    "This address has as many requests under way as this node keeps for one; wait for some \
+                     answers, then try again.",
+                );
+                (At::Address, problem)
+            }
+            _ => {
+                let problem = Problem::unavailable(
+                    "This node is at its limit of requests; try again, or another node.",
+                );
+                (At::Node, problem)
+            }
         })
     }
-}
 
-impl Edge {
     /// Tells how many requests are under way, also later.
     pub(crate) fn under_way(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
-        let under_way = self.under_way.clone();
-        move || under_way.lock().all as u64
+        let taken = self.0.taken();
+        move || taken() as u64
     }
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut under_way = self.under_way.lock();
-        under_way.all -= 1;
-        if let Some(count) = under_way.by_address.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                under_way.by_address.remove(&self.address);
-            }
+/// Who shares with whom.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let host = u128::from(u64::MAX);
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !host))
         }
+        v4 => v4,
     }
 }
 
@@ -85,20 +57,57 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
+    fn refused(edge: &Edge, address: IpAddr, class: Class) -> Option<Problem> {
+        edge.enter(address, class).err().map(|(_, problem)| problem)
+    }
+
     #[test]
     fn one_address_gets_its_share_and_places_come_back() {
-        let edge = Edge::new(4);
-        let (a, b) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
-        let first = [edge.enter(a).unwrap(), edge.enter(a).unwrap()];
-        assert_eq!(edge.enter(a).err().map(|problem| problem.status), Some(429));
-        let _others = [edge.enter(b).unwrap(), edge.enter(b).unwrap()];
+        let edge = Edge::new(8);
+        let address = |number| IpAddr::from([10, 0, 0, number]);
+        let fill = |address| {
+            let places = std::iter::from_fn(|| edge.enter(address, Class::Changes).ok());
+            places.collect::<Vec<_>>()
+        };
+        let first = fill(address(1));
+        assert_eq!(first.len(), 4);
+        let problem = refused(&edge, address(1), Class::Changes).unwrap();
+        assert_eq!((problem.status, problem.retry_after), (429, Some(1)));
+        let others: Vec<_> = (2..=4).flat_map(|number| fill(address(number))).collect();
+        assert_eq!(others.len(), 4);
+        let problem = refused(&edge, address(5), Class::Changes).unwrap();
+        assert_eq!((problem.status, problem.retry_after), (503, Some(1)));
+        drop(first);
+        assert!(edge.enter(address(5), Class::Changes).is_ok());
+        drop(others);
+        assert_eq!(edge.under_way()(), 0);
+    }
+
+    #[test]
+    fn uses_leave_room_for_changes() {
+        let edge = Edge::new(8);
+        let crowd: Vec<_> = (0..20)
+            .filter_map(|number| {
+                edge.enter(IpAddr::from([10, 0, 0, number]), Class::Signatures)
+                    .ok()
+            })
+            .collect();
+        assert_eq!(crowd.len(), 6);
+        let comes = IpAddr::from([10, 0, 1, 1]);
         assert_eq!(
-            edge.enter(IpAddr::from([10, 0, 0, 3]))
-                .err()
-                .map(|problem| problem.status),
+            refused(&edge, comes, Class::Signatures).map(|problem| problem.status),
             Some(503)
         );
-        drop(first);
-        assert!(edge.enter(a).is_ok());
+        assert!(edge.enter(comes, Class::Changes).is_ok());
+    }
+
+    #[test]
+    fn addresses_of_one_network_share() {
+        let same = ["2001:db8::1", "2001:db8::ffff:1:2:3"].map(|text| network(text.parse().unwrap()));
+        assert_eq!(same[0], same[1]);
+        let other = network("2001:db8:0:1::1".parse().unwrap());
+        assert_ne!(same[0], other);
+        let mapped = network("::ffff:10.1.2.3".parse().unwrap());
+        assert_eq!(mapped, IpAddr::from([10, 1, 2, 3]));
     }
 }

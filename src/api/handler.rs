@@ -1,6 +1,5 @@
 //! The one handler: read, serve, answer. A panic below it costs this request alone.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::panic::AssertUnwindSafe;
 
 use actix_web::http::Method;
@@ -10,11 +9,12 @@ use futures::FutureExt;
 use tracing::Instrument;
 
 use super::Api;
-use super::address::addresses;
+use super::address::{addresses, client};
 use super::problem::Asker;
 use super::request::read;
 use crate::identifier::OperationId;
 use crate::operation::route::Route;
+use crate::overload::Class;
 use crate::problem::Problem;
 use crate::reply::Reply;
 use crate::telemetry::logs::request_span;
@@ -76,12 +76,15 @@ async fn serve(
     api: &Api,
     (asker, operation): (&Asker, OperationId),
 ) -> Result<Option<Reply>, Problem> {
-    let socket = request
-        .peer_addr()
-        .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
-    let _place = api.edge.enter(socket)?;
+    let route = Route::parse(&asker.method, &asker.target);
+    let class = route.as_ref().map_or(Class::Bulk, Route::class);
+    let entered = api.edge.enter(client(request, api.trust_forwarded_for), class);
+    let _place = entered.map_err(|(at, problem)| {
+        api.registry.shed(at, class);
+        problem
+    })?;
     let absolute = request.head().uri.authority().is_some();
-    if Route::parse(&asker.method, &asker.target).is_none() && !absolute && asker.target.len() <= 2_048 {
+    if route.is_none() && !absolute && asker.target.len() <= 2_048 {
         return Ok(None);
     }
     let raw = api.registry.reading(read(request, payload, api)).await?;

@@ -249,7 +249,7 @@ pub struct Limits {
     pub crypto_threads: usize,
     /// A request's body, bytes.
     pub body_bytes: usize,
-    /// Requests being worked on at one time; half of them at most from one address.
+    /// Requests being worked on at one time; one address or keystore may have as many as are still free.
     pub requests_in_flight: usize,
     /// Longest payload of a key wrap, bytes: 64 and more are rarely needed, and each 8 cost 1.4 MB between nodes. The
     /// same on every node.

@@ -1,6 +1,7 @@
 //! Which resource a request is for: method and raw target, nothing decoded that a signature covers.
 
 use crate::identifier::LocalId;
+use crate::overload::Class;
 
 /// A path segment that should name something of ours. `id` is `None` when no identifier has that spelling: such a
 /// thing cannot exist, and is answered like one that does not.
@@ -49,6 +50,31 @@ impl Named {
 }
 
 impl Route {
+    /// What is given up first under load, as far as a path tells: uses of symmetric keys look like any others.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::GetMeter(_)
+            | Self::ListKeystores(_)
+            | Self::GetKeystore(_)
+            | Self::GetKey(..)
+            | Self::UseKey(..)
+            | Self::Batch(_) => Class::Signatures,
+            Self::CreateMeter
+            | Self::CreateKeystore
+            | Self::UpdateKeystore(_)
+            | Self::GenerateKey(_)
+            | Self::Revoke(_) => Class::Changes,
+        }
+    }
+
+    /// Whether it only reads.
+    pub fn reads(&self) -> bool {
+        matches!(
+            self,
+            Self::GetMeter(_) | Self::ListKeystores(_) | Self::GetKeystore(_) | Self::GetKey(..)
+        )
+    }
+
     /// The route of `method` and `target` (path and query as sent); `None` if there is none.
     pub fn parse(method: &str, target: &str) -> Option<Self> {
         let (path, query) = match target.split_once('?') {

@@ -29,6 +29,8 @@ const ENDING: &str = ".backup";
 const RETRY_MS: u64 = 10 * 60 * 1_000;
 /// The schedule is looked at as often, so that a clock that was set is noticed.
 const LOOK: Duration = Duration::from_secs(30);
+/// A backup that is due waits for this long at most for the node to have less to do.
+const QUIET: Duration = Duration::from_secs(10 * 60);
 
 /// Makes a node's backups.
 pub struct Keeper {
@@ -199,6 +201,7 @@ impl Keeper {
             let state = self.state.lock().clone();
             if is_due(&state, every, Parts::system_ms()) {
                 let keeper = self.clone();
+                self.parts.quiet(QUIET).await;
                 // It logs by itself what goes wrong.
                 let _ = tokio::task::spawn_blocking(move || keeper.make().map(drop)).await;
             }

@@ -54,6 +54,11 @@ impl Item {
         }
     }
 
+    /// A local caller's, who is told to come again.
+    fn is_call(&self) -> bool {
+        matches!(self, Item::Propose { .. } | Item::ReadIndex { .. })
+    }
+
     /// Few, and lost for good if they are dropped: always taken.
     fn is_control(&self) -> bool {
         !matches!(
@@ -95,6 +100,10 @@ impl Inbox {
         let bytes = item.bytes();
         let mut waiting = self.waiting.lock();
         let full = waiting.items.len() >= self.max_items || waiting.bytes + bytes > self.max_bytes;
+        // This node's own callers find half of it: what they ask for is of no use while no frame gets in.
+        let calls = item.is_call()
+            && (waiting.items.len() >= self.max_items.div_ceil(2)
+                || waiting.bytes + bytes > self.max_bytes / 2);
         // One peer never takes more than half, so that it cannot keep the others out.
         let (frames, size) = item
             .peer()
@@ -102,7 +111,7 @@ impl Inbox {
             .unwrap_or_default();
         let greedy =
             item.peer().is_some() && (frames >= self.max_items.div_ceil(2) || size > self.max_bytes / 2);
-        if waiting.closed || ((full || greedy) && !item.is_control()) {
+        if waiting.closed || ((full || greedy || calls) && !item.is_control()) {
             return Err(item);
         }
         waiting.bytes += bytes;
@@ -158,6 +167,32 @@ mod tests {
         assert!(inbox.put(Item::Frame(1, vec![0; 8])).is_ok());
         inbox.close();
         assert!(inbox.put(Item::Link(1, true)).is_err());
+    }
+
+    #[test]
+    fn callers_leave_room_for_frames() {
+        let inbox = Inbox::new(10, 1_000);
+        let propose = |bytes| {
+            let (answer, _) = oneshot::channel();
+            let (group, deadline) = (GroupId(1), 0);
+            let entry = vec![0; bytes];
+            inbox.put(Item::Propose {
+                group,
+                entry,
+                deadline,
+                answer,
+            })
+        };
+        assert!(propose(501).is_err(), "bytes");
+        assert_eq!((0..20).filter(|_| propose(1).is_ok()).count(), 5);
+        let (answer, _) = oneshot::channel();
+        let read = Item::ReadIndex {
+            group: GroupId(1),
+            deadline: 0,
+            answer,
+        };
+        assert!(inbox.put(read).is_err());
+        assert!(inbox.put(Item::Frame(1, vec![0; 100])).is_ok());
     }
 
     #[test]

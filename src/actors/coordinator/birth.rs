@@ -319,7 +319,7 @@ impl Birth<'_> {
             "a new key's holders could not compute"
         );
         match fallen {
-            Fallen::Silent(node) => Failed::Fallen(vec![*node]),
+            Fallen::Silent(node) | Fallen::Busy(node) => Failed::Fallen(vec![*node]),
             _ => Failed::nobody(),
         }
     }

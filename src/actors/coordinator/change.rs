@@ -103,7 +103,7 @@ async fn commit(
         request,
         endorsements,
     };
-    let proposed = parts.consensus.propose(group, entry.encode(), work.deadline);
+    let proposed = parts.propose(group, entry.encode(), work.deadline);
     let proposed = parts.metrics.stages.time(Stage::commit, proposed).await;
     if denies {
         // A denial binds every member with a live link before it is acknowledged.

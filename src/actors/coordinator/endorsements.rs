@@ -13,6 +13,7 @@ use crate::actors::parts::Parts;
 use crate::actors::wire::{Abstention, Answer, Call};
 use crate::keystore::{Endorsement, Statement};
 use crate::membership::Roster;
+use crate::overload::Turn;
 use crate::problem::Problem;
 
 /// Longest wait for one member's endorsement.
@@ -65,7 +66,8 @@ impl Gathering {
         let asked = others.map(|node| {
             let (parts, question) = (parts.clone(), question.clone());
             let key = roster.decider(node).map(|member| member.verifying_key);
-            tokio::spawn(async move { (node, endorse(&parts, (node, key), &question).await) })
+            let asked = async move { (node, endorse(&parts, (node, key), &question).await) };
+            tokio::spawn(Turn::inherited(asked))
         });
         Self {
             asked: asked.collect(),

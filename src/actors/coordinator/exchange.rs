@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::actors::parts::Parts;
 use crate::actors::wire::{Answer, Call, Forwarded, Item, ItemAsk};
+use crate::overload::Turn;
 
 /// An item that is not ready to ask holds the others up for this long, no longer.
 const GATHER: Duration = Duration::from_millis(20);
@@ -113,7 +114,8 @@ impl Exchange {
         }
         for (node, waiting) in by_node {
             let (parts, forwarded) = (self.parts.clone(), self.forwarded.clone());
-            tokio::spawn(async move { exchange(&parts, forwarded, node, waiting).await });
+            let asked = async move { exchange(&parts, forwarded, node, waiting).await };
+            tokio::spawn(Turn::inherited(asked));
         }
     }
 }

@@ -27,6 +27,8 @@ const PAUSES: [Duration; 4] = [
     Duration::from_millis(400),
     Duration::from_millis(1_000),
 ];
+/// Quorums that are asked while holders say that they have too much to do: to ask on and on only adds to it.
+const BUSY_QUORUMS: usize = 3;
 /// Attempts that one holder accepts of one operation.
 const MAX_ATTEMPTS: u8 = 4;
 
@@ -64,6 +66,8 @@ pub(super) struct Holders {
     paused: usize,
     /// A holder that knows another epoch of the key: this node's state is behind, or it lies.
     ahead: Option<u64>,
+    /// Answers that a holder has too much to do.
+    busy: usize,
 }
 
 impl Holders {
@@ -236,7 +240,8 @@ impl Holders {
                 }
                 None => {}
             }
-            if work.left().is_zero() || self.refusals.len() > self.tolerated() {
+            let overloaded = self.is_overloaded() && asked.is_empty();
+            if overloaded || work.left().is_zero() || self.refusals.len() > self.tolerated() {
                 return Err(self.failure());
             }
         }
@@ -264,6 +269,7 @@ impl Holders {
                 self.refusals.push(*problem);
             }
             Ok((_, Answer::Abstained(Abstention::Epoch))) => self.ahead = Some(node),
+            Ok((_, Answer::Abstained(Abstention::Busy))) => self.busy += 1,
             Ok((_, Answer::Abstained(reason))) => tracing::debug!(node, %reason, "a holder abstained"),
             Ok((_, Answer::Misfit(reason))) => {
                 self.exclude(node);
@@ -294,12 +300,21 @@ impl Holders {
         }
     }
 
+    fn is_overloaded(&self) -> bool {
+        self.busy >= BUSY_QUORUMS * self.count.max(1)
+    }
+
     fn failure(&mut self) -> Problem {
         // More holders than may be wrong have refused: that is the answer. Fewer say nothing yet.
         if self.refusals.len() > self.tolerated()
             && let Some(problem) = self.refusals.pop()
         {
             return problem;
+        }
+        if self.is_overloaded() {
+            return Problem::unavailable(
+                "The nodes that hold this key have more to do than they can; try again in a moment.",
+            );
         }
         no_quorum("use this key")
     }

@@ -106,9 +106,7 @@ pub(super) async fn propose(
         request: work.request.encoded.clone(),
         endorsements,
     };
-    let proposed = parts
-        .consensus
-        .propose(weighed.group, entry.encode(), work.deadline);
+    let proposed = parts.propose(weighed.group, entry.encode(), work.deadline);
     let applied = match parts.metrics.stages.time(Stage::commit, proposed).await {
         Ok(applied) => applied,
         Err(error) => return Some(Err(propose_problem(error))),

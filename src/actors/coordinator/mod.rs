@@ -41,6 +41,7 @@ use crate::keystore::{KeyType, KeystoreRecord, query};
 use crate::operation::body;
 use crate::operation::judge::{Intent, Using};
 use crate::operation::route::{Named, Route};
+use crate::overload::{Class, Turn};
 use crate::problem::Problem;
 use crate::reply::Reply;
 
@@ -108,7 +109,11 @@ impl Work {
             request,
             operation,
             caller,
-            deadline: Instant::now() + DEADLINE,
+            deadline: {
+                let own = Instant::now() + DEADLINE;
+                // Another node may have less left for it.
+                Turn::current().deadline.map_or(own, |theirs| theirs.min(own))
+            },
             shared: None,
         }
     }
@@ -154,6 +159,22 @@ impl Work {
     /// # Errors
     /// What the client is told instead.
     pub async fn serve(self) -> Result<Reply, Problem> {
+        let turn = self.turn_of(self.request.class());
+        // Before anything is done for it here or elsewhere.
+        if !self.request.route.reads() {
+            self.parts.pool.admit(&turn)?;
+        }
+        turn.scope(self.serve_in_turn()).await
+    }
+
+    /// The turn of all that is done for it.
+    pub(super) fn turn_of(&self, class: Class) -> Turn {
+        let named = self.request.route.keystore().and_then(|named| named.id);
+        let turn = Turn::default().of_class(class).until(self.deadline);
+        named.map_or(turn, |keystore| turn.of_keystore(keystore))
+    }
+
+    async fn serve_in_turn(self) -> Result<Reply, Problem> {
         if let Some(named) = self.request.route.keystore().cloned() {
             self.check_address(&named).await?;
         }
@@ -208,7 +229,12 @@ impl Work {
     async fn use_weighed(&self, mut weighed: Weighed) -> Result<Reply, Problem> {
         let (mut target, using) = target_of(&weighed)?;
         if target.record.material.sharing().is_some() {
-            return symmetric::use_key(self, weighed, target, &using).await;
+            // The path did not say so.
+            let turn = self.turn_of(Class::Symmetric);
+            self.parts.pool.admit(&turn)?;
+            return turn
+                .scope(symmetric::use_key(self, weighed, target, &using))
+                .await;
         }
         let mut holders = None;
         for renewal in 0..=RENEWALS {

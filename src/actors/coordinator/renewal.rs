@@ -30,6 +30,10 @@ const MOST_MOVED: usize = 4;
 const PAGE: usize = 256;
 /// Ceremonies before the group is looked at again.
 const BATCHES: usize = 256;
+/// A batch waits for this long, no longer, for this node to have less to do: shares must not grow old because it never has.
+const QUIET: Duration = Duration::from_secs(60);
+/// An order to renew is pressing for this long, ms.
+const ORDERED: u64 = 24 * 3_600 * 1_000;
 /// A keystore whose renewal failed is left alone for this long; while its keys move, only for a moment.
 const POSTPONED: Duration = Duration::from_secs(60);
 const MOMENT: Duration = Duration::from_secs(1);
@@ -157,7 +161,11 @@ impl Renewer {
             }
             Err(_) => return Found::default(),
         };
+        // What operators have ordered they want soon, and a group whose keys move has two lists of members that decide.
+        let pressing = found.moving.is_some() || now.saturating_sub(self.ordered) < ORDERED;
+        let patience = if pressing { MOMENT } else { QUIET };
         for batch in std::mem::take(&mut found.batches) {
+            parts.quiet(patience).await;
             let began = Instant::now();
             let count = batch.keys.len() as u64;
             let left = self.renew_batch(&batch).await;
@@ -178,6 +186,8 @@ impl Renewer {
                 return 0;
             }
             Err(Failed::Away(node)) => format!("node {node} is away, and every member has to take part"),
+            // Each by itself would only be more to do.
+            Err(Failed::Busy(reason)) => reason,
             Err(Failed::Because(reason)) if all == 1 => reason,
             Err(Failed::Because(reason)) => {
                 let mut left = 0;

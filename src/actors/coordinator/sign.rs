@@ -147,7 +147,7 @@ async fn two_rounds(
             let own = own.clone();
             move || frost::commit(&own.share, &frame, &mut OsRng)
         };
-        let drawn = parts.pool.run(drawn).await.map_err(|_| busy())?;
+        let drawn = parts.pool.run(drawn).await?;
         let (nonces, public) = drawn.map_err(|_| busy())?;
         list.insert(own.share.index(), encode(&public));
         mine = Some((own, nonces));

@@ -37,6 +37,9 @@ pub(super) const LOOK: Duration = Duration::from_millis(25);
 const PAUSE: Duration = Duration::from_millis(150);
 const LONGEST_PAUSE: Duration = Duration::from_millis(450);
 
+/// Times that a garbler has too much to do, before the client is told so.
+const MOST_BUSY: u8 = 3;
+
 /// How a use ends.
 enum Answered {
     With(Value),
@@ -109,7 +112,7 @@ impl Use<'_> {
             record,
         } = self.target;
         let prepared = symmetric::prepare(parts, (keystore, key), record, self.using);
-        let (held, task) = prepared.await.map_err(|_| busy())?.map_err(|error| {
+        let (held, task) = prepared.await?.map_err(|error| {
             tracing::error!(%error, %key, "a symmetric key cannot be opened");
             busy()
         })?;
@@ -127,6 +130,7 @@ impl Use<'_> {
         let mut failures: BTreeMap<u64, u32> = BTreeMap::new();
         let mut refusals: BTreeMap<u64, Problem> = BTreeMap::new();
         let mut ahead: BTreeSet<u64> = BTreeSet::new();
+        let mut overloaded = 0;
         let mut participants = vec![parts.node];
         for attempt in before + 1..=ATTEMPTS {
             let garblers = self.garblers(attempt, &failures).await?;
@@ -170,6 +174,14 @@ impl Use<'_> {
                     }
                 }
                 Fallen::Silent(node) => blame(node),
+                // Others may have less to do; whoever asks on and on only adds to it.
+                Fallen::Busy(node) => {
+                    blame(node);
+                    overloaded += 1;
+                    if overloaded == MOST_BUSY {
+                        break;
+                    }
+                }
                 Fallen::Ahead(node) => {
                     blame(node);
                     ahead.insert(node);

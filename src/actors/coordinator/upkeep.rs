@@ -16,6 +16,7 @@ use crate::keystore::apply::CEREMONY_LIFE;
 use crate::keystore::state::decode;
 use crate::keystore::{KeyRecord, layout, query};
 use crate::membership::FIRST;
+use crate::overload::Class;
 
 /// How often it looks.
 const CHORES: Duration = Duration::from_secs(5);
@@ -78,7 +79,7 @@ pub(crate) async fn orphans(parts: &Arc<Parts>, now: u64) {
     let orphans = parts.denials.lock().orphans(now);
     for (keystore, operation, request) in orphans {
         let work = Work::new(parts, parts.next_operation(), request, Caller::Itself);
-        let finished = change::apply(&work).await;
+        let finished = work.turn_of(Class::Changes).scope(change::apply(&work)).await;
         match finished {
             Ok(_) => tracing::info!(%keystore, "a change whose coordinator died was finished here"),
             // Confirmed: made already, or never to be made. What the state says holds everywhere.

@@ -16,6 +16,7 @@ use crate::actors::stages::Stage;
 use crate::actors::wire::{Abstention, Answer, Call, Forwarded};
 use crate::identifier::LocalId;
 use crate::keystore::KeyRecord;
+use crate::overload::Turn;
 use crate::problem::Problem;
 use crate::reply::Reply;
 
@@ -110,9 +111,13 @@ impl<'a> Use<'a> {
         let aggregated = parts
             .metrics
             .stages
-            .time(Stage::aggregate, parts.pool.run(aggregate))
+            .time(
+                Stage::aggregate,
+                // Every node has done its part by now.
+                parts.pool.run_in(Turn::current().raised(), aggregate),
+            )
             .await;
-        aggregated.map_err(|_| busy())
+        aggregated.map_err(Problem::from)
     }
 
     /// Names liars by share index: counted, logged, and not asked again.

@@ -179,6 +179,7 @@ pub(super) async fn second_round(
     let Some(drawn) = parts.nonces.lock().take(&attempt, from) else {
         return Answer::Misfit("no nonces wait for this second round".into());
     };
+    let turn = drawn.decided.turn();
     let work = {
         let parts = parts.clone();
         move || {
@@ -214,7 +215,7 @@ pub(super) async fn second_round(
     };
     parts
         .pool
-        .run(work)
+        .run_in(turn, work)
         .await
         .unwrap_or(Answer::Abstained(Abstention::Busy))
 }

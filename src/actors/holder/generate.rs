@@ -299,7 +299,7 @@ async fn middle(
     round: Round,
     messages: BTreeMap<u16, Vec<u8>>,
 ) -> Result<Answer, Answer> {
-    let operation = ceremony.operation;
+    let (operation, turn) = (ceremony.operation, ceremony.weighed.turn());
     let work = move || {
         let message = match round {
             Round::Package => ceremony.participant.packages(&messages),
@@ -307,7 +307,8 @@ async fn middle(
         };
         (ceremony, message)
     };
-    let (ceremony, message) = parts.pool.run(work).await.map_err(|_| Abstention::Busy)?;
+    let worked = parts.pool.run_in(turn, work).await;
+    let (ceremony, message) = worked.map_err(|_| Abstention::Busy)?;
     let message = message.map_err(|fault| faulty(parts, (operation, id), fault))?;
     parts.ceremonies.lock().put_back(id, ceremony);
     Ok(Answer::Message(message))
@@ -351,7 +352,8 @@ async fn finish(
         let parts = parts.clone();
         move || participant.finish(&messages, &parts.envelope_key)
     };
-    let outcome = parts.pool.run(work).await.map_err(|_| Abstention::Busy)?;
+    let outcome = parts.pool.run_in(weighed.turn(), work).await;
+    let outcome = outcome.map_err(|_| Abstention::Busy)?;
     let outcome = outcome.map_err(|fault| faulty(parts, (operation, id), fault))?;
     let committee = parts.numbered(weighed.group, beginning.configuration)?;
     // The rule is for those that a coordinator leads, not for itself.

@@ -28,6 +28,7 @@ use super::stages::Stage;
 use super::symmetric::pairing;
 use super::wire::{Abstention, Answer, Call, Forwarded};
 use crate::audit::{Entry, Kind};
+use crate::overload::Turn;
 use crate::problem::Problem;
 use crate::telemetry::logs::request_span;
 
@@ -52,12 +53,12 @@ pub async fn answer(parts: &Arc<Parts>, from: u64, call: Call) -> Answer {
         Call::Continue(id, ..) => parts.ceremonies.lock().operation(id),
         _ => None,
     };
-    match call.operation().or_else(|| of_ceremony(&call)) {
-        Some(operation) => {
-            let span = request_span(&operation.request_id());
-            within(parts, from, call).instrument(span).await
-        }
-        None => within(parts, from, call).await,
+    let operation = call.operation().or_else(|| of_ceremony(&call));
+    let turn = Turn::current().of_class(call.class());
+    let answer = turn.scope(within(parts, from, call));
+    match operation {
+        Some(operation) => answer.instrument(request_span(&operation.request_id())).await,
+        None => answer.await,
     }
 }
 

@@ -13,6 +13,7 @@ use super::pairing;
 use super::stream::{Arrivals, SEGMENT, Segment, WINDOW};
 use crate::actors::parts::Parts;
 use crate::actors::wire::{Abstention, Answer, Call};
+use crate::overload::Turn;
 use crate::problem::Problem;
 
 /// Longest time for a small computation; large ones get a second more for each [`GATES`].
@@ -35,6 +36,8 @@ pub(crate) enum Fallen {
     Refused(Vec<(u64, Box<Problem>)>),
     /// A garbler cannot now, or says nothing.
     Silent(u64),
+    /// A garbler has too much to do.
+    Busy(u64),
     /// A garbler knows another epoch of the key.
     Ahead(u64),
     /// What the garblers sent does not fit: one of them is corrupt, or the line was.
@@ -53,12 +56,25 @@ pub(crate) async fn evaluate(
     call: &Call,
     left: Duration,
 ) -> Result<Outputs, Fallen> {
+    let turn = super::garble::turn(&computation.context);
+    turn.scope(evaluate_in_turn(parts, computation, call, left)).await
+}
+
+async fn evaluate_in_turn(
+    parts: &Arc<Parts>,
+    computation: Computation,
+    call: &Call,
+    left: Duration,
+) -> Result<Outputs, Fallen> {
     let large = u32::try_from(computation.task.program.ands() / GATES).unwrap_or(u32::MAX);
     let patience = PATIENCE + Duration::from_secs(1).saturating_mul(large);
     // Waiting to be admitted is part of what is left.
     let latest = Instant::now() + left;
     let admitted = parts.symmetric.streams.admit().await;
-    let _admitted = admitted.ok_or(Fallen::Own(Abstention::Busy))?;
+    let _admitted = admitted.map_err(|why| {
+        parts.metrics.shed.count_pool(why, Turn::current().class);
+        Fallen::Own(Abstention::Busy)
+    })?;
     let [first, second, _] = computation.context.roles;
     let secret = |node| async move { pairing::with(parts, node).await.map_err(|_| Fallen::Silent(node)) };
     let (with_first, with_second) = (secret(first).await?, secret(second).await?);
@@ -155,6 +171,7 @@ impl Evaluating<'_> {
                 tracing::warn!(node, reason, "a garbler did not understand");
                 return Err(Fallen::Silent(node));
             }
+            Ok(Answer::Abstained(Abstention::Busy)) => return Err(Fallen::Busy(node)),
             Ok(Answer::Abstained(Abstention::Epoch)) => return Err(Fallen::Ahead(node)),
             answer => {
                 if let Ok(Answer::Abstained(reason)) = answer {

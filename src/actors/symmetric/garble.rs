@@ -11,6 +11,8 @@ use super::pairing;
 use super::stream::{Departures, SEGMENT, Segment, Stuck};
 use crate::actors::parts::Parts;
 use crate::actors::wire::{Abstention, Answer};
+use crate::identifier::LocalId;
+use crate::overload::{Class, Overloaded, Turn};
 
 /// Longest time for a garbling.
 const LIFE: Duration = Duration::from_secs(10);
@@ -40,6 +42,7 @@ pub(crate) async fn garble(parts: &Arc<Parts>, garbling: Garbling) -> Result<(An
         pairing::with(parts, evaluator).await?,
     );
     let number = garbling.context.number;
+    let turn = turn(&garbling.context);
     let departures = Departures::open(parts, evaluator, number).ok_or(Abstention::Busy)?;
     let garbled = async {
         match parts.node == first {
@@ -48,11 +51,19 @@ pub(crate) async fn garble(parts: &Arc<Parts>, garbling: Garbling) -> Result<(An
         }
     };
     // The evaluator has given up by then.
-    match tokio::time::timeout(LIFE, garbled).await {
+    match tokio::time::timeout(LIFE, turn.scope(garbled)).await {
         Ok(Ok(garbled)) => Ok(garbled),
         Ok(Err(Failed::Misuse(reason))) => Err(Answer::Misfit(reason)),
         Ok(Err(Failed::Overloaded | Failed::Stuck)) | Err(_) => Err(Abstention::Busy.into()),
     }
+}
+
+/// The present task's turn, for the keystore of the key: circuits are never computed before signatures, whatever they are for.
+pub(super) fn turn(context: &Context) -> Turn {
+    let turn = Turn::current();
+    let turn = turn.of_class(turn.class.min(Class::Symmetric));
+    let keystore = context.key.first_chunk();
+    keystore.map_or(turn, |keystore| turn.of_keystore(LocalId(*keystore)))
 }
 
 enum Failed {
@@ -61,8 +72,8 @@ enum Failed {
     Misuse(String),
 }
 
-impl From<crate::actors::crypto_pool::Overloaded> for Failed {
-    fn from(_: crate::actors::crypto_pool::Overloaded) -> Self {
+impl From<Overloaded> for Failed {
+    fn from(_: Overloaded) -> Self {
         Self::Overloaded
     }
 }

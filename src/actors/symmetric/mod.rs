@@ -29,12 +29,12 @@ use rand::rngs::OsRng;
 
 use self::aborts::Aborts;
 use self::stream::Streams;
-use super::crypto_pool::Overloaded;
 use super::holder::births::Births;
 use super::parts::{OpenError, Parts};
 use crate::identifier::LocalId;
 use crate::keystore::KeyRecord;
 use crate::operation::judge::Using;
+use crate::overload::Overloaded;
 
 /// How long a garbler that failed is asked after others.
 const COOL_OFF: Duration = Duration::from_secs(10);

@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
 use crate::actors::parts::Parts;
 use crate::actors::wire::CIRCUITS;
+use crate::overload::{Gate, Overloaded, Pass};
 
 /// Bytes of tables in a segment, or a little more.
 pub(crate) const SEGMENT: usize = 384 * 1024;
@@ -25,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MAX_GARBLINGS: usize = 12;
 /// Computations that this node evaluates at a time; others wait.
 pub(crate) const MAX_EVALUATIONS: usize = 10;
+/// So many.
+const MAX_WAITING: usize = 512;
 /// What a segment may be longer by: a layer is not cut.
 const SLACK: usize = 8 * 1024;
 /// Longest segment that is taken.
@@ -92,7 +95,7 @@ impl Segment {
 /// Where segments go.
 pub(crate) struct Streams {
     /// Computations that may be evaluated beside those that are.
-    evaluations: Semaphore,
+    pub(crate) evaluations: Gate,
     /// By the number that this node drew as the evaluator.
     arriving: Mutex<HashMap<u64, Arriving>>,
     /// By evaluator and number: room for more.
@@ -126,7 +129,7 @@ pub(crate) struct Stuck;
 impl Default for Streams {
     fn default() -> Self {
         Self {
-            evaluations: Semaphore::new(MAX_EVALUATIONS),
+            evaluations: Gate::new(MAX_EVALUATIONS, MAX_WAITING, PATIENCE),
             arriving: Mutex::default(),
             leaving: Mutex::default(),
         }
@@ -135,9 +138,8 @@ impl Default for Streams {
 
 impl Streams {
     /// Waits until this node may evaluate one more.
-    pub(crate) async fn admit(&self) -> Option<SemaphorePermit<'_>> {
-        let admitted = tokio::time::timeout(PATIENCE, self.evaluations.acquire()).await;
-        admitted.ok()?.ok()
+    pub(crate) async fn admit(&self) -> Result<Pass, Overloaded> {
+        self.evaluations.enter().await
     }
 
     /// A frame of a peer, without the lane's tag; one that nobody waits for is dropped.

@@ -30,6 +30,7 @@ use crate::actors::directory::{self, Directory};
 use crate::actors::doors::{Doors, Lanes};
 use crate::actors::metrics::{Metrics, OfNode};
 use crate::actors::parts::Parts;
+use crate::actors::proposals::Proposals;
 use crate::actors::recheck;
 use crate::actors::registry::Registry;
 use crate::actors::renewals::{Policy as RenewalPolicy, Renewals};
@@ -54,6 +55,9 @@ pub(super) const URL: &str = "https://kms.example";
 pub(super) const AUTHORITY: &str = "kms.example";
 pub(super) const CLUSTER: [u8; 32] = [7; 32];
 const GROUPS: u32 = 3;
+/// Jobs that wait for the crypto pool, and clients' requests under way, at most: as in the defaults.
+pub(super) const POOL: usize = 4_096;
+pub(super) const REQUESTS: usize = 4_096;
 
 /// Runs a test about a cluster.
 pub(super) fn run(test: impl Future<Output = ()>) {
@@ -152,6 +156,11 @@ impl Node {
     /// Takes over what this node answers to others.
     pub(super) fn tamper(&self, tamper: impl Fn(&Call, Answer) -> Vec<u8> + Send + Sync + 'static) {
         *self.door.tamper.lock() = Some(Arc::new(tamper));
+    }
+
+    /// Questions of other nodes that this one works at.
+    pub(super) fn questions(&self) -> usize {
+        self.door.honest.under_way()
     }
 
     /// Alters the next segment of a circuit that reaches this node.
@@ -506,6 +515,7 @@ fn node(
         chains: ChainCache::new(1_024),
         wrap_bytes: 256,
     };
+    let metrics = Metrics::register(&telemetry::Metrics::new());
     let parts = Arc::new(Parts {
         node: number,
         boot,
@@ -525,7 +535,8 @@ fn node(
         replays: Mutex::new(replays),
         claims: Mutex::new(claims),
         clock: Mutex::new(HolderClock::new(0)),
-        pool: CryptoPool::start(1, 4_096).unwrap(),
+        pool: CryptoPool::start(1, POOL, metrics.shed.clone()).unwrap(),
+        proposals: Proposals::default(),
         denials: Mutex::default(),
         ceremonies: Mutex::default(),
         renewals: Mutex::new(Renewals::new(RenewalPolicy {
@@ -537,7 +548,7 @@ fn node(
         open_keys: Mutex::new(HashMap::new()),
         wake: doors.wake(),
         symmetric: Symmetric::new(CLUSTER, number, boot),
-        metrics: Metrics::register(&telemetry::Metrics::new()),
+        metrics,
         started: Instant::now(),
         passed: AtomicU64::new(0),
         operations: AtomicU64::new(0),
@@ -550,7 +561,7 @@ fn node(
         told.applied(entry, outcome)
     }));
     let arbiter = Arbiter::new().handle();
-    let registry = Arc::new(Registry::new(parts.clone(), vec![arbiter.clone()]));
+    let registry = Arc::new(Registry::new(parts.clone(), vec![arbiter.clone()], REQUESTS));
     doors.open(registry.clone());
     tokio::spawn(deliveries::run(parts.clone()));
     tokio::spawn(upkeep::chores(parts.clone()));

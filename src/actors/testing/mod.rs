@@ -22,6 +22,7 @@ mod malicious_coordinator;
 mod malicious_leader;
 mod moves;
 mod moves_symmetric;
+mod overload;
 mod races;
 mod record;
 mod renewal;

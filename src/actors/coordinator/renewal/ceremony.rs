@@ -31,6 +31,8 @@ const FAREWELL: Duration = Duration::from_millis(500);
 struct Broken {
     node: Option<u64>,
     reason: String,
+    /// Only because the node has too much to do.
+    is_busy: bool,
 }
 
 impl<T: Into<String>> From<T> for Broken {
@@ -38,6 +40,7 @@ impl<T: Into<String>> From<T> for Broken {
         Self {
             node: None,
             reason: reason.into(),
+            is_busy: false,
         }
     }
 }
@@ -46,6 +49,8 @@ impl<T: Into<String>> From<T> for Broken {
 pub(super) enum Failed {
     /// A member is not there.
     Away(u64),
+    /// A participant has too much to do.
+    Busy(String),
     /// For another reason.
     Because(String),
 }
@@ -100,8 +105,14 @@ pub(super) async fn renew(parts: &Arc<Parts>, batch: &Batch) -> Result<(), Faile
             Ok(attempted) => attempted,
             // Who leaves and does not go on is left out, as long as enough deal: it may be why it leaves.
             Err(Broken {
+                reason,
+                is_busy: true,
+                ..
+            }) => return Err(Failed::Busy(reason)),
+            Err(Broken {
                 node: Some(node),
                 reason,
+                ..
             }) if participants.committee.member(node).is_none() && dealers.len() > before.quorum() => {
                 tracing::warn!(node, reason, "a member that leaves is left out of moving keys");
                 dealers.retain(|dealer| *dealer != node);
@@ -218,9 +229,7 @@ async fn run(
         request: Vec::new(),
         endorsements,
     };
-    let proposed = parts
-        .consensus
-        .propose(group, entry.encode(), Instant::now() + COMMIT);
+    let proposed = parts.propose(group, entry.encode(), Instant::now() + COMMIT);
     let applied = proposed.await.map_err(|error| error.to_string())?;
     match postcard::from_bytes(&applied.result) {
         Ok(Outcome::Applied(_)) => Ok(Attempt::Done),
@@ -239,10 +248,17 @@ async fn ask(parts: &Arc<Parts>, nodes: &[u64], call: &Call) -> Result<Vec<(u64,
         let broken = |reason: String| Broken {
             node: Some(node),
             reason,
+            is_busy: false,
         };
         match answer {
             Ok(answer @ (Answer::Renewing(_) | Answer::Lacking(_) | Answer::Generated(..))) => {
                 said.push((node, answer))
+            }
+            Ok(Answer::Abstained(Abstention::Busy)) => {
+                return Err(Broken {
+                    is_busy: true,
+                    ..broken(format!("node {node} has too much to do"))
+                });
             }
             Ok(Answer::Abstained(reason)) => return Err(broken(format!("node {node} abstains: {reason}"))),
             Ok(Answer::Ended(reason) | Answer::Misfit(reason)) => {
@@ -300,6 +316,7 @@ impl HandedOut {
         parts.name_liar(member.node, "a message of a renewal that it did not sign");
         Broken {
             node: Some(member.node),
+            is_busy: false,
             reason: format!("node {} said what it did not sign", member.node),
         }
     }
