@@ -16,6 +16,7 @@ pub mod operation;
 pub mod operator;
 pub mod problem;
 pub mod provision;
+pub mod receipt;
 pub mod recovery;
 pub mod replay;
 pub mod reply;

@@ -30,6 +30,7 @@ use crate::actors::doors::{Doors, Lanes};
 use crate::actors::heads;
 use crate::actors::metrics::Metrics as RequestMetrics;
 use crate::actors::parts::Parts;
+use crate::actors::receipts::Receipts;
 use crate::actors::recheck;
 use crate::actors::registry::Registry;
 use crate::actors::renewals::{Policy as RenewalPolicy, Renewals};
@@ -378,6 +379,7 @@ impl Node {
             pool: CryptoPool::start(threads, POOL_QUEUE)?,
             denials: Mutex::default(),
             ceremonies: Mutex::default(),
+            receipts: Receipts::default(),
             renewals: Mutex::new(Renewals::new(renewal_policy(config))),
             nonces: Mutex::default(),
             answers: Mutex::default(),

@@ -21,6 +21,7 @@ pub mod holder;
 pub mod keystore;
 pub mod metrics;
 pub mod parts;
+pub mod receipts;
 pub mod recheck;
 pub mod registry;
 pub mod renewals;

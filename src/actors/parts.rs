@@ -23,6 +23,7 @@ use super::denials::Denials;
 use super::directory::Directory;
 use super::holder::nonces::DrawnNonces;
 use super::metrics::{Metrics, OfNode};
+use super::receipts::Receipts;
 use super::renewals::Renewals;
 use super::symmetric::Symmetric;
 use super::wire::{Abstention, Answer, Call};
@@ -80,6 +81,8 @@ pub struct Parts {
     pub denials: Mutex<Denials>,
     /// Generations under way, as a participant.
     pub ceremonies: Mutex<Ceremonies>,
+    /// What is remembered for receipts.
+    pub receipts: Receipts,
     /// Renewals of shares.
     pub renewals: Mutex<Renewals>,
     /// Nonce pairs between two rounds.
@@ -167,6 +170,7 @@ impl Parts {
             self.metrics.unendorsed.inc();
             return;
         }
+        self.receipts.applied(entry, outcome);
         if let Some(keystore) = entry.statement.command.keystore() {
             self.denials.lock().decided(&keystore, &entry.statement.operation);
         }

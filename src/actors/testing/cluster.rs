@@ -30,6 +30,7 @@ use crate::actors::directory::{self, Directory};
 use crate::actors::doors::{Doors, Lanes};
 use crate::actors::metrics::{Metrics, OfNode};
 use crate::actors::parts::Parts;
+use crate::actors::receipts::Receipts;
 use crate::actors::recheck;
 use crate::actors::registry::Registry;
 use crate::actors::renewals::{Policy as RenewalPolicy, Renewals};
@@ -528,6 +529,7 @@ fn node(
         pool: CryptoPool::start(1, 4_096).unwrap(),
         denials: Mutex::default(),
         ceremonies: Mutex::default(),
+        receipts: Receipts::default(),
         renewals: Mutex::new(Renewals::new(RenewalPolicy {
             period: 0,
             keys_per_second: 1_000,

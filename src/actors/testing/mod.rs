@@ -23,6 +23,7 @@ mod malicious_leader;
 mod moves;
 mod moves_symmetric;
 mod races;
+mod receipts;
 mod record;
 mod renewal;
 mod replays;
