@@ -152,10 +152,12 @@ impl Problem {
         self
     }
 
-    /// Whether it refuses a revocation because the capability is revoked.
-    pub fn says_revoked(&self) -> bool {
+    /// Whether it may refuse a revocation because the capability is revoked already: the wire has one text for that and for
+    /// every other delegation that does not hold.
+    pub fn may_mean_revoked(&self) -> bool {
+        let invalid = "The provided capability delegation is invalid.";
         let cause = self.cause.as_ref();
-        self.status == 403 && cause.is_some_and(|cause| cause.message.contains("revoked"))
+        self.status == 403 && cause.is_some_and(|cause| cause.message == invalid)
     }
 
     /// The JSON body.

@@ -215,8 +215,8 @@ impl Revoked {
 /// # Errors
 /// The last error when nobody confirmed.
 ///
-/// A first node that says *already revoked* is believed only if it says so in words: the older text for it also
-/// means that the capability is no good at all.
+/// A first node that says *already revoked* is believed only if it says so in words, or by a receipt: the older text for it
+/// also means that the capability is no good at all.
 pub(crate) async fn revoke_through(
     clients: &[Client],
     identity: &Identity,
@@ -233,16 +233,22 @@ pub(crate) async fn revoke_through(
                 asked.await.map(|(reply, _)| reply)
             }
         };
-        let receipt = match answered {
-            Ok(reply) => {
-                revoked.by.push(reply.endpoint);
-                reply.receipt
-            }
+        let receipt = match &answered {
+            Ok(reply) => reply.receipt.as_deref(),
+            Err(error) => error.refusal().and_then(|refusal| refusal.receipt.as_deref()),
+        };
+        let checked = witnesses.map(|witnesses| match subject(capability) {
+            Some(subject) => witnesses.check(receipt, subject),
+            None => Err(Doubt::Missing),
+        });
+        let is_vouched = matches!(checked, Some(Ok(_)));
+        match answered {
+            Ok(reply) => revoked.by.push(reply.endpoint),
             Err(ClientError::Refused(refusal))
-                if refusal.is_already_revoked() && (!revoked.by.is_empty() || refusal.says_revoked()) =>
+                if refusal.is_already_revoked()
+                    && (!revoked.by.is_empty() || refusal.says_revoked() || is_vouched) =>
             {
                 revoked.by.push(refusal.endpoint.clone());
-                refusal.receipt
             }
             // The first honest node's refusal is the answer; only what cannot answer is passed over.
             Err(error @ ClientError::Refused(_)) if revoked.by.is_empty() && !unavailable(&error) => {
@@ -252,14 +258,8 @@ pub(crate) async fn revoke_through(
                 revoked.failed.push(error);
                 continue;
             }
-        };
-        if let Some(witnesses) = witnesses {
-            let checked = match subject(capability) {
-                Some(subject) => witnesses.check(receipt.as_deref(), subject),
-                None => Err(Doubt::Missing),
-            };
-            revoked.receipts.push(checked);
         }
+        revoked.receipts.extend(checked);
         if revoked.by.len() >= WITNESSES && (witnesses.is_none() || revoked.is_vouched()) {
             break;
         }

@@ -67,7 +67,7 @@ pub async fn with_change(
             }
             Ok(reply)
         }
-        (Route::Revoke(keystore), Err(mut problem)) if problem.says_revoked() => {
+        (Route::Revoke(keystore), Err(mut problem)) if problem.may_mean_revoked() => {
             if let Some((about, subject)) = keystore.id.and_then(|id| revocation(parts, request, id)) {
                 problem.receipt = gather(parts, about, subject).await;
             }
