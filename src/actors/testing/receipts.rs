@@ -28,8 +28,12 @@ fn get(key: &Key) -> RawRequest {
 }
 
 fn verify(cluster: &Cluster, receipt: Option<&str>, subject: Subject) -> Result<Vec<u64>, Doubt> {
+    verify_by(cluster.genesis(), receipt, subject)
+}
+
+fn verify_by(members: &Membership, receipt: Option<&str>, subject: Subject) -> Result<Vec<u64>, Doubt> {
     let receipt = Receipt::parse(receipt.ok_or(Doubt::Missing)?)?;
-    receipt.verify(cluster.genesis(), subject, now() * 1_000)
+    receipt.verify(members, subject, now() * 1_000)
 }
 
 fn revocation(keystore: &Keystore, id: &str, delegator: &Client) -> Subject {
@@ -42,10 +46,15 @@ fn revocation(keystore: &Keystore, id: &str, delegator: &Client) -> Subject {
 
 /// Describes a key through a node; the receipt's verdict.
 async fn described(cluster: &Cluster, node: &Node, key: &Key) -> Result<Vec<u64>, Doubt> {
+    described_to(cluster.genesis(), node, key).await
+}
+
+/// The same for a client that knows these members.
+pub(super) async fn described_to(members: &Membership, node: &Node, key: &Key) -> Result<Vec<u64>, Doubt> {
     let reply = node.serve(wanting(get(key))).await.unwrap();
     let body = reply.body.unwrap().to_string();
     let subject = Subject::description(&key.url, body.as_bytes());
-    verify(cluster, reply.receipt.as_deref(), subject)
+    verify_by(members, reply.receipt.as_deref(), subject)
 }
 
 #[test]
