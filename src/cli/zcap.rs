@@ -290,11 +290,16 @@ fn unavailable(error: &ClientError) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::revoke_through;
+    use super::{Revoked, revoke_through, subject};
+    use crate::cli::output::UNVOUCHED;
+    use crate::cli::receipts::Witnesses;
     use crate::client::delegation::{self, Delegation};
     use crate::client::signer::unix_seconds;
     use crate::client::testing::{Answer, Server};
     use crate::client::{Capability, Client, Connection, Identity, Limits, Origin, tls};
+    use crate::membership::{Member, Membership};
+    use crate::receipt::{Doubt, HEADER, Receipt, Statement};
+    use ed25519_dalek::SigningKey;
     use rand::rngs::OsRng;
 
     const INVALID: &str = r#"{"name":"NotAllowedError","message":"Authorization error.",
@@ -346,6 +351,103 @@ mod tests {
         assert_eq!(outcome(&[done, down]).await, Ok((1, 1)));
         assert_eq!(outcome(&[done]).await, Ok((1, 0)));
         assert_eq!(outcome(&[Some((503, SEALED)), done, known]).await, Ok((2, 1)));
+    }
+
+    fn key(node: u64) -> SigningKey {
+        SigningKey::from_bytes(&[u8::try_from(node).unwrap(); 32])
+    }
+
+    /// Nodes 1, 2 and 3.
+    fn members() -> Membership {
+        let member = |node: u64| Member {
+            node,
+            index: u16::try_from(node).unwrap(),
+            address: String::new(),
+            verifying_key: key(node).verifying_key(),
+            envelope_key: [0; 32],
+        };
+        Membership {
+            cluster: [7; 32],
+            index: 1,
+            members: (1..=3).map(member).collect(),
+            ..Membership::default()
+        }
+    }
+
+    /// Revokes one capability through servers that answer with a status and the receipt that these nodes have signed.
+    async fn vouched(answers: &[(u16, &[u64])], required: bool) -> Result<(Revoked, Witnesses), u16> {
+        let alice = Identity::from_seed(&[1; 32]);
+        let origin = Origin::parse("https://kms.test").unwrap();
+        let capability = capability(&alice);
+        let (mut servers, mut clients) = (Vec::new(), Vec::new());
+        for (status, nodes) in answers {
+            let statement = Statement::new(&members(), subject(&capability).unwrap());
+            let now = unix_seconds() * 1_000;
+            let receipt = Receipt {
+                members: 1,
+                vouchers: nodes
+                    .iter()
+                    .map(|node| statement.vouch(*node, &key(*node), now))
+                    .collect(),
+            };
+            let header = match nodes.is_empty() {
+                true => String::new(),
+                false => format!("{HEADER}: {receipt}\r\n"),
+            };
+            let body = if *status == 204 { "" } else { INVALID };
+            let head = format!(
+                "HTTP/1.1 {status} x\r\n{header}content-length: {}\r\n\r\n",
+                body.len()
+            );
+            let reply = format!("{head}{body}").into_bytes();
+            let server = Server::start("kms.test", move |_| Answer::Raw(reply.clone())).await;
+            let trusted = tls::config(Some(&server.ca())).unwrap();
+            let connection =
+                Connection::new(origin.clone(), &[server.address()], trusted, Limits::default()).unwrap();
+            clients.push(Client::new(connection));
+            servers.push(server);
+        }
+        let witnesses = Witnesses::new(members(), required);
+        match revoke_through(&clients, &alice, &capability, Some(&witnesses)).await {
+            Ok(revoked) => Ok((revoked, witnesses)),
+            Err(error) => Err(error.refusal().map_or(0, |refusal| refusal.status)),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_quorum_of_members_is_worth_more_than_two_nodes() {
+        // The first lies; the second says the truth, and shows it.
+        let (revoked, _) = vouched(&[(204, &[]), (403, &[1, 3]), (204, &[])], true)
+            .await
+            .unwrap();
+        assert_eq!(revoked.by.len(), 2);
+        assert_eq!(revoked.vouched(), Ok(vec![1, 3]));
+        // A first refusal is believed with a quorum's word, and not with less.
+        let (revoked, _) = vouched(&[(403, &[2, 3])], true).await.unwrap();
+        assert_eq!(revoked.vouched(), Ok(vec![2, 3]));
+        assert_eq!(vouched(&[(403, &[2])], true).await.err(), Some(403));
+        // Two nodes that say so without it are not enough: a third is asked.
+        let (revoked, _) = vouched(&[(204, &[]), (403, &[1]), (403, &[1, 2])], true)
+            .await
+            .unwrap();
+        assert_eq!((revoked.by.len(), revoked.is_vouched()), (3, true));
+        // What is wrong with one is told before what another lacks.
+        for nodes in [[1, 9], [9, 10]] {
+            let (revoked, witnesses) = vouched(&[(204, &nodes), (204, &[])], false).await.unwrap();
+            let doubt = revoked.vouched();
+            assert_eq!(doubt, Err(Doubt::Stranger(9)));
+            assert_eq!(witnesses.tell("it", doubt).unwrap_err().code(), UNVOUCHED);
+        }
+        let (revoked, witnesses) = vouched(&[(204, &[1])], false).await.unwrap();
+        assert_eq!(
+            witnesses.tell("it", revoked.vouched()).unwrap(),
+            Vec::<u64>::new()
+        );
+        let (revoked, witnesses) = vouched(&[(204, &[1])], true).await.unwrap();
+        assert_eq!(
+            witnesses.tell("it", revoked.vouched()).unwrap_err().code(),
+            UNVOUCHED
+        );
     }
 
     #[tokio::test]
