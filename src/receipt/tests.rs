@@ -269,7 +269,7 @@ fn a_receipt_has_one_spelling() {
         (format!("v1 1 {one}:"), grammar),
         (format!("v1 1 {}", one.replace(':', ";")), grammar),
         (" ".repeat(MAX_RECEIPT + 1), Malformed::TooLong),
-        (format!("v1 1 {}", vec![one; 6].join(" ")), Malformed::Order),
+        (format!("v1 1 {}", [one; 6].join(" ")), Malformed::Order),
     ] {
         assert_eq!(Receipt::parse(&other), Err(reason), "{other:?}");
     }
