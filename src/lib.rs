@@ -17,6 +17,7 @@ pub mod operator;
 pub mod overload;
 pub mod problem;
 pub mod provision;
+pub mod receipt;
 pub mod recovery;
 pub mod replay;
 pub mod reply;

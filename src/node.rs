@@ -31,6 +31,7 @@ use crate::actors::heads;
 use crate::actors::metrics::Metrics as RequestMetrics;
 use crate::actors::parts::Parts;
 use crate::actors::proposals::Proposals;
+use crate::actors::receipts::Receipts;
 use crate::actors::recheck;
 use crate::actors::registry::Registry;
 use crate::actors::renewals::{Policy as RenewalPolicy, Renewals};
@@ -382,6 +383,7 @@ impl Node {
             proposals: Proposals::default(),
             denials: Mutex::default(),
             ceremonies: Mutex::default(),
+            receipts: Receipts::default(),
             renewals: Mutex::new(Renewals::new(renewal_policy(config))),
             nonces: Mutex::default(),
             answers: Mutex::default(),

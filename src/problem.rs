@@ -22,6 +22,8 @@ pub struct Problem {
     pub cause: Option<Box<Problem>>,
     /// Seconds for `Retry-After`, when a retry may help.
     pub retry_after: Option<u32>,
+    /// Of a revocation that was made before, for a client that asked; stays on the node that it asked: [`crate::receipt`].
+    pub receipt: Option<String>,
 }
 
 /// Most problems that lie one under the other when they come from another node.
@@ -73,6 +75,7 @@ impl TryFrom<Chain> for Problem {
                 details: link.details,
                 cause,
                 retry_after: link.retry_after,
+                receipt: None,
             }))
         };
         let whole = links.into_iter().rev().fold(None, under);
@@ -91,6 +94,7 @@ impl Problem {
             details: String::new(),
             cause: None,
             retry_after: None,
+            receipt: None,
         }
     }
 
@@ -153,6 +157,14 @@ impl Problem {
     pub fn caused_by(mut self, cause: Problem) -> Self {
         self.cause = Some(Box::new(cause));
         self
+    }
+
+    /// Whether it may refuse a revocation because the capability is revoked already: the wire has one text for that and for
+    /// every other delegation that does not hold.
+    pub fn may_mean_revoked(&self) -> bool {
+        let invalid = "The provided capability delegation is invalid.";
+        let cause = self.cause.as_ref();
+        self.status == 403 && cause.is_some_and(|cause| cause.message == invalid)
     }
 
     /// The JSON body.

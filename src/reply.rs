@@ -13,6 +13,8 @@ pub struct Reply {
     pub body: Option<Value>,
     /// Something that the client's people should know.
     pub notice: Option<&'static str>,
+    /// Members' signatures over it, for a client that asked: [`crate::receipt`].
+    pub receipt: Option<String>,
 }
 
 impl Reply {
@@ -23,6 +25,7 @@ impl Reply {
             location: None,
             body: Some(body),
             notice: None,
+            receipt: None,
         }
     }
 
@@ -33,6 +36,7 @@ impl Reply {
             location: None,
             body: None,
             notice: None,
+            receipt: None,
         }
     }
 

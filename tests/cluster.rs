@@ -19,6 +19,8 @@ mod logs;
 mod members;
 #[path = "cluster/orders.rs"]
 mod orders;
+#[path = "cluster/receipts.rs"]
+mod receipts;
 #[path = "cluster/recovery.rs"]
 mod recovery;
 #[path = "cluster/repeats.rs"]

@@ -22,6 +22,7 @@ pub mod keystore;
 pub mod metrics;
 pub mod parts;
 pub mod proposals;
+pub mod receipts;
 pub mod recheck;
 pub mod registry;
 pub mod renewals;

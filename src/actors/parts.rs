@@ -24,6 +24,7 @@ use super::directory::Directory;
 use super::holder::nonces::DrawnNonces;
 use super::metrics::{Metrics, OfNode};
 use super::proposals::Proposals;
+use super::receipts::Receipts;
 use super::renewals::Renewals;
 use super::symmetric::Symmetric;
 use super::wire::{Abstention, Answer, Call};
@@ -87,6 +88,8 @@ pub struct Parts {
     pub denials: Mutex<Denials>,
     /// Generations under way, as a participant.
     pub ceremonies: Mutex<Ceremonies>,
+    /// What is remembered for receipts.
+    pub receipts: Receipts,
     /// Renewals of shares.
     pub renewals: Mutex<Renewals>,
     /// Nonce pairs between two rounds.
@@ -174,6 +177,7 @@ impl Parts {
             self.metrics.unendorsed.inc();
             return;
         }
+        self.receipts.applied(entry, outcome);
         if let Some(keystore) = entry.statement.command.keystore() {
             self.denials.lock().decided(&keystore, &entry.statement.operation);
         }

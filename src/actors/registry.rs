@@ -13,7 +13,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::coordinator::{Caller, Work, busy};
+use super::coordinator::{Caller, Work, busy, receipt};
 use super::examined::Examined;
 use super::holder;
 use super::keystore::{Ask, KeystoreActor, MAILBOX};
@@ -142,8 +142,10 @@ impl Registry {
         addresses: Vec<IpAddr>,
     ) -> Result<Reply, Problem> {
         let addresses: Arc<[IpAddr]> = addresses.into();
+        let wants_receipt = receipt::is_wanted(&request);
         if let Some(Route::GetKey(keystore, key)) = Route::parse(&request.method, &request.target) {
             let (answer, answered) = oneshot::channel();
+            let names = wants_receipt.then(|| (keystore.clone(), key.clone()));
             let Some(id) = keystore.id else {
                 return super::coordinator::describe_key(&self.parts, &keystore, &key, &addresses).await;
             };
@@ -156,7 +158,13 @@ impl Registry {
                     answer,
                 },
             )?;
-            return answered.await.unwrap_or_else(|_| Err(busy()));
+            let served = answered.await.unwrap_or_else(|_| Err(busy()));
+            return match names {
+                Some((keystore, key)) => {
+                    receipt::with_description(&self.parts, (&keystore, &key), served).await
+                }
+                None => served,
+            };
         }
         let now = self
             .parts
@@ -167,7 +175,8 @@ impl Registry {
         let examine = async { Examined::of_client(&request, &self.parts.rules, now) };
         let examined = self.parts.metrics.stages.time(Stage::verify, examine).await;
         let request = Arc::new(examined?);
-        match request.route.keystore().and_then(|named| named.id) {
+        let asked = wants_receipt.then(|| request.clone());
+        let served = match request.route.keystore().and_then(|named| named.id) {
             Some(id) => {
                 // Only now, since anybody can write anybody's keystore into a path.
                 let class = request.class();
@@ -197,6 +206,10 @@ impl Registry {
                     .serve()
                     .await
             }
+        };
+        match asked {
+            Some(request) => receipt::with_change(&self.parts, &request, served).await,
+            None => served,
         }
     }
 

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ceremonies;
 use super::conduct::Abort;
+use super::receipts::Vouch;
 use crate::audit::PeerHead;
 use crate::identifier::{LocalId, OperationId};
 use crate::keystore::record::Sharing;
@@ -122,6 +123,8 @@ pub enum Call {
     RenewCompute([u8; 32], u8, RenewCompute),
     /// The last head that the asked node has signed of its audit chain.
     AuditHead,
+    /// Vouch for what a client is answered, by what the asked member has applied.
+    Vouch(Box<Vouch>),
 }
 
 /// What the coordinator of a renewal proposes; participants look for themselves whether the shares are due.
@@ -382,6 +385,8 @@ pub enum Answer {
     Ended(String),
     /// To [`Call::AuditHead`]: none before the first.
     AuditHead(Option<PeerHead>),
+    /// To [`Call::Vouch`]: the member's clock, ms, and its signature as two halves.
+    Voucher(u64, [[u8; 32]; 2]),
 }
 
 /// Why a holder abstains.
@@ -464,9 +469,12 @@ impl Call {
     /// What is given up first under load.
     pub fn class(&self) -> Class {
         match self {
-            Self::Cosign(..) | Self::Commit(_) | Self::SignShare(..) | Self::Derive(_) | Self::Claim(..) => {
-                Class::Signatures
-            }
+            Self::Cosign(..)
+            | Self::Commit(_)
+            | Self::SignShare(..)
+            | Self::Derive(_)
+            | Self::Claim(..)
+            | Self::Vouch(_) => Class::Signatures,
             Self::Batch(_, items) => {
                 let is_symmetric = |item: &Item| matches!(item.ask, ItemAsk::Garble(_) | ItemAsk::Serve);
                 match items.iter().any(is_symmetric) {

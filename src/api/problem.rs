@@ -8,6 +8,7 @@ use actix_web::http::StatusCode;
 use serde_json::json;
 
 use crate::problem::Problem;
+use crate::receipt;
 use crate::reply::Reply;
 
 /// What an answer has to know of its request.
@@ -52,6 +53,7 @@ impl Asker {
         if let Some(notice) = reply.notice {
             response.insert_header(("Conclave-Notice", notice));
         }
+        attach(&mut response, reply.receipt);
         match reply.body {
             Some(body) => {
                 response.content_type("application/json; charset=utf-8");
@@ -68,6 +70,7 @@ impl Asker {
         if let Some(seconds) = problem.retry_after {
             response.insert_header(("Retry-After", seconds));
         }
+        attach(&mut response, problem.receipt.clone());
         if self.wants_json {
             response.content_type("application/json; charset=utf-8");
             return response.body(problem.body().to_string());
@@ -103,5 +106,13 @@ impl Asker {
         }
         response.insert_header(("Access-Control-Max-Age", "86400"));
         response.finish()
+    }
+}
+
+/// A receipt, where scripts of other origins may read it.
+fn attach(response: &mut actix_web::HttpResponseBuilder, receipt: Option<String>) {
+    if let Some(receipt) = receipt {
+        response.insert_header(("Access-Control-Expose-Headers", receipt::HEADER));
+        response.insert_header((receipt::HEADER, receipt));
     }
 }

@@ -186,6 +186,14 @@ pub fn name_of_signed(key_id: &str, signing_string: &str, signature: &[u8; 64]) 
     signed.then(|| name(key_id, signing_string))
 }
 
+/// The name that nodes will give to a request that is signed here and sent as it is; none if it has no signature.
+pub fn name_of(request: &RawRequest) -> Option<[u8; 32]> {
+    let value = request.header("authorization").ok()??;
+    let header = SignatureHeader::parse(value).ok()?;
+    let signing_string = header.signing_string(request).ok()?;
+    Some(name(header.key_id, &signing_string))
+}
+
 fn name(key_id: &str, signing_string: &str) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(key_id);

@@ -33,7 +33,7 @@ mod second_opinion;
 mod vectors;
 
 pub(crate) use authenticate::authenticate_head;
-pub use authenticate::{Authenticated, authenticate, name_of_signed};
+pub use authenticate::{Authenticated, authenticate, name_of, name_of_signed};
 pub use authorize::{Authorized, VerifiedDelegation, authorize, verify_delegation};
 pub use cache::ChainCache;
 pub use capability::Suite;

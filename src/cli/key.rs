@@ -2,8 +2,11 @@
 
 use crate::cli::connection::CallerArguments;
 use crate::cli::output::{EXIT_CODES, Facts, Failure, finish};
-use crate::client::call::{KeyParameters, keystore_of};
+use crate::cli::receipts::ReceiptArguments;
+use crate::client::call::{Call, KeyParameters, keystore_of};
+use crate::client::webkms::GeneratedKey;
 use crate::operation::batch::MAX_ITEMS;
+use crate::receipt::Subject;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{Args, Subcommand};
@@ -40,10 +43,13 @@ enum Action {
     /// Generate a key in a keystore and print its URL
     #[command(after_help = "Examples:\n  conclave key generate URL --type ed25519\n  \
                       conclave key generate URL --type X25519KeyAgreementKey2020 --json\n  \
-                      conclave key generate URL --public-alias-template 'did:key:{publicKeyMultibase}#{publicKeyMultibase}'")]
+                      conclave key generate URL --public-alias-template 'did:key:{publicKeyMultibase}#{publicKeyMultibase}'\n  \
+                      conclave key generate URL --genesis genesis.json --require-receipt")]
     Generate(GenerateArguments),
     /// Print a key's public description (JSON)
-    #[command(after_help = "Example:\n  conclave key get URL")]
+    #[command(
+        after_help = "Examples:\n  conclave key get URL\n  conclave key get URL --genesis genesis.json --require-receipt"
+    )]
     Get(GetArguments),
     /// Sign and print the signature as base64url
     #[command(
@@ -161,7 +167,9 @@ struct GenerateArguments {
     /// Longest capability chain (root included) by which the key may be used
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10))]
     max_chain_length: Option<u32>,
-    /// Print JSON: {"keyId", "keyDescription"}
+    #[command(flatten)]
+    receipts: ReceiptArguments,
+    /// Print JSON: {"keyId", "keyDescription"}, and with --genesis "vouchedBy"
     #[arg(long)]
     json: bool,
 }
@@ -172,6 +180,8 @@ struct GetArguments {
     caller: CallerArguments,
     /// URL of the key
     key: String,
+    #[command(flatten)]
+    receipts: ReceiptArguments,
     /// Print JSON (what is printed is JSON in any case)
     #[arg(long)]
     json: bool,
@@ -250,18 +260,47 @@ async fn generate(arguments: GenerateArguments) -> Result<Facts, Failure> {
         public_alias: arguments.public_alias,
         public_alias_template: arguments.public_alias_template,
     };
-    let key = client
-        .generate_key(&identity, &arguments.keystore, &parameters, capability.as_ref())
+    let Some(witnesses) = arguments.receipts.open()? else {
+        let key = client
+            .generate_key(&identity, &arguments.keystore, &parameters, capability.as_ref())
+            .await?;
+        let facts = json!({"keyId": key.key_id, "keyDescription": key.key_description});
+        return Ok(Facts::new(arguments.json, facts, key.key_id));
+    };
+    let call = Call::generate_key(&arguments.keystore, &parameters);
+    let (reply, name) = client
+        .invoke_for_receipt(&identity, &call, capability.as_ref())
         .await?;
-    let facts = json!({"keyId": key.key_id, "keyDescription": key.key_description});
+    let key: GeneratedKey = reply
+        .json()
+        .map_err(|_| Failure::because("the answer describes no key"))?;
+    let checked = witnesses.check(
+        reply.receipt.as_deref(),
+        Subject::birth(name, call.url, &reply.body),
+    );
+    let vouching = witnesses.tell(&key.key_id, checked)?;
+    let facts = json!({"keyId": key.key_id, "keyDescription": key.key_description, "vouchedBy": vouching});
     Ok(Facts::new(arguments.json, facts, key.key_id))
 }
 
 async fn get(arguments: GetArguments) -> Result<Facts, Failure> {
     let (client, identity, capability) = arguments.caller.open()?;
-    let description = client
-        .get_key(&identity, &arguments.key, capability.as_ref())
+    let Some(witnesses) = arguments.receipts.open()? else {
+        let description = client
+            .get_key(&identity, &arguments.key, capability.as_ref())
+            .await?;
+        return Ok(Facts::new(true, description, ""));
+    };
+    let call = Call::get_key(&arguments.key);
+    let (reply, _) = client
+        .invoke_for_receipt(&identity, &call, capability.as_ref())
         .await?;
+    let description: Value = reply
+        .json()
+        .map_err(|_| Failure::because("the answer describes no key"))?;
+    let subject = Subject::description(&arguments.key, &reply.body);
+    let checked = witnesses.check(reply.receipt.as_deref(), subject);
+    witnesses.tell(&arguments.key, checked)?;
     Ok(Facts::new(true, description, ""))
 }
 

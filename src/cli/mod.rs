@@ -16,6 +16,7 @@ pub mod meter;
 pub mod node;
 pub mod operator;
 pub mod output;
+pub mod receipts;
 pub mod recovery;
 pub mod restore;
 pub mod server;

@@ -15,6 +15,8 @@ pub const UNAVAILABLE: u8 = 2;
 pub const REFUSED: u8 = 3;
 /// Exit code: no connection, no proof of identity, or no answer in time.
 pub const UNREACHABLE: u8 = 4;
+/// Exit code: the members do not vouch for the answer, where a receipt was asked for (--genesis).
+pub const UNVOUCHED: u8 = 5;
 /// Exit code: the command line is wrong (EX_USAGE; clap's own 2 means sealed here).
 pub const USAGE: u8 = 64;
 
@@ -26,6 +28,7 @@ Exit codes:
   2   the server is sealed or has no quorum (503): try again later
   3   the server refused
   4   no connection, no valid certificate, or no answer in time
+  5   the members do not vouch for the answer (--genesis, --require-receipt)
   64  wrong command line";
 
 /// Why a command failed, and the code that it ends with.
@@ -48,6 +51,14 @@ impl Failure {
     pub(crate) fn because(text: impl Into<String>) -> Self {
         Self {
             code: FAILED,
+            text: text.into(),
+        }
+    }
+
+    /// An answer that the members do not vouch for: code 5.
+    pub(crate) fn unvouched(text: impl Into<String>) -> Self {
+        Self {
+            code: UNVOUCHED,
             text: text.into(),
         }
     }
@@ -174,6 +185,7 @@ mod tests {
             retry_after: Some(3),
             request_id: None,
             notice: None,
+            receipt: None,
             body: Bytes::from_static(br#"{"name":"SealedError","message":"The node is sealed."}"#),
             endpoint: "a:1".to_owned(),
         };

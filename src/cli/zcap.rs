@@ -3,9 +3,11 @@
 use crate::cli::connection::{IdentityArguments, ServerArguments};
 use crate::cli::duration;
 use crate::cli::output::{EXIT_CODES, Facts, Failure, finish, note};
+use crate::cli::receipts::{ReceiptArguments, Witnesses};
 use crate::client::delegation::{self, Delegation};
 use crate::client::signer::unix_seconds;
-use crate::client::{Capability, Client, ClientError, Identity};
+use crate::client::{Call, Capability, Client, ClientError, Identity};
+use crate::receipt::{Doubt, Subject};
 use clap::{Args, Subcommand};
 use rand::rngs::OsRng;
 use serde_json::json;
@@ -44,7 +46,8 @@ enum Action {
     /// Revoke a capability; any controller in its chain may
     ///
     /// With several --connect it is sent through two of them, one after the other, so that a single node cannot
-    /// pretend; the second then says that it is revoked already, which is what is wanted.
+    /// pretend; the second then says that it is revoked already, which is what is wanted. With --genesis a quorum of the
+    /// members vouches for it, whatever nodes it is sent through.
     #[command(
         after_help = "Example:\n  conclave zcap revoke bob.json -i alice.json --url https://localhost:8443 \\\n      \
         --connect 127.0.0.1:8443 --connect 127.0.0.1:8444"
@@ -87,7 +90,9 @@ struct RevokeArguments {
     identity: IdentityArguments,
     /// Capability to revoke (JSON file)
     capability: PathBuf,
-    /// Print JSON: {"id", "revoked", "confirmedBy"}
+    #[command(flatten)]
+    receipts: ReceiptArguments,
+    /// Print JSON: {"id", "revoked", "confirmedBy"}, and with --genesis "vouchedBy"
     #[arg(long)]
     json: bool,
 }
@@ -147,14 +152,29 @@ async fn revoke(arguments: RevokeArguments) -> Result<Facts, Failure> {
     let identity = arguments.identity.load()?;
     let capability = Capability::load(&arguments.capability).map_err(Failure::local)?;
     let clients = arguments.server.clients()?;
-    let (confirmed, failed) = revoke_through(&clients, &identity, &capability).await?;
-    for failure in failed {
+    let witnesses = arguments.receipts.open()?;
+    let revoked = revoke_through(&clients, &identity, &capability, witnesses.as_ref()).await?;
+    for failure in &revoked.failed {
         note(failure);
     }
-    if clients.len() > 1 && confirmed.len() < WITNESSES {
-        note("only one node confirmed the revocation");
+    let mut facts = json!({"id": capability.id(), "revoked": true, "confirmedBy": revoked.by});
+    match witnesses {
+        Some(witnesses) => {
+            let wrong = revoked
+                .receipts
+                .iter()
+                .filter_map(|checked| checked.as_ref().err());
+            for doubt in wrong.filter(|doubt| revoked.is_vouched() && !doubt.is_lack()) {
+                note(format_args!("of one node: {doubt}"));
+            }
+            let what = format!("the revocation of {}", capability.id());
+            facts["vouchedBy"] = json!(witnesses.tell(&what, revoked.vouched())?);
+        }
+        None if clients.len() > 1 && revoked.by.len() < WITNESSES => {
+            note("only one node confirmed the revocation");
+        }
+        None => {}
     }
-    let facts = json!({"id": capability.id(), "revoked": true, "confirmedBy": confirmed});
     Ok(Facts::new(
         arguments.json,
         facts,
@@ -162,43 +182,104 @@ async fn revoke(arguments: RevokeArguments) -> Result<Facts, Failure> {
     ))
 }
 
-/// Revokes through one node after the other until two have confirmed, or none is left. Returns who confirmed, and
-/// what went wrong on the way; the last error when nobody did.
+/// A capability that is revoked.
+#[derive(Debug, Default)]
+pub(crate) struct Revoked {
+    /// The addresses that have said so.
+    pub(crate) by: Vec<String>,
+    /// What went wrong on the way.
+    pub(crate) failed: Vec<ClientError>,
+    /// What their receipts are worth, if the members are known.
+    receipts: Vec<Result<Vec<u64>, Doubt>>,
+}
+
+impl Revoked {
+    fn is_vouched(&self) -> bool {
+        self.receipts.iter().any(Result::is_ok)
+    }
+
+    /// Who vouches for it: by a receipt that is right, or what is wrong with them all.
+    fn vouched(mut self) -> Result<Vec<u64>, Doubt> {
+        self.receipts.sort_by_key(|checked| match checked {
+            Ok(_) => 0,
+            Err(doubt) if !doubt.is_lack() => 1,
+            Err(_) => 2,
+        });
+        self.receipts.into_iter().next().unwrap_or(Err(Doubt::Missing))
+    }
+}
+
+/// Revokes through one node after the other until two have confirmed, and a quorum vouches if the members are known, or no
+/// node is left.
 ///
-/// A first node that says *already revoked* is believed only if it says so in words: the older text for it also
-/// means that the capability is no good at all.
+/// # Errors
+/// The last error when nobody confirmed.
+///
+/// A first node that says *already revoked* is believed only if it says so in words, or by a receipt: the older text for it
+/// also means that the capability is no good at all.
 pub(crate) async fn revoke_through(
     clients: &[Client],
     identity: &Identity,
     capability: &Capability,
-) -> Result<(Vec<String>, Vec<ClientError>), ClientError> {
-    let mut confirmed = Vec::new();
-    let mut failed = Vec::new();
+    witnesses: Option<&Witnesses>,
+) -> Result<Revoked, ClientError> {
+    let mut revoked = Revoked::default();
     for client in clients {
-        match client.revoke(identity, capability).await {
-            Ok(reply) => confirmed.push(reply.endpoint),
+        let answered = match witnesses {
+            None => client.revoke(identity, capability).await,
+            Some(_) => {
+                let call = Call::revoke(capability);
+                let asked = client.invoke_for_receipt(identity, &call, None);
+                asked.await.map(|(reply, _)| reply)
+            }
+        };
+        let receipt = match &answered {
+            Ok(reply) => reply.receipt.as_deref(),
+            Err(error) => error.refusal().and_then(|refusal| refusal.receipt.as_deref()),
+        };
+        let checked = witnesses.map(|witnesses| match subject(capability) {
+            Some(subject) => witnesses.check(receipt, subject),
+            None => Err(Doubt::Missing),
+        });
+        let is_vouched = matches!(checked, Some(Ok(_)));
+        match answered {
+            Ok(reply) => revoked.by.push(reply.endpoint),
             Err(ClientError::Refused(refusal))
-                if refusal.is_already_revoked() && (!confirmed.is_empty() || refusal.says_revoked()) =>
+                if refusal.is_already_revoked()
+                    && (!revoked.by.is_empty() || refusal.says_revoked() || is_vouched) =>
             {
-                confirmed.push(refusal.endpoint.clone());
+                revoked.by.push(refusal.endpoint.clone());
             }
             // The first honest node's refusal is the answer; only what cannot answer is passed over.
-            Err(error @ ClientError::Refused(_)) if confirmed.is_empty() && !unavailable(&error) => {
+            Err(error @ ClientError::Refused(_)) if revoked.by.is_empty() && !unavailable(&error) => {
                 return Err(error);
             }
-            Err(error) => failed.push(error),
+            Err(error) => {
+                revoked.failed.push(error);
+                continue;
+            }
         }
-        if confirmed.len() == WITNESSES {
+        revoked.receipts.extend(checked);
+        if revoked.by.len() >= WITNESSES && (witnesses.is_none() || revoked.is_vouched()) {
             break;
         }
     }
-    match (confirmed.is_empty(), failed.pop()) {
+    match (revoked.by.is_empty(), revoked.failed.pop()) {
         (true, Some(last)) => Err(last),
         (_, last) => {
-            failed.extend(last);
-            Ok((confirmed, failed))
+            revoked.failed.extend(last);
+            Ok(revoked)
         }
     }
+}
+
+/// What a receipt of this capability's revocation is about; none if it names no delegator, and cannot be revoked.
+fn subject(capability: &Capability) -> Option<Subject> {
+    Some(Subject::Revocation {
+        keystore: capability.root_target().to_owned(),
+        capability: capability.id().to_owned(),
+        delegator: capability.delegator().ok()?,
+    })
 }
 
 fn unavailable(error: &ClientError) -> bool {
@@ -209,11 +290,16 @@ fn unavailable(error: &ClientError) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::revoke_through;
+    use super::{Revoked, revoke_through, subject};
+    use crate::cli::output::UNVOUCHED;
+    use crate::cli::receipts::Witnesses;
     use crate::client::delegation::{self, Delegation};
     use crate::client::signer::unix_seconds;
     use crate::client::testing::{Answer, Server};
     use crate::client::{Capability, Client, Connection, Identity, Limits, Origin, tls};
+    use crate::membership::{Member, Membership};
+    use crate::receipt::{Doubt, HEADER, Receipt, Statement};
+    use ed25519_dalek::SigningKey;
     use rand::rngs::OsRng;
 
     const INVALID: &str = r#"{"name":"NotAllowedError","message":"Authorization error.",
@@ -251,8 +337,8 @@ mod tests {
             clients.push(Client::new(connection));
             servers.push(server);
         }
-        match revoke_through(&clients, &alice, &capability(&alice)).await {
-            Ok((confirmed, failed)) => Ok((confirmed.len(), failed.len())),
+        match revoke_through(&clients, &alice, &capability(&alice), None).await {
+            Ok(revoked) => Ok((revoked.by.len(), revoked.failed.len())),
             Err(error) => Err(error.refusal().map_or(0, |refusal| refusal.status)),
         }
     }
@@ -265,6 +351,103 @@ mod tests {
         assert_eq!(outcome(&[done, down]).await, Ok((1, 1)));
         assert_eq!(outcome(&[done]).await, Ok((1, 0)));
         assert_eq!(outcome(&[Some((503, SEALED)), done, known]).await, Ok((2, 1)));
+    }
+
+    fn key(node: u64) -> SigningKey {
+        SigningKey::from_bytes(&[u8::try_from(node).unwrap(); 32])
+    }
+
+    /// Nodes 1, 2 and 3.
+    fn members() -> Membership {
+        let member = |node: u64| Member {
+            node,
+            index: u16::try_from(node).unwrap(),
+            address: String::new(),
+            verifying_key: key(node).verifying_key(),
+            envelope_key: [0; 32],
+        };
+        Membership {
+            cluster: [7; 32],
+            index: 1,
+            members: (1..=3).map(member).collect(),
+            ..Membership::default()
+        }
+    }
+
+    /// Revokes one capability through servers that answer with a status and the receipt that these nodes have signed.
+    async fn vouched(answers: &[(u16, &[u64])], required: bool) -> Result<(Revoked, Witnesses), u16> {
+        let alice = Identity::from_seed(&[1; 32]);
+        let origin = Origin::parse("https://kms.test").unwrap();
+        let capability = capability(&alice);
+        let (mut servers, mut clients) = (Vec::new(), Vec::new());
+        for (status, nodes) in answers {
+            let statement = Statement::new(&members(), subject(&capability).unwrap());
+            let now = unix_seconds() * 1_000;
+            let receipt = Receipt {
+                members: 1,
+                vouchers: nodes
+                    .iter()
+                    .map(|node| statement.vouch(*node, &key(*node), now))
+                    .collect(),
+            };
+            let header = match nodes.is_empty() {
+                true => String::new(),
+                false => format!("{HEADER}: {receipt}\r\n"),
+            };
+            let body = if *status == 204 { "" } else { INVALID };
+            let head = format!(
+                "HTTP/1.1 {status} x\r\n{header}content-length: {}\r\n\r\n",
+                body.len()
+            );
+            let reply = format!("{head}{body}").into_bytes();
+            let server = Server::start("kms.test", move |_| Answer::Raw(reply.clone())).await;
+            let trusted = tls::config(Some(&server.ca())).unwrap();
+            let connection =
+                Connection::new(origin.clone(), &[server.address()], trusted, Limits::default()).unwrap();
+            clients.push(Client::new(connection));
+            servers.push(server);
+        }
+        let witnesses = Witnesses::new(members(), required);
+        match revoke_through(&clients, &alice, &capability, Some(&witnesses)).await {
+            Ok(revoked) => Ok((revoked, witnesses)),
+            Err(error) => Err(error.refusal().map_or(0, |refusal| refusal.status)),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_quorum_of_members_is_worth_more_than_two_nodes() {
+        // The first lies; the second says the truth, and shows it.
+        let (revoked, _) = vouched(&[(204, &[]), (403, &[1, 3]), (204, &[])], true)
+            .await
+            .unwrap();
+        assert_eq!(revoked.by.len(), 2);
+        assert_eq!(revoked.vouched(), Ok(vec![1, 3]));
+        // A first refusal is believed with a quorum's word, and not with less.
+        let (revoked, _) = vouched(&[(403, &[2, 3])], true).await.unwrap();
+        assert_eq!(revoked.vouched(), Ok(vec![2, 3]));
+        assert_eq!(vouched(&[(403, &[2])], true).await.err(), Some(403));
+        // Two nodes that say so without it are not enough: a third is asked.
+        let (revoked, _) = vouched(&[(204, &[]), (403, &[1]), (403, &[1, 2])], true)
+            .await
+            .unwrap();
+        assert_eq!((revoked.by.len(), revoked.is_vouched()), (3, true));
+        // What is wrong with one is told before what another lacks.
+        for nodes in [[1, 9], [9, 10]] {
+            let (revoked, witnesses) = vouched(&[(204, &nodes), (204, &[])], false).await.unwrap();
+            let doubt = revoked.vouched();
+            assert_eq!(doubt, Err(Doubt::Stranger(9)));
+            assert_eq!(witnesses.tell("it", doubt).unwrap_err().code(), UNVOUCHED);
+        }
+        let (revoked, witnesses) = vouched(&[(204, &[1])], false).await.unwrap();
+        assert_eq!(
+            witnesses.tell("it", revoked.vouched()).unwrap(),
+            Vec::<u64>::new()
+        );
+        let (revoked, witnesses) = vouched(&[(204, &[1])], true).await.unwrap();
+        assert_eq!(
+            witnesses.tell("it", revoked.vouched()).unwrap_err().code(),
+            UNVOUCHED
+        );
     }
 
     #[tokio::test]

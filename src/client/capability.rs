@@ -3,6 +3,7 @@
 //! Nothing is verified here (the server does that); what is read is only what a client needs to invoke, delegate
 //! further or revoke: id, target, the keystore at the root of the chain.
 
+use crate::authorization::DidKey;
 pub use crate::authorization::{encode_component, root_id};
 use serde_json::Value;
 use std::fs::File;
@@ -120,6 +121,18 @@ impl Capability {
     #[must_use]
     pub fn target(&self) -> &str {
         &self.target
+    }
+
+    /// The DID that has delegated it, by its own word.
+    ///
+    /// # Errors
+    /// [`CapabilityError::Missing`] where its proof names none.
+    pub fn delegator(&self) -> Result<String, CapabilityError> {
+        let method = self.json.pointer("/proof/verificationMethod");
+        let method = method.and_then(Value::as_str);
+        let key = method.and_then(|method| DidKey::from_method(method).ok());
+        key.map(|key| key.did)
+            .ok_or(CapabilityError::Missing("proof.verificationMethod"))
     }
 
     /// The URL at the root of its chain: its keystore.

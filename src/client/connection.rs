@@ -8,6 +8,7 @@ use crate::client::origin::{Origin, OriginError};
 use crate::client::pool::{Endpoint, Refused, Sender};
 use crate::client::reply::Reply;
 use crate::client::signer::SignedRequest;
+use crate::receipt;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -216,10 +217,18 @@ impl Connection {
             retry_after: header(&head.headers, &RETRY_AFTER).and_then(|text| text.parse().ok()),
             request_id: header(&head.headers, &HeaderName::from_static("x-request-id")).map(str::to_owned),
             notice: header(&head.headers, &HeaderName::from_static("conclave-notice")).map(str::to_owned),
+            receipt: receipt(&head.headers),
             body,
             endpoint: endpoint.address().to_owned(),
         })
     }
+}
+
+/// The receipt in a reply. Several are as good as one that cannot be read.
+fn receipt(headers: &HeaderMap) -> Option<String> {
+    let mut values = headers.get_all(receipt::HEADER).iter();
+    let first = values.next()?.to_str().unwrap_or_default();
+    Some(values.next().map_or(first, |_| "").to_owned())
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {

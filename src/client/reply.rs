@@ -26,6 +26,8 @@ pub struct Reply {
     pub request_id: Option<String>,
     /// `Conclave-Notice`: something that people should know.
     pub notice: Option<String>,
+    /// `Conclave-Receipt`, unread: see [`crate::receipt`].
+    pub receipt: Option<String>,
     /// Body, unread.
     pub body: Bytes,
     /// The address that answered, `HOST:PORT`.
@@ -74,6 +76,7 @@ impl Reply {
             },
             causes,
             retry_after: self.retry_after,
+            receipt: self.receipt.clone(),
             endpoint: self.endpoint.clone(),
         }
     }
@@ -118,6 +121,8 @@ pub struct Refusal {
     pub causes: Vec<Reason>,
     /// Seconds after which the server suggests to try again.
     pub retry_after: Option<u64>,
+    /// As in [`Reply`]: of a revocation that was made before.
+    pub receipt: Option<String>,
     /// The address that answered.
     pub endpoint: String,
 }
@@ -195,6 +200,7 @@ mod tests {
             retry_after: None,
             request_id: None,
             notice: None,
+            receipt: None,
             body: Bytes::copy_from_slice(body.as_bytes()),
             endpoint: "a:1".to_owned(),
         }

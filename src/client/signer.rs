@@ -2,10 +2,12 @@
 //! [`crate::authorization::issue`] makes, as a request that a connection can carry, more than once if need be.
 
 use crate::authorization::issue::{self, Invocation, IssueError};
+use crate::authorization::{RawRequest, name_of};
 use crate::client::call::Call;
 use crate::client::capability::Capability;
 use crate::client::identity::Identity;
 use crate::client::origin::{Origin, OriginError};
+use crate::receipt;
 use bytes::Bytes;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Uri};
@@ -106,12 +108,43 @@ pub fn sign(
     capability: Option<&Capability>,
     window: Window,
 ) -> Result<SignedRequest, SignError> {
+    sendable(&signed(origin, identity, call, capability, window)?, call)
+}
+
+/// The same, asking for a receipt, with the name that nodes will give to it.
+///
+/// # Errors
+/// [`SignError`].
+pub fn sign_for_receipt(
+    origin: &Origin,
+    identity: &Identity,
+    call: &Call,
+    capability: Option<&Capability>,
+    window: Window,
+) -> Result<(SignedRequest, [u8; 32]), SignError> {
+    let signed = signed(origin, identity, call, capability, window)?;
+    let mut request = sendable(&signed, call)?;
+    let wanted = HeaderValue::from_static(receipt::WANTED);
+    request
+        .headers
+        .insert(HeaderName::from_static(receipt::HEADER), wanted);
+    // It was signed just now, so it has one.
+    Ok((request, name_of(&signed).unwrap_or_default()))
+}
+
+fn signed(
+    origin: &Origin,
+    identity: &Identity,
+    call: &Call,
+    capability: Option<&Capability>,
+    window: Window,
+) -> Result<RawRequest, SignError> {
     let target = origin.target(&call.url)?;
     let capability = match capability {
         Some(delegated) => issue::Capability::Delegated(delegated.json()),
         None => issue::Capability::Root(&call.root),
     };
-    let signed = Invocation {
+    let invocation = Invocation {
         key: identity.signing_key(),
         method: call.method.as_str(),
         authority: origin.authority(),
@@ -121,8 +154,11 @@ pub fn sign(
         created: window.created,
         expires: window.expires,
         body: call.body.as_deref(),
-    }
-    .sign()?;
+    };
+    Ok(invocation.sign()?)
+}
+
+fn sendable(signed: &RawRequest, call: &Call) -> Result<SignedRequest, SignError> {
     let mut headers = HeaderMap::with_capacity(signed.headers.len());
     for (name, value) in &signed.headers {
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(hyper::http::Error::from)?;
@@ -131,7 +167,7 @@ pub fn sign(
             HeaderValue::from_bytes(value).map_err(hyper::http::Error::from)?,
         );
     }
-    let target = target.parse::<Uri>().map_err(hyper::http::Error::from)?;
+    let target = signed.target.parse::<Uri>().map_err(hyper::http::Error::from)?;
     Ok(SignedRequest {
         method: call.method.clone(),
         target,

@@ -102,16 +102,30 @@ impl Client {
         call: &Call,
         capability: Option<&Capability>,
     ) -> Result<Reply, ClientError> {
-        // The same call twice in a second would be the same bytes, which servers may take for a repetition.
+        let origin = self.connection.origin();
+        let request = signer::sign(origin, identity, call, capability, self.window())?;
+        succeeded(self.connection.send(&request).await?)
+    }
+
+    /// The same, asking for a receipt; with the name that the cluster gives to the request.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn invoke_for_receipt(
+        &self,
+        identity: &Identity,
+        call: &Call,
+        capability: Option<&Capability>,
+    ) -> Result<(Reply, [u8; 32]), ClientError> {
+        let origin = self.connection.origin();
+        let (request, name) = signer::sign_for_receipt(origin, identity, call, capability, self.window())?;
+        Ok((succeeded(self.connection.send(&request).await?)?, name))
+    }
+
+    /// The same call twice in a second would be the same bytes, which servers may take for a repetition.
+    fn window(&self) -> Window {
         let shorter = self.calls.fetch_add(1, Ordering::Relaxed) % LENGTHS;
-        let window = Window::starting_now().shortened(shorter);
-        let request = signer::sign(self.connection.origin(), identity, call, capability, window)?;
-        let reply = self.connection.send(&request).await?;
-        if reply.is_success() {
-            Ok(reply)
-        } else {
-            Err(ClientError::Refused(Box::new(reply.refusal())))
-        }
+        Window::starting_now().shortened(shorter)
     }
 
     /// Creates a meter; returns its absolute URL, which is what keystores are created with, and the meter.
@@ -352,6 +366,13 @@ impl Client {
     }
 }
 
+fn succeeded(reply: Reply) -> Result<Reply, ClientError> {
+    match reply.is_success() {
+        true => Ok(reply),
+        false => Err(ClientError::Refused(Box::new(reply.refusal()))),
+    }
+}
+
 /// The raw signature in the reply to a SignOperation.
 ///
 /// # Errors
@@ -422,6 +443,7 @@ pub fn each(reply: &Reply) -> Result<Vec<Reply>, ClientError> {
             retry_after: None,
             request_id: reply.request_id.clone(),
             notice: None,
+            receipt: None,
             body: Bytes::from(answer.body.to_string()),
             endpoint: reply.endpoint.clone(),
         })

@@ -3,7 +3,7 @@
 use iri_string::spec::UriSpec;
 use iri_string::template::UriTemplateStr;
 use iri_string::template::simple_context::SimpleContext;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::identifier::LocalId;
 use crate::keystore::config::KeystoreConfig;
@@ -12,6 +12,16 @@ use crate::problem::Problem;
 
 /// Longest identifier that a template may expand to, bytes.
 const MAX_ALIAS: usize = 4_096;
+
+/// The URL of a keystore.
+pub fn keystore_url(public_url: &str, keystore: &LocalId) -> String {
+    format!("{public_url}/kms/keystores/{keystore}")
+}
+
+/// The answer to whoever asked for a new key.
+pub fn describe_birth(url: &str, description: Value) -> Value {
+    json!({ "keyId": url, "keyDescription": description })
+}
 
 /// The URL of a key.
 pub fn key_url(public_url: &str, keystore: &LocalId, key: &LocalId) -> String {

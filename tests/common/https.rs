@@ -16,6 +16,8 @@ use tokio_rustls::TlsConnector;
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
+    /// The status line and the headers, as they came.
+    pub(crate) head: String,
     /// Everything after the head, chunk marks and all.
     pub(crate) body: String,
 }
@@ -86,6 +88,7 @@ async fn exchange(
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     Ok(Answer {
         status: status.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::InvalidData))?,
+        head: head.to_owned(),
         body: body.to_owned(),
     })
 }

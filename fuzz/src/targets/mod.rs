@@ -20,6 +20,7 @@ mod json;
 mod node_call;
 mod operation_body;
 mod raft;
+mod receipt;
 mod request;
 mod share;
 
@@ -41,7 +42,7 @@ pub struct Target {
 }
 
 /// All targets by name.
-pub static ALL: [Target; 22] = [
+pub static ALL: [Target; 23] = [
     audit::TARGET,
     birth::TARGET,
     capability::TARGET,
@@ -62,6 +63,7 @@ pub static ALL: [Target; 22] = [
     node_call::TARGET,
     operation_body::TARGET,
     raft::TARGET,
+    receipt::TARGET,
     request::TARGET,
     share::TARGET,
 ];

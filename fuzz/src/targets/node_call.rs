@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use conclave::actors::conduct::Abort;
+use conclave::actors::receipts::{About, Vouch};
 use conclave::actors::wire::{
     Abstention, Answer, Beginning, BirthStep, Call, Computed, Forwarded, Half, Item, ItemAsk, RenewCompute,
     Renewal, Roles, Round, ShareName, ToRenew,
@@ -199,6 +200,18 @@ fn calls() -> Vec<(&'static str, Call)> {
         (
             "renew-compute",
             Call::RenewCompute([9; 32], 1, RenewCompute::Decode(vec![7; 64])),
+        ),
+        (
+            "vouch",
+            Call::Vouch(Box::new(Vouch {
+                members: 1,
+                applied: 7,
+                about: About::Revocation {
+                    keystore: LocalId([1; 16]),
+                    capability: "urn:uuid:1".into(),
+                    delegator: "did:key:z6Mk".into(),
+                },
+            })),
         ),
         ("birth", Call::Birth(forwarded, beginning)),
         ("combine", Call::BirthStep([9; 32], BirthStep::Combine(pieces))),

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use serde_json::json;
 
 use super::blame::{Blame, Failed};
 use super::change::{no_quorum, rejected};
@@ -24,7 +23,7 @@ use crate::actors::wire::{Answer, Beginning, Call, Round};
 use crate::identifier::LocalId;
 use crate::keystore::{Endorsement, Entry, Outcome, Statement, query};
 use crate::membership::Membership;
-use crate::operation::description::{describe, key_url};
+use crate::operation::description::{describe, describe_birth, key_url};
 use crate::operation::judge::{Intent, NewKeyTerms};
 use crate::problem::Problem;
 use crate::reply::Reply;
@@ -147,7 +146,7 @@ fn describe_new(work: &Work, keystore: &LocalId, key: &LocalId) -> Result<Reply,
         .ok_or_else(busy)?;
     let url = key_url(&parts.rules.public_url, keystore, key);
     let description = describe(&url, &record, &stored.config)?;
-    Ok(Reply::ok(json!({ "keyId": url, "keyDescription": description })).located(url))
+    Ok(Reply::ok(describe_birth(&url, description)).located(url))
 }
 
 /// The present lives of nodes, this one among them; or those whose life is not known.

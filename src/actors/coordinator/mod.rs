@@ -15,6 +15,7 @@ mod generate;
 pub mod moves;
 pub mod order;
 mod read;
+pub mod receipt;
 mod relay;
 pub mod renewal;
 mod sign;

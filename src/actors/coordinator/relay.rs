@@ -120,6 +120,7 @@ async fn ask(
                     location,
                     body: body.map(|body| read(&body)).transpose()?,
                     notice: None,
+                    receipt: None,
                 }));
             }
             Ok(Answer::Refused(problem)) => return Err(*problem),

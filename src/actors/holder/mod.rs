@@ -12,6 +12,7 @@ mod generate;
 pub mod nonces;
 pub(crate) mod renew;
 mod serve;
+mod vouch;
 mod witness;
 
 use std::sync::Arc;
@@ -111,6 +112,7 @@ async fn within(parts: &Arc<Parts>, from: u64, call: Call) -> Answer {
         Call::Portion(name) => deliver::portion(parts, from, name).await,
         Call::Serve(forwarded) => serve::answer(parts, from, forwarded).await,
         Call::AuditHead => Answer::AuditHead(parts.audit.signed_head()),
+        Call::Vouch(vouch) => vouch::answer(parts, from, *vouch).await,
     };
     if let Answer::Misfit(reason) = &answer {
         parts.metrics.misfits.get_or_create(&OfNode { node: from }).inc();

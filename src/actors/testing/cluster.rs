@@ -31,6 +31,7 @@ use crate::actors::doors::{Doors, Lanes};
 use crate::actors::metrics::{Metrics, OfNode};
 use crate::actors::parts::Parts;
 use crate::actors::proposals::Proposals;
+use crate::actors::receipts::Receipts;
 use crate::actors::recheck;
 use crate::actors::registry::Registry;
 use crate::actors::renewals::{Policy as RenewalPolicy, Renewals};
@@ -539,6 +540,7 @@ fn node(
         proposals: Proposals::default(),
         denials: Mutex::default(),
         ceremonies: Mutex::default(),
+        receipts: Receipts::default(),
         renewals: Mutex::new(Renewals::new(RenewalPolicy {
             period: 0,
             keys_per_second: 1_000,

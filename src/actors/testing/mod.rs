@@ -24,6 +24,7 @@ mod moves;
 mod moves_symmetric;
 mod overload;
 mod races;
+mod receipts;
 mod record;
 mod renewal;
 mod replays;

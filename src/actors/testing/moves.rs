@@ -9,6 +9,7 @@ use ed25519_dalek::Signer;
 
 use super::client::{Client, ED25519, Key, Keystore, derive_well, furnished, sign_well, status};
 use super::cluster::{CLUSTER, Candidate, Cluster, Node, SOON, operator, run, until};
+use super::receipts::described_to;
 use crate::actors::coordinator::order::submit;
 use crate::actors::coordinator::renewal::Renewer;
 use crate::actors::coordinator::upkeep;
@@ -20,6 +21,7 @@ use crate::membership::Stage;
 use crate::operator::{Change, NewMembers, Order, SignedOrder};
 use crate::provision::genesis::Member as Pinned;
 use crate::provision::introduction::Orders;
+use crate::receipt::Doubt;
 
 /// The next order about members, signed by the operator.
 pub(super) fn order(cluster: &Cluster, so_far: &Orders, come: &[Pinned], gone: &[u64]) -> SignedOrder {
@@ -256,6 +258,12 @@ fn a_cluster_grows_and_then_consists_of_others() {
         used_by(&cluster, &[4, 5, 6], &client, &keystore, &signing, &agreement).await;
         let record = cluster.node(6).key_record(&keystore.id, &signing.id).unwrap();
         assert_eq!((record.committee, record.epoch), (3, 2));
+        // Receipts are the new members', and who does not know them is told so.
+        let now = orders.follow(cluster.genesis().clone()).unwrap();
+        let vouching = described_to(&now, cluster.node(6), &signing).await.unwrap();
+        assert_eq!(vouching.len(), 2);
+        let doubt = described_to(cluster.genesis(), cluster.node(6), &signing).await;
+        assert_eq!(doubt, Err(Doubt::OtherMembers { named: 3, known: 1 }));
         cluster.stop().await;
     });
 }

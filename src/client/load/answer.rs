@@ -212,6 +212,7 @@ mod tests {
             retry_after: None,
             request_id: None,
             notice: None,
+            receipt: None,
             body: Bytes::from(body.to_string()),
             endpoint: String::new(),
         };

@@ -1,0 +1,102 @@
+//! The options by which client commands ask for receipts and check them: who the members are, and what to do without one.
+//!
+//! The genesis statement is what is trusted; it comes from whoever made the cluster, never from a node. Orders need not be
+//! trusted: the operators that it names have signed them.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::FalseyValueParser;
+
+use crate::cli::output::{Failure, note};
+use crate::client::signer::unix_seconds;
+use crate::membership::Membership;
+use crate::provision::Genesis;
+use crate::provision::genesis::MAX_GENESIS;
+use crate::provision::introduction::{Orders, first_members};
+use crate::receipt::{Doubt, Receipt, Subject};
+use crate::seal::secret_file;
+
+/// Whether to ask for receipts, and whom they must be of.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ReceiptArguments {
+    /// The cluster's genesis statement (genesis.json of `conclave init`): ask for the members' signatures over the answer,
+    /// and check them
+    #[arg(long, value_name = "FILE", env = "CONCLAVE_GENESIS")]
+    pub genesis: Option<PathBuf>,
+    /// The orders that have changed the members since, as `conclave node orders` prints them
+    #[arg(long, value_name = "FILE", env = "CONCLAVE_ORDERS")]
+    pub orders: Option<PathBuf>,
+    /// Fail (exit code 5) unless a quorum of the members vouches for the answer
+    #[arg(long, env = "CONCLAVE_REQUIRE_RECEIPT", value_parser = FalseyValueParser::new())]
+    pub require_receipt: bool,
+}
+
+impl ReceiptArguments {
+    /// Reads the files; none if no receipt is wanted.
+    pub(crate) fn open(&self) -> Result<Option<Witnesses>, Failure> {
+        let Some(path) = &self.genesis else {
+            return match self.require_receipt || self.orders.is_some() {
+                true => Err(Failure::because(
+                    "receipts are checked against the members: --genesis is needed (the genesis.json of the cluster)",
+                )),
+                false => Ok(None),
+            };
+        };
+        let bytes = secret_file::read_public(path, MAX_GENESIS).map_err(Failure::local)?;
+        let genesis = Genesis::parse(&bytes).map_err(Failure::local)?;
+        let first = first_members(&genesis)
+            .ok_or_else(|| Failure::because("the genesis statement has a key that cannot be"))?;
+        let orders = self.orders.as_deref().map(Orders::read).transpose();
+        let orders = orders.map_err(Failure::local)?.unwrap_or_default();
+        let members = orders
+            .follow(first)
+            .map_err(|(number, reason)| Failure::because(format!("order for members {number}: {reason}")))?;
+        Ok(Some(Witnesses {
+            members,
+            required: self.require_receipt,
+        }))
+    }
+}
+
+/// The members, as the operators named them last, and whether a quorum of them must vouch.
+pub(crate) struct Witnesses {
+    members: Membership,
+    required: bool,
+}
+
+impl Witnesses {
+    #[cfg(test)]
+    pub(crate) fn new(members: Membership, required: bool) -> Self {
+        Self { members, required }
+    }
+
+    /// Who vouches for a reply.
+    pub(crate) fn check(&self, receipt: Option<&str>, subject: Subject) -> Result<Vec<u64>, Doubt> {
+        let receipt = Receipt::parse(receipt.ok_or(Doubt::Missing)?)?;
+        receipt.verify(&self.members, subject, unix_seconds().saturating_mul(1_000))
+    }
+
+    /// Tells who vouches for `what`, or what is wrong. Who vouches is returned: nobody, if that is not required.
+    ///
+    /// # Errors
+    /// The failure of a command whose answer is worth nothing: a receipt that is wrong, or none where one is required.
+    pub(crate) fn tell(&self, what: &str, checked: Result<Vec<u64>, Doubt>) -> Result<Vec<u64>, Failure> {
+        match checked {
+            Ok(vouching) => {
+                let nodes: Vec<String> = vouching.iter().map(u64::to_string).collect();
+                let (of, nodes) = (self.members.members.len(), nodes.join(", "));
+                note(format_args!(
+                    "{} of {of} members vouch for {what} (nodes {nodes})",
+                    vouching.len()
+                ));
+                Ok(vouching)
+            }
+            Err(doubt) if doubt.is_lack() && !self.required => {
+                note(format_args!("no quorum vouches for {what}: {doubt}"));
+                Ok(Vec::new())
+            }
+            Err(doubt) => Err(Failure::unvouched(format!("{what} is not vouched for: {doubt}"))),
+        }
+    }
+}
