@@ -39,7 +39,7 @@ test: ## All tests, the npm clients' included
 	@scripts/deps tests
 	$(CARGO) $(TEST_RUNNER) --locked --workspace
 
-test-long: ## The tests that take long: kills under load, a thousand revocations, the search for a key
+test-long: ## The tests that take long: an hour of disorder, kills under load, the search for a key
 	@scripts/deps search
 	$(CARGO) build --locked --release --bin conclave
 	$(CARGO) test --locked --release --test cluster --test faults --test threats --test search -- --ignored --test-threads 1

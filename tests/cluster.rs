@@ -9,6 +9,8 @@ mod common;
 mod acknowledged;
 #[path = "cluster/deaths.rs"]
 mod deaths;
+#[path = "cluster/disorder.rs"]
+mod disorder;
 #[path = "cluster/heads.rs"]
 mod heads;
 #[path = "cluster/known_keys.rs"]

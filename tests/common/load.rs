@@ -30,6 +30,8 @@ pub(crate) struct Account {
     pub(crate) answered: usize,
     /// The slowest of them, and what it was.
     pub(crate) slowest: (Duration, &'static str),
+    /// How long each answer took, microseconds.
+    pub(crate) took: Vec<u32>,
     /// What went wrong at nodes that lived.
     pub(crate) errors: Vec<String>,
 }
@@ -114,6 +116,7 @@ impl Load {
             all.revoked.extend(account.revoked);
             all.in_doubt.extend(account.in_doubt);
             all.errors.extend(account.errors);
+            all.took.extend(account.took);
             all.answered += account.answered;
             all.slowest = all.slowest.max(account.slowest);
         }
@@ -135,6 +138,14 @@ impl Load {
 }
 
 impl Account {
+    /// So many percent of the answers took no longer.
+    pub(crate) fn percentile(&self, percent: usize) -> Duration {
+        let mut took = self.took.clone();
+        took.sort_unstable();
+        let at = (took.len() * percent / 100).min(took.len().saturating_sub(1));
+        Duration::from_micros(u64::from(took.get(at).copied().unwrap_or(0)))
+    }
+
     /// Everything acknowledged is there on the node behind `client`, and nothing revoked is accepted.
     pub(crate) async fn holds_at(&self, client: &Client) {
         for (controller, key) in &self.keys {
@@ -235,6 +246,9 @@ impl Worker {
         match answer {
             Ok(answer) => {
                 self.account.answered += 1;
+                self.account
+                    .took
+                    .push(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
                 let node = self.node;
                 self.answered.send_modify(|answered| answered[node] += 1);
                 if lived {
