@@ -6,13 +6,14 @@ use conclave_transport::{PeerCounters, Refusal};
 
 use crate::actors::parts::Parts;
 use crate::actors::registry::Registry;
+use crate::format::NEWEST;
 use crate::telemetry;
 use crate::telemetry::metrics::{Kind, Sample};
 
 type Plain = (&'static str, &'static str, Kind, fn(&Parts) -> u64);
 type OfPeer = (&'static str, &'static str, Kind, fn(&PeerCounters) -> u64);
 
-const PLAIN: [Plain; 18] = [
+const PLAIN: [Plain; 21] = [
     ("audit_records", "Audit records written", Kind::Counter, |p| {
         p.audit.counters().records
     }),
@@ -108,6 +109,24 @@ const PLAIN: [Plain; 18] = [
         "Decisions that were answered behind",
         Kind::Counter,
         |p| p.consensus.counters().behind.get(),
+    ),
+    (
+        "format_newest",
+        "The newest format of calls and entries that this version speaks",
+        Kind::Gauge,
+        |_| u64::from(NEWEST),
+    ),
+    (
+        "format_agreed",
+        "The format that every member of every group speaks, as far as this node has heard",
+        Kind::Gauge,
+        |p| u64::from(p.formats().unwrap_or_default().0),
+    ),
+    (
+        "format_written",
+        "The newest format in any group's state: versions that do not read it cannot come back",
+        Kind::Gauge,
+        |p| u64::from(p.formats().unwrap_or_default().1),
     ),
 ];
 

@@ -27,6 +27,7 @@ use crate::actors::coordinator::{deliveries, moves, renewal, upkeep};
 use crate::actors::crypto_pool::CryptoPool;
 use crate::actors::directory::{self, Directory};
 use crate::actors::doors::{Doors, Lanes};
+use crate::actors::formats::SPOKEN;
 use crate::actors::heads;
 use crate::actors::metrics::Metrics as RequestMetrics;
 use crate::actors::parts::Parts;
@@ -488,6 +489,7 @@ pub fn transport_settings(
         cluster: config.cluster.0,
         node: config.node,
         boot,
+        formats: SPOKEN,
         listen: config.listen.peer,
         certificate_chain: material.peer_chain.clone(),
         private_key: material.identity.peer_private_key().into(),

@@ -10,10 +10,13 @@ use conclave_consensus::{
 use parking_lot::Mutex;
 
 use super::recheck::{self, Applied};
+use crate::format::{FIRST, Format, is_read};
 use crate::keystore::apply::{apply, is_endorsed};
 use crate::keystore::entry::EntryError;
 use crate::keystore::state::Pair;
-use crate::keystore::{Entry, Outcome, ReadState, Rejection, StateError, WriteState, members, query};
+use crate::keystore::{
+    Entry, Outcome, ReadState, Rejection, StateError, WriteState, members, query, written,
+};
 use crate::membership::{Membership, Roster, Rosters, Stage};
 
 /// What is told of an applied entry.
@@ -135,6 +138,23 @@ impl ReadState for Read<'_> {
     }
 }
 
+/// What the group has taken, builds that do not know its format can no more come after.
+fn take_note(format: Format, outcome: &Outcome, state: &mut Transaction<'_, '_>) -> Result<(), Halt> {
+    if let Outcome::Refused(Rejection::NotEndorsed(_)) = outcome {
+        return Ok(());
+    }
+    written::raise(format, state).map_err(|error| Halt::new(error.to_string()))
+}
+
+/// A state that a later version has written, which came in a snapshot or was on disk, may mean what this build cannot read.
+fn check_format(state: &impl ReadState) -> Result<(), Halt> {
+    let format = written::format(state).map_err(|error| Halt::new(error.to_string()))?;
+    match is_read(format) {
+        true => Ok(()),
+        false => Err(Halt::new(EntryError::UnknownFormat(format).to_string())),
+    }
+}
+
 /// Whether a configuration is one that a group with this roster can have.
 fn fits(configuration: &Configuration, roster: &Roster) -> bool {
     let current = roster.current.nodes();
@@ -168,9 +188,9 @@ impl Application for KeystoreApplication {
                 Some(keystore) => Restricts::Scope(Scope(keystore.0)),
                 None => Restricts::Everything,
             },
-            // Bytes that are no entry change nothing; those of another version could change anything.
+            // Bytes that are no entry change nothing; those of a later format could change anything.
             Err(EntryError::Malformed) => Restricts::Nothing,
-            Err(EntryError::UnknownVersion(_)) => Restricts::Everything,
+            Err(EntryError::UnknownFormat(_)) => Restricts::Everything,
         }
     }
 
@@ -182,9 +202,14 @@ impl Application for KeystoreApplication {
         state: &mut StateTransaction<'_>,
     ) -> Result<Vec<u8>, Halt> {
         let outcome = match Entry::decode(entry) {
-            Ok(entry) => self.change(group, entry, &mut Transaction(state))?,
+            Ok(decoded) => {
+                let mut state = Transaction(state);
+                let outcome = self.change(group, decoded, &mut state)?;
+                take_note(Entry::format(entry).unwrap_or(FIRST), &outcome, &mut state)?;
+                outcome
+            }
             Err(EntryError::Malformed) => Outcome::Refused(Rejection::NotEndorsed("not an entry".into())),
-            Err(error @ EntryError::UnknownVersion(_)) => return Err(Halt::new(error.to_string())),
+            Err(error @ EntryError::UnknownFormat(_)) => return Err(Halt::new(error.to_string())),
         };
         if let Outcome::Refused(Rejection::NotEndorsed(reason)) = &outcome {
             tracing::warn!(%group, reason, "an entry that is not endorsed changed nothing");
@@ -211,6 +236,7 @@ impl Application for KeystoreApplication {
     fn wanted(&self, group: GroupId, state: &dyn StateRead) -> Result<Option<Move>, Halt> {
         // Also at a start and after a snapshot, before anything is applied: after that, every
         // applied entry and every configuration is seen as it is made.
+        check_format(&Read(state))?;
         self.see(group, &Read(state))
             .map_err(|error| Halt::new(error.to_string()))?;
         let wanted = members::wanted(&self.rosters, &Read(state));

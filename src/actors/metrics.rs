@@ -35,6 +35,8 @@ pub struct Metrics {
     pub foreign_operations: Counter,
     /// Frames that could not be read, or did not fit a ceremony, by sender.
     pub misfits: Family<OfNode, Counter>,
+    /// Calls that this build cannot read, by sender: another version's, or garbage.
+    pub unread: Family<OfNode, Counter>,
     /// Proven lies in ceremonies, by liar.
     pub liars: Family<OfNode, Counter>,
     /// Computations of symmetric keys that were aborted.
@@ -71,6 +73,7 @@ impl Metrics {
             unconfirmed_claims: Counter::default(),
             foreign_operations: Counter::default(),
             misfits: Family::default(),
+            unread: Family::default(),
             liars: Family::default(),
             aborts: Counter::default(),
             verdict_alarms: Counter::default(),
@@ -127,6 +130,11 @@ impl Metrics {
                 all.foreign_operations,
             );
             registry.register("misfits", "Frames that did not fit, by sender", all.misfits);
+            registry.register(
+                "calls_not_understood",
+                "Calls that this version cannot read, by sender",
+                all.unread,
+            );
             registry.register("liars", "Proven lies in ceremonies, by node", all.liars);
             registry.register(
                 "aborted_computations",

@@ -304,7 +304,12 @@ impl Parts {
         if node == self.node {
             return Ok(Box::pin(super::holder::answer(self, node, call.clone())).await);
         }
-        match self.network.call(node, call.encode().into(), timeout).await {
+        let Some(bytes) = call.encode_in(self.speaks(node)) else {
+            return Ok(Answer::Misfit(
+                "a call that the version of that node does not have".into(),
+            ));
+        };
+        match self.network.call(node, bytes.into(), timeout).await {
             Ok(bytes) => Ok(self.read_answer(node, &bytes)),
             Err(CallError::Busy) => Ok(Answer::Abstained(Abstention::Busy)),
             Err(error) => Err(error),

@@ -5,11 +5,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::command::Command;
+use crate::format::{self, FIRST, Format, NEWEST, OLDEST};
 use crate::identifier::OperationId;
-
-/// The first byte of an encoded entry is the first version that has its command, so that a build of the version before
-/// reads all that it knows. A replica that meets a later one than this halts the group rather than skip it.
-pub const VERSION: u8 = 3;
 
 /// Largest encoded entry: a request of 100 kB, its headers, and the endorsements.
 pub const MAX_ENTRY: usize = 256 * 1024;
@@ -61,12 +58,14 @@ pub struct Entry {
     pub endorsements: Vec<Endorsement>,
 }
 
-/// Bytes that are no entry of this version.
+/// Bytes that are no entry of a format of this build.
 #[derive(Debug, thiserror::Error)]
 pub enum EntryError {
-    /// Written by another version of this program.
-    #[error("entry version {0} is not known to this build")]
-    UnknownVersion(u8),
+    /// Written by a later version of this program: the group halts rather than skip it.
+    #[error(
+        "an entry of format {0}, and this build knows formats {FIRST} to {NEWEST}: install the version that the other nodes have"
+    )]
+    UnknownFormat(Format),
     /// Not an entry.
     #[error("the entry cannot be decoded")]
     Malformed,
@@ -102,28 +101,43 @@ impl Statement {
 }
 
 impl Entry {
-    /// Version byte, then the encoding.
+    /// Encodes in the oldest format that this build may write it in: its neighbours read it.
     pub fn encode(&self) -> Vec<u8> {
-        postcard::to_extend(self, vec![self.statement.command.since()]).unwrap_or_default()
+        let oldest = OLDEST.max(self.statement.command.since());
+        self.encode_in(oldest).unwrap_or_default()
     }
 
-    /// Decodes; [`EntryError::UnknownVersion`] must halt the group, [`EntryError::Malformed`] changes nothing.
+    /// The format, then the encoding; `None` in a format that does not have its command.
+    pub fn encode_in(&self, format: Format) -> Option<Vec<u8>> {
+        if !format::is_read(format) || self.statement.command.since() > format {
+            return None;
+        }
+        let encoded = postcard::to_extend(self, vec![format]).ok()?;
+        Some(format::close(encoded))
+    }
+
+    /// Decodes; [`EntryError::UnknownFormat`] must halt the group, [`EntryError::Malformed`] changes nothing.
     pub fn decode(bytes: &[u8]) -> Result<Self, EntryError> {
-        match bytes.split_first() {
-            Some((&version @ 1..=VERSION, rest)) if bytes.len() <= MAX_ENTRY => {
-                let (entry, rest) =
-                    postcard::take_from_bytes::<Self>(rest).map_err(|_| EntryError::Malformed)?;
-                // Under an earlier version a build of that version would read something else, or nothing.
-                if rest.is_empty() && entry.statement.command.since() == version {
-                    Ok(entry)
-                } else {
-                    Err(EntryError::Malformed)
-                }
-            }
-            Some((&version, _)) if !(1..=VERSION).contains(&version) => {
-                Err(EntryError::UnknownVersion(version))
-            }
+        let format = Self::format(bytes)?;
+        let malformed = || EntryError::Malformed;
+        let bounded = (bytes.len() <= MAX_ENTRY).then_some(bytes);
+        let encoded = bounded.and_then(format::open).ok_or_else(malformed)?;
+        match postcard::take_from_bytes::<Self>(encoded) {
+            // A build of an earlier format would read something else, or nothing.
+            Ok((entry, [])) if entry.statement.command.since() <= format => Ok(entry),
             _ => Err(EntryError::Malformed),
+        }
+    }
+
+    /// The format of an encoded entry.
+    ///
+    /// # Errors
+    /// [`EntryError::UnknownFormat`]; [`EntryError::Malformed`] of nothing.
+    pub fn format(bytes: &[u8]) -> Result<Format, EntryError> {
+        match bytes.first() {
+            Some(format) if format::is_read(*format) => Ok(*format),
+            Some(format) => Err(EntryError::UnknownFormat(*format)),
+            None => Err(EntryError::Malformed),
         }
     }
 }

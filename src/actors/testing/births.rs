@@ -112,13 +112,15 @@ impl<'a> Birth<'a> {
         Roles {
             number: self.cluster.node(3).parts.symmetric.next_number(),
             nodes: [1, 2, 3],
+            circuit: [0; 32],
         }
     }
 
     async fn compute(&self, computed: Computed) {
         let parts = &self.cluster.node(3).parts;
-        let roles = self.roles();
+        let mut roles = self.roles();
         let computation = computation(parts, self.id, computed, &roles).unwrap();
+        roles.circuit = computation.task.id;
         let call = Call::BirthStep(self.id, BirthStep::Garble(computed, roles));
         let outputs = evaluate(parts, computation, &call, PATIENCE).await.unwrap();
         let mut decoded = Vec::new();
