@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use conclave::client::{Client, ClientError, Identity};
+use conclave::client::{Client, ClientError, Connection, Identity, Limits, Origin, tls};
 use rand::rngs::OsRng;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -73,11 +73,18 @@ impl Uses {
     }
 }
 
-/// A client that knows all nodes, and goes to the next one when one does not answer its call.
+/// A client that knows all nodes, and goes to the next one when one takes no connection. It makes one for each call: a node
+/// that stops closes those that are idle, and a call that is sent on one in that moment has no answer.
 fn anywhere(world: &World) -> Client {
     let nodes = world.cluster.nodes();
     let addresses: Vec<String> = nodes.iter().map(|node| node.https.to_string()).collect();
-    world::client(&world.cluster.public_url, &world.cluster.ca(), &addresses)
+    let origin = Origin::parse(&world.cluster.public_url).unwrap();
+    let trusted = tls::config(Some(&world.cluster.ca())).unwrap();
+    let limits = Limits {
+        idle: 0,
+        ..Limits::default()
+    };
+    Client::new(Connection::new(origin, &addresses, trusted, limits).unwrap())
 }
 
 impl Worker {
