@@ -239,6 +239,14 @@ pub(crate) fn ready(parts: &Parts) -> Result<(), NotReady> {
     if let Some(found) = parts.consensus.rolled_back() {
         return Err(NotReady::new(found.to_string(), RolledBack::ADVICE));
     }
+    let stopped = parts.consensus.status().into_iter();
+    let mut stopped = stopped.filter_map(|status| Some((status.group, status.halted?)));
+    if let Some((group, reason)) = stopped.next() {
+        return Err(NotReady::new(
+            format!("{group} has stopped: {reason}"),
+            "the node's data stay as they are; the other nodes go on",
+        ));
+    }
     match parts.audit.health() {
         AuditHealth::Ok => {}
         AuditHealth::DiskLow { free_percent } => {
@@ -283,12 +291,6 @@ pub(crate) fn ready(parts: &Parts) -> Result<(), NotReady> {
         ));
     }
     for status in parts.consensus.status() {
-        if let Some(reason) = status.halted {
-            return Err(NotReady::new(
-                format!("{} has stopped: {reason}", status.group),
-                "the node's data stay as they are; the other nodes go on",
-            ));
-        }
         if status.leader.is_none() {
             return Err(NotReady::new(
                 format!("{} has no leader", status.group),

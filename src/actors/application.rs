@@ -15,7 +15,7 @@ use crate::keystore::apply::{apply, is_endorsed};
 use crate::keystore::entry::EntryError;
 use crate::keystore::state::Pair;
 use crate::keystore::{
-    Entry, Outcome, ReadState, Rejection, StateError, WriteState, members, query, written,
+    Entry, Outcome, ReadState, Rejection, StateError, WriteState, members, query, unknown, written,
 };
 use crate::membership::{Membership, Roster, Rosters, Stage};
 
@@ -138,6 +138,10 @@ impl ReadState for Read<'_> {
     }
 }
 
+fn not_endorsed(reason: &str) -> Outcome {
+    Outcome::Refused(Rejection::NotEndorsed(reason.into()))
+}
+
 /// What the group has taken, builds that do not know its format can no more come after.
 fn take_note(format: Format, outcome: &Outcome, state: &mut Transaction<'_, '_>) -> Result<(), Halt> {
     if let Outcome::Refused(Rejection::NotEndorsed(_)) = outcome {
@@ -201,18 +205,27 @@ impl Application for KeystoreApplication {
         entry: &[u8],
         state: &mut StateTransaction<'_>,
     ) -> Result<Vec<u8>, Halt> {
-        let outcome = match Entry::decode(entry) {
+        let mut outcome = match Entry::decode(entry) {
             Ok(decoded) => {
                 let mut state = Transaction(state);
                 let outcome = self.change(group, decoded, &mut state)?;
                 take_note(Entry::format(entry).unwrap_or(FIRST), &outcome, &mut state)?;
                 outcome
             }
-            Err(EntryError::Malformed) => Outcome::Refused(Rejection::NotEndorsed("not an entry".into())),
-            Err(error @ EntryError::UnknownFormat(_)) => return Err(Halt::new(error.to_string())),
+            Err(EntryError::Malformed) => not_endorsed("not an entry"),
+            Err(error @ EntryError::UnknownFormat(_)) => {
+                let roster = self.rosters.of(&Transaction(state));
+                let roster = roster.map_err(|error| Halt::new(error.to_string()))?;
+                if unknown::is_endorsed(entry, &roster) {
+                    return Err(Halt::new(error.to_string()));
+                }
+                not_endorsed("of an unknown format, and no quorum has signed it")
+            }
         };
         if let Outcome::Refused(Rejection::NotEndorsed(reason)) = &outcome {
             tracing::warn!(%group, reason, "an entry that is not endorsed changed nothing");
+            // The outcome goes into what replicas compare, and versions may find other reasons.
+            outcome = not_endorsed("the reason is in the log");
         }
         postcard::to_stdvec(&outcome).map_err(|error| Halt::new(error.to_string()))
     }
@@ -282,6 +295,57 @@ impl Application for KeystoreApplication {
         };
         if let (Ok(entry), Ok(outcome)) = (Entry::decode(entry), postcard::from_bytes(result)) {
             listener(group, &entry, &outcome);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use conclave_consensus::StoreError;
+    use ed25519_dalek::SigningKey;
+
+    use super::*;
+    use crate::format::NEWEST;
+    use crate::keystore::layout;
+
+    /// A state as consensus shows it.
+    #[derive(Default)]
+    struct State(BTreeMap<Vec<u8>, Vec<u8>>);
+
+    impl StateRead for State {
+        fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+            Ok(self.0.get(key).cloned())
+        }
+
+        fn scan(&self, _: &[u8], _: Option<&[u8]>, _: usize) -> Result<Vec<Pair>, StoreError> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[test]
+    fn a_state_that_a_later_version_has_written_halts_its_group_without_an_entry() {
+        let application = KeystoreApplication::new(Arc::new(Membership {
+            cluster: [7; 32],
+            index: 1,
+            members: Vec::new(),
+            operators: vec![SigningKey::from_bytes(&[1; 32]).verifying_key()],
+            operator_threshold: 1,
+        }));
+        let mut state = State::default();
+        let mut written = |format: Format| {
+            state.0.insert(layout::FORMAT.to_vec(), vec![format]);
+            application.wanted(GroupId(1), &state)
+        };
+        assert!(written(NEWEST).is_ok());
+        let halt = written(NEWEST + 1).unwrap_err();
+        for part in [&format!("format {}", NEWEST + 1), "install the version"] {
+            assert!(
+                halt.reason.contains(part),
+                "{part:?} is missing in {}",
+                halt.reason
+            );
         }
     }
 }

@@ -17,15 +17,16 @@ pub const SPOKEN: Formats = match Formats::new(OLDEST, NEWEST) {
     None => Formats::only(NEWEST),
 };
 
-/// The format of a group's next entry: the newest that everybody has stated, and none below what is in its state already. A
-/// member that has stated nothing counts as one of the oldest build.
-fn agreed(stated: impl IntoIterator<Item = Option<Formats>>, written: Format) -> Format {
-    let newest = stated
+/// The format of a group's next entry in a build that speaks `own`: the newest that everybody has stated, and none below
+/// what is in its state already. A member that has stated nothing counts as one of the oldest build.
+fn agreed(own: Formats, stated: impl IntoIterator<Item = Option<Formats>>, written: Format) -> Format {
+    let (oldest, newest) = (own.lowest(), own.highest());
+    let stated = stated
         .into_iter()
-        .map(|formats| formats.map_or(OLDEST, Formats::highest));
-    let agreed = newest.min().unwrap_or(OLDEST).clamp(OLDEST, NEWEST);
+        .map(|formats| formats.map_or(oldest, Formats::highest));
+    let agreed = stated.min().unwrap_or(oldest).clamp(oldest, newest);
     // Where it has been written, no older build can take part any more.
-    agreed.max(written.min(NEWEST))
+    agreed.max(written.min(newest))
 }
 
 impl Parts {
@@ -67,7 +68,7 @@ impl Parts {
         let roster = self.rosters.of(&view).map_err(|_| Abstention::Behind)?;
         let members = roster.everybody();
         let stated = members.map(|member| self.stated_by(member.node));
-        Ok((agreed(stated, written), written))
+        Ok((agreed(SPOKEN, stated, written), written))
     }
 
     /// The oldest format that a group's next entry would be in, and the newest that has been written in any group.
@@ -103,17 +104,24 @@ mod tests {
 
     #[test]
     fn the_oldest_build_decides_and_what_is_written_stays() {
-        let older = Some(Formats::only(OLDEST));
-        let newer = Formats::new(NEWEST, NEWEST + 1);
-        let same = Some(SPOKEN);
-        assert_eq!(agreed([same, newer, same], OLDEST), NEWEST);
-        assert_eq!(agreed([same, older, newer], OLDEST), OLDEST);
+        let formats = |lowest, highest| Formats::new(lowest, highest);
+        let (older, same, newer) = (formats(3, 4), formats(4, 5), formats(5, 6));
+        let in_5 =
+            |stated: &[Option<Formats>], written| agreed(same.unwrap(), stated.iter().copied(), written);
+        assert_eq!(in_5(&[same, newer, same], 4), 5);
+        assert_eq!(in_5(&[same, older, newer], 4), 4);
         assert_eq!(
-            agreed([same, None, newer], OLDEST),
-            OLDEST,
-            "away since the start"
+            in_5(&[same, older, newer], 5),
+            5,
+            "it is too late for the older one"
         );
-        assert_eq!(agreed([], OLDEST), OLDEST);
-        assert_eq!(agreed([same, older], NEWEST), NEWEST);
+        assert_eq!(in_5(&[same, None, newer], 4), 4, "away since the start");
+        assert_eq!(
+            in_5(&[same, formats(1, 2), newer], 4),
+            4,
+            "no neighbour: never below what is spoken"
+        );
+        assert_eq!(in_5(&[newer, newer], 6), 5, "never above what this build writes");
+        assert_eq!(in_5(&[], 4), 4);
     }
 }

@@ -47,8 +47,9 @@ pub struct Endorsement {
     pub signature: Vec<u8>,
 }
 
-/// What goes into the log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What goes into the log: the format; then what was signed as so many bytes, the request, and the signatures. This outside
+/// is the same in every format, so that a build sees who has signed what it does not know (`unknown.rs`).
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// What the endorsers signed.
     pub statement: Statement,
@@ -57,6 +58,9 @@ pub struct Entry {
     /// Their signatures.
     pub endorsements: Vec<Endorsement>,
 }
+
+/// Statement, request, signatures.
+pub(super) type Outside<'a> = (&'a [u8], &'a [u8], Vec<Endorsement>);
 
 /// Bytes that are no entry of a format of this build.
 #[derive(Debug, thiserror::Error)]
@@ -71,19 +75,35 @@ pub enum EntryError {
     Malformed,
 }
 
+/// What an endorser signs of an encoded statement.
+fn signed_bytes(statement: &[u8], time: u64) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(ENDORSEMENT_PREFIX);
+    hash.update(time.to_be_bytes());
+    hash.update(statement);
+    hash.finalize().into()
+}
+
+impl Endorsement {
+    /// Whether it is `key`'s signature over an encoded statement.
+    pub(super) fn signs(&self, statement: &[u8], key: &VerifyingKey) -> bool {
+        Signature::from_slice(&self.signature).is_ok_and(|signature| {
+            key.verify_strict(&signed_bytes(statement, self.time), &signature)
+                .is_ok()
+        })
+    }
+}
+
 impl Statement {
-    fn signed_bytes(&self, time: u64) -> [u8; 32] {
-        let mut hash = Sha256::new();
-        hash.update(ENDORSEMENT_PREFIX);
-        hash.update(time.to_be_bytes());
+    fn encoded(&self) -> Vec<u8> {
         // A statement is a closed type of plain data: encoding it into memory cannot fail.
-        hash.update(postcard::to_stdvec(self).unwrap_or_default());
-        hash.finalize().into()
+        postcard::to_stdvec(self).unwrap_or_default()
     }
 
     /// Endorses it at `time` (ms).
     pub fn endorse(&self, node: u64, key: &SigningKey, time: u64) -> Endorsement {
-        let signature = key.sign(&self.signed_bytes(time)).to_bytes().to_vec();
+        let signed = signed_bytes(&self.encoded(), time);
+        let signature = key.sign(&signed).to_bytes().to_vec();
         Endorsement {
             node,
             time,
@@ -93,10 +113,7 @@ impl Statement {
 
     /// Whether `endorsement` is `key`'s signature over this statement.
     pub fn is_endorsed(&self, endorsement: &Endorsement, key: &VerifyingKey) -> bool {
-        Signature::from_slice(&endorsement.signature).is_ok_and(|signature| {
-            key.verify_strict(&self.signed_bytes(endorsement.time), &signature)
-                .is_ok()
-        })
+        endorsement.signs(&self.encoded(), key)
     }
 }
 
@@ -112,7 +129,12 @@ impl Entry {
         if !format::is_read(format) || self.statement.command.since() > format {
             return None;
         }
-        let encoded = postcard::to_extend(self, vec![format]).ok()?;
+        let outside = (
+            &self.statement.encoded()[..],
+            &self.request[..],
+            &self.endorsements[..],
+        );
+        let encoded = postcard::to_extend(&outside, vec![format]).ok()?;
         Some(format::close(encoded))
     }
 
@@ -122,9 +144,19 @@ impl Entry {
         let malformed = || EntryError::Malformed;
         let bounded = (bytes.len() <= MAX_ENTRY).then_some(bytes);
         let encoded = bounded.and_then(format::open).ok_or_else(malformed)?;
-        match postcard::take_from_bytes::<Self>(encoded) {
+        let (outside, []) =
+            postcard::take_from_bytes::<Outside<'_>>(encoded).map_err(|_| EntryError::Malformed)?
+        else {
+            return Err(EntryError::Malformed);
+        };
+        let (statement, request, endorsements) = outside;
+        match postcard::take_from_bytes::<Statement>(statement) {
             // A build of an earlier format would read something else, or nothing.
-            Ok((entry, [])) if entry.statement.command.since() <= format => Ok(entry),
+            Ok((statement, [])) if statement.command.since() <= format => Ok(Self {
+                statement,
+                request: request.to_vec(),
+                endorsements,
+            }),
             _ => Err(EntryError::Malformed),
         }
     }

@@ -1,16 +1,22 @@
 //! Nodes of other versions: what they say and this one does not understand is told and counted, and costs nothing.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use serde_json::json;
 
-use super::client::furnished;
-use super::cluster::{SOON, run};
+use super::client::{furnished, sign_well};
+use super::cluster::{SOON, run, until};
 use super::malicious_coordinator::encoded;
 use super::symmetric::{Desk, HMAC, encode};
 use crate::actors::metrics::OfNode;
 use crate::actors::parts::Parts;
 use crate::actors::wire::{Abstention, Answer, Call, Forwarded, Roles, format_of};
 use crate::format::{NEWEST, OLDEST};
+use crate::keystore::{Command, Entry, Outcome, Rejection, Statement};
+
+/// As long as a proposal waits that cannot be answered.
+const BRIEF: Duration = Duration::from_secs(1);
 
 async fn say(asking: &Parts, node: u64, bytes: Vec<u8>) -> Bytes {
     asking.network.call(node, bytes.into(), SOON).await.unwrap()
@@ -108,6 +114,67 @@ fn another_circuit_is_told_before_anything_is_burned() {
         }
         // The pair of lives goes on as if nothing had been asked.
         desk.tag(3, &key, b"another").await;
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn an_entry_of_a_later_format_stops_a_group_only_if_a_quorum_has_endorsed_it() {
+    run(async {
+        let (cluster, client, keystore, key, _) = furnished(3).await;
+        let corrupt = &cluster.node(3).parts;
+        let group = corrupt.group_of(&keystore.id);
+        let now = corrupt.now().unwrap();
+        let statement = Statement {
+            cluster: *corrupt.cluster(),
+            group: group.0,
+            operation: corrupt.next_operation(),
+            request: [0; 32],
+            name: [0; 32],
+            expires: now,
+            command: Command::Time,
+            state_version: 0,
+            chain: Vec::new(),
+        };
+        let entry = |endorsers: &[u64]| {
+            let endorse = |node: &u64| {
+                let parts = &cluster.node(*node).parts;
+                statement.endorse(*node, &parts.signing_key, now)
+            };
+            let entry = Entry {
+                statement: statement.clone(),
+                request: Vec::new(),
+                endorsements: endorsers.iter().map(endorse).collect(),
+            };
+            let mut bytes = entry.encode();
+            bytes[0] = NEWEST + 1;
+            bytes
+        };
+        for bytes in [vec![NEWEST + 1], vec![0, 1, 2], entry(&[3])] {
+            let applied = corrupt
+                .consensus
+                .propose(group, bytes, Instant::now() + SOON)
+                .await;
+            let outcome: Outcome = postcard::from_bytes(&applied.unwrap().result).unwrap();
+            assert!(matches!(outcome, Outcome::Refused(Rejection::NotEndorsed(_))));
+        }
+        sign_well(cluster.node(1), &client, &keystore, &key, b"nothing has happened").await;
+
+        // Nobody can answer it: the proposer gives up.
+        let proposed = corrupt
+            .consensus
+            .propose(group, entry(&[1, 3]), Instant::now() + BRIEF);
+        assert!(proposed.await.is_err());
+        for node in cluster.nodes() {
+            until("the group halts and no other", || {
+                let status = node.parts.consensus.status();
+                status.iter().all(|status| match &status.halted {
+                    Some(reason) => status.group == group && reason.contains("install the version"),
+                    None => status.group != group,
+                })
+            })
+            .await;
+        }
         cluster.stop().await;
     });
 }
