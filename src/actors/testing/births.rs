@@ -250,8 +250,9 @@ fn labels_that_were_not_made_decode_to_nothing() {
         let birth = Birth::of(&cluster, request, keystore.id).await;
         birth.share().await;
         let parts = &cluster.node(3).parts;
-        let roles = birth.roles();
+        let mut roles = birth.roles();
         let made = computation(parts, birth.id, Computed::States, &roles).unwrap();
+        roles.circuit = made.task.id;
         let call = Call::BirthStep(birth.id, BirthStep::Garble(Computed::States, roles));
         let mut labels = evaluate(parts, made, &call, PATIENCE)
             .await
