@@ -250,6 +250,9 @@ async fn serve(config: Config, ended: impl Future<Output = ()>) -> Result<ExitCo
     // Connections that are in use end with their next answer; a client whose request meets a closed one cannot know whether
     // it was carried out.
     closing.store(true, Ordering::Relaxed);
+    // Nor one whose connection is closed between its handshake and its request: none is taken any more, and who waits for
+    // one goes elsewhere before it has sent anything.
+    http_handle.pause().await;
     tokio::time::sleep(FAREWELL).await;
     if let Some(keeper) = &node.keeper {
         keeper.stop();
