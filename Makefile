@@ -37,6 +37,7 @@ run: build ## A cluster of three nodes that stays up, under .conclave
 
 test: ## All tests, the npm clients' included
 	@scripts/deps tests
+	$(CARGO) build --locked --workspace --features conclave/next-format --bin conclave-next-format
 	$(CARGO) $(TEST_RUNNER) --locked --workspace
 
 test-long: ## The tests that take long: an hour of disorder, kills under load, the search for a key

@@ -6,6 +6,7 @@ use conclave_transport::{PeerCounters, Refusal};
 
 use crate::actors::parts::Parts;
 use crate::actors::registry::Registry;
+use crate::format::NEWEST;
 use crate::overload::Class;
 use crate::telemetry;
 use crate::telemetry::metrics::{Kind, Sample};
@@ -13,7 +14,7 @@ use crate::telemetry::metrics::{Kind, Sample};
 type Plain = (&'static str, &'static str, Kind, fn(&Parts) -> u64);
 type OfPeer = (&'static str, &'static str, Kind, fn(&PeerCounters) -> u64);
 
-const PLAIN: [Plain; 19] = [
+const PLAIN: [Plain; 22] = [
     ("audit_records", "Audit records written", Kind::Counter, |p| {
         p.audit.counters().records
     }),
@@ -115,6 +116,24 @@ const PLAIN: [Plain; 19] = [
         "Decisions that were answered behind",
         Kind::Counter,
         |p| p.consensus.counters().behind.get(),
+    ),
+    (
+        "format_newest",
+        "The newest format of calls and entries that this version speaks",
+        Kind::Gauge,
+        |_| u64::from(NEWEST),
+    ),
+    (
+        "format_agreed",
+        "The format that every member of every group speaks, as far as this node has heard",
+        Kind::Gauge,
+        |p| u64::from(p.formats().unwrap_or_default().0),
+    ),
+    (
+        "format_written",
+        "The newest format in any group's state: versions that do not read it cannot come back",
+        Kind::Gauge,
+        |p| u64::from(p.formats().unwrap_or_default().1),
     ),
 ];
 

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod counted;
+pub mod format;
 pub mod identifier;
 pub mod keystore;
 pub mod membership;

@@ -27,6 +27,7 @@ use crate::actors::coordinator::{deliveries, moves, renewal, upkeep};
 use crate::actors::crypto_pool::CryptoPool;
 use crate::actors::directory::{self, Directory};
 use crate::actors::doors::{Doors, Lanes};
+use crate::actors::formats::SPOKEN;
 use crate::actors::heads;
 use crate::actors::metrics::Metrics as RequestMetrics;
 use crate::actors::parts::Parts;
@@ -252,6 +253,9 @@ async fn serve(config: Config, ended: impl Future<Output = ()>) -> Result<ExitCo
     // Connections that are in use end with their next answer; a client whose request meets a closed one cannot know whether
     // it was carried out.
     closing.store(true, Ordering::Relaxed);
+    // Nor one whose connection is closed between its handshake and its request: none is taken any more, and who waits for
+    // one goes elsewhere before it has sent anything.
+    http_handle.pause().await;
     tokio::time::sleep(FAREWELL).await;
     if let Some(keeper) = &node.keeper {
         keeper.stop();
@@ -498,6 +502,7 @@ pub fn transport_settings(
         cluster: config.cluster.0,
         node: config.node,
         boot,
+        formats: SPOKEN,
         listen: config.listen.peer,
         certificate_chain: material.peer_chain.clone(),
         private_key: material.identity.peer_private_key().into(),

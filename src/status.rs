@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use conclave_consensus::{GroupId, Reason, RolledBack};
+use conclave_transport::Formats;
 use parking_lot::RwLock;
 
 use crate::actors::coordinator::order;
@@ -10,6 +11,7 @@ use crate::actors::parts::Parts;
 use crate::actors::views::GROUP_ZERO;
 use crate::audit::Health as AuditHealth;
 use crate::config::Config;
+use crate::format::{NEWEST, OLDEST};
 use crate::identifier::LocalId;
 use crate::keystore::state::decode;
 use crate::keystore::{KeyRecord, ReadState as _, layout, query};
@@ -23,8 +25,8 @@ use crate::telemetry::NotReady;
 use crate::telemetry::admin::Orders as OrdersDoor;
 use crate::telemetry::health::{Facts, Health};
 use crate::telemetry::status::{
-    GroupStatus, LinkStatus, MAX_OPEN_LISTED, MembersStatus, MoveStatus, NodeState, NodeStatus, OpenEnvelope,
-    ShareStatus, SymmetricStatus,
+    FormatStatus, GroupStatus, LinkStatus, MAX_OPEN_LISTED, MembersStatus, MoveStatus, NodeState, NodeStatus,
+    OpenEnvelope, ShareStatus, SymmetricStatus,
 };
 
 /// Made before the node is unsealed; knows more once it is.
@@ -41,6 +43,11 @@ impl StatusSource {
             node: config.node,
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            formats: FormatStatus {
+                oldest: OLDEST,
+                newest: NEWEST,
+                ..FormatStatus::default()
+            },
             cluster: config.cluster.to_string(),
             public_url: config.public_url.to_string(),
             ..NodeStatus::default()
@@ -232,6 +239,14 @@ pub(crate) fn ready(parts: &Parts) -> Result<(), NotReady> {
     if let Some(found) = parts.consensus.rolled_back() {
         return Err(NotReady::new(found.to_string(), RolledBack::ADVICE));
     }
+    let stopped = parts.consensus.status().into_iter();
+    let mut stopped = stopped.filter_map(|status| Some((status.group, status.halted?)));
+    if let Some((group, reason)) = stopped.next() {
+        return Err(NotReady::new(
+            format!("{group} has stopped: {reason}"),
+            "the node's data stay as they are; the other nodes go on",
+        ));
+    }
     match parts.audit.health() {
         AuditHealth::Ok => {}
         AuditHealth::DiskLow { free_percent } => {
@@ -382,15 +397,23 @@ fn describe(status: &mut NodeStatus, parts: &Parts) {
         None => NodeState::Serving,
         Some(_) => NodeState::Quarantined,
     };
+    (status.formats.agreed, status.formats.written) = parts.formats().unwrap_or_default();
     let groups = parts.consensus.status();
     status.groups = groups
         .into_iter()
-        .map(|group| GroupStatus {
+        .map(|group| {
+            let formats = parts.formats_in(group.group);
+            (group, formats.unwrap_or_default())
+        })
+        .map(|(group, (agreed, written))| GroupStatus {
             group: group.group.0,
             role: match group.halted {
                 Some(_) => "halted".to_owned(),
                 None => format!("{:?}", group.role).to_lowercase(),
             },
+            agreed,
+            written,
+            halted: group.halted,
             leader: group.leader,
             term: group.term,
             last: group.last_index,
@@ -413,6 +436,7 @@ fn describe(status: &mut NodeStatus, parts: &Parts) {
             node: member.node,
             address: member.address.clone(),
             up: parts.network.connected(member.node),
+            newest: parts.stated_by(member.node).map(Formats::highest),
         })
         .collect();
     let mut open = Vec::new();

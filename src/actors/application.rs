@@ -12,10 +12,13 @@ use parking_lot::Mutex;
 
 use super::recheck::{self, Applied};
 use super::views::GROUP_ZERO;
+use crate::format::{FIRST, Format, is_read};
 use crate::keystore::apply::{apply, is_endorsed};
 use crate::keystore::entry::EntryError;
 use crate::keystore::state::Pair;
-use crate::keystore::{Entry, Outcome, ReadState, Rejection, StateError, WriteState, members, query};
+use crate::keystore::{
+    Entry, Outcome, ReadState, Rejection, StateError, WriteState, members, query, unknown, written,
+};
 use crate::membership::{Membership, Roster, Rosters, Stage};
 
 /// What is told of an applied entry.
@@ -144,6 +147,27 @@ impl ReadState for Read<'_> {
     }
 }
 
+fn not_endorsed(reason: &str) -> Outcome {
+    Outcome::Refused(Rejection::NotEndorsed(reason.into()))
+}
+
+/// What the group has taken, builds that do not know its format can no more come after.
+fn take_note(format: Format, outcome: &Outcome, state: &mut Transaction<'_, '_>) -> Result<(), Halt> {
+    if let Outcome::Refused(Rejection::NotEndorsed(_)) = outcome {
+        return Ok(());
+    }
+    written::raise(format, state).map_err(|error| Halt::new(error.to_string()))
+}
+
+/// A state that a later version has written, which came in a snapshot or was on disk, may mean what this build cannot read.
+fn check_format(state: &impl ReadState) -> Result<(), Halt> {
+    let format = written::format(state).map_err(|error| Halt::new(error.to_string()))?;
+    match is_read(format) {
+        true => Ok(()),
+        false => Err(Halt::new(EntryError::UnknownFormat(format).to_string())),
+    }
+}
+
 /// Whether a configuration is one that a group with this roster can have.
 fn fits(configuration: &Configuration, roster: &Roster) -> bool {
     let current = roster.current.nodes();
@@ -177,9 +201,9 @@ impl Application for KeystoreApplication {
                 Some(keystore) => Restricts::Scope(Scope(keystore.0)),
                 None => Restricts::Everything,
             },
-            // Bytes that are no entry change nothing; those of another version could change anything.
+            // Bytes that are no entry change nothing; those of a later format could change anything.
             Err(EntryError::Malformed) => Restricts::Nothing,
-            Err(EntryError::UnknownVersion(_)) => Restricts::Everything,
+            Err(EntryError::UnknownFormat(_)) => Restricts::Everything,
         }
     }
 
@@ -190,13 +214,27 @@ impl Application for KeystoreApplication {
         entry: &[u8],
         state: &mut StateTransaction<'_>,
     ) -> Result<Vec<u8>, Halt> {
-        let outcome = match Entry::decode(entry) {
-            Ok(entry) => self.change(group, entry, &mut Transaction(state))?,
-            Err(EntryError::Malformed) => Outcome::Refused(Rejection::NotEndorsed("not an entry".into())),
-            Err(error @ EntryError::UnknownVersion(_)) => return Err(Halt::new(error.to_string())),
+        let mut outcome = match Entry::decode(entry) {
+            Ok(decoded) => {
+                let mut state = Transaction(state);
+                let outcome = self.change(group, decoded, &mut state)?;
+                take_note(Entry::format(entry).unwrap_or(FIRST), &outcome, &mut state)?;
+                outcome
+            }
+            Err(EntryError::Malformed) => not_endorsed("not an entry"),
+            Err(error @ EntryError::UnknownFormat(_)) => {
+                let roster = self.rosters.of(&Transaction(state));
+                let roster = roster.map_err(|error| Halt::new(error.to_string()))?;
+                if unknown::is_endorsed(entry, &roster) {
+                    return Err(Halt::new(error.to_string()));
+                }
+                not_endorsed("of an unknown format, and no quorum has signed it")
+            }
         };
         if let Outcome::Refused(Rejection::NotEndorsed(reason)) = &outcome {
             tracing::warn!(%group, reason, "an entry that is not endorsed changed nothing");
+            // The outcome goes into what replicas compare, and versions may find other reasons.
+            outcome = not_endorsed("the reason is in the log");
         }
         postcard::to_stdvec(&outcome).map_err(|error| Halt::new(error.to_string()))
     }
@@ -220,6 +258,7 @@ impl Application for KeystoreApplication {
     fn wanted(&self, group: GroupId, state: &dyn StateRead) -> Result<Option<Move>, Halt> {
         // Also at a start and after a snapshot, before anything is applied: after that, every
         // applied entry and every configuration is seen as it is made.
+        check_format(&Read(state))?;
         self.see(group, &Read(state))
             .map_err(|error| Halt::new(error.to_string()))?;
         let wanted = members::wanted(&self.rosters, &Read(state));
@@ -324,5 +363,56 @@ mod tests {
         assert!(application.may_begin(GroupId(5)));
         see(5, &at(3, Stage::Announced));
         assert!(!application.may_begin(GroupId(5)), "another list");
+    }
+}
+
+#[cfg(test)]
+mod format_tests {
+    use std::collections::BTreeMap;
+
+    use conclave_consensus::StoreError;
+    use ed25519_dalek::SigningKey;
+
+    use super::*;
+    use crate::format::NEWEST;
+    use crate::keystore::layout;
+
+    /// A state as consensus shows it.
+    #[derive(Default)]
+    struct State(BTreeMap<Vec<u8>, Vec<u8>>);
+
+    impl StateRead for State {
+        fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+            Ok(self.0.get(key).cloned())
+        }
+
+        fn scan(&self, _: &[u8], _: Option<&[u8]>, _: usize) -> Result<Vec<Pair>, StoreError> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[test]
+    fn a_state_that_a_later_version_has_written_halts_its_group_without_an_entry() {
+        let application = KeystoreApplication::new(Arc::new(Membership {
+            cluster: [7; 32],
+            index: 1,
+            members: Vec::new(),
+            operators: vec![SigningKey::from_bytes(&[1; 32]).verifying_key()],
+            operator_threshold: 1,
+        }));
+        let mut state = State::default();
+        let mut written = |format: Format| {
+            state.0.insert(layout::FORMAT.to_vec(), vec![format]);
+            application.wanted(GroupId(1), &state)
+        };
+        assert!(written(NEWEST).is_ok());
+        let halt = written(NEWEST + 1).unwrap_err();
+        for part in [&format!("format {}", NEWEST + 1), "install the version"] {
+            assert!(
+                halt.reason.contains(part),
+                "{part:?} is missing in {}",
+                halt.reason
+            );
+        }
     }
 }

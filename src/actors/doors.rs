@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::registry::Registry;
-use super::wire::{Abstention, Answer, CIRCUITS, CONSENSUS, Call};
+use super::wire::{Abstention, Answer, CIRCUITS, CONSENSUS, Call, format_of};
+use crate::format::OLDEST;
 use crate::overload::Shares;
 
 /// Questions of one peer that this node works at, also those that nobody waits for any more; a class finds its part of it.
@@ -117,6 +118,7 @@ impl Handler for Doors {
             let Some(registry) = registry else {
                 return Err(Refused::Busy);
             };
+            let format = format_of(&payload);
             let answer = match Call::decode(&payload) {
                 Some(call) => {
                     // The place is given back when the work has ended, not when its sender has lost patience.
@@ -134,9 +136,11 @@ impl Handler for Doors {
                         _ => Answer::Abstained(Abstention::Busy),
                     }
                 }
-                None => Answer::Misfit("a call that cannot be read".into()),
+                None => registry.cannot_read(from, format.err().flatten()),
             };
-            Ok(answer.encode().into())
+            // One that is in no format of this build has an answer in the nearest one that is.
+            let format = format.unwrap_or_else(|unknown| unknown.unwrap_or(OLDEST));
+            Ok(answer.encode_in(format).into())
         })
     }
 

@@ -38,6 +38,8 @@ pub struct Metrics {
     pub foreign_operations: Counter,
     /// Frames that could not be read, or did not fit a ceremony, by sender.
     pub misfits: Family<OfNode, Counter>,
+    /// Calls that this build cannot read, by sender: another version's, or garbage.
+    pub unread: Family<OfNode, Counter>,
     /// Proven lies in ceremonies, by liar.
     pub liars: Family<OfNode, Counter>,
     /// Computations of symmetric keys that were aborted.
@@ -78,6 +80,7 @@ impl Metrics {
             unconfirmed_claims: Counter::default(),
             foreign_operations: Counter::default(),
             misfits: Family::default(),
+            unread: Family::default(),
             liars: Family::default(),
             aborts: Counter::default(),
             verdict_alarms: Counter::default(),
@@ -141,6 +144,11 @@ impl Metrics {
                 "busy_answered",
                 "Questions answered busy because their sender had too many under way",
                 all.busy,
+            );
+            registry.register(
+                "calls_not_understood",
+                "Calls that this version cannot read, by sender",
+                all.unread,
             );
             registry.register("liars", "Proven lies in ceremonies, by node", all.liars);
             registry.register(

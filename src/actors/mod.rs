@@ -16,6 +16,7 @@ pub mod denials;
 pub mod directory;
 pub mod doors;
 pub mod examined;
+pub mod formats;
 pub mod heads;
 pub mod holder;
 pub mod keystore;

@@ -331,7 +331,12 @@ impl Parts {
         if left.is_zero() {
             return Err(CallError::TimedOut);
         }
-        match self.network.call(node, call.encode().into(), left).await {
+        let Some(bytes) = call.encode_in(self.speaks(node)) else {
+            return Ok(Answer::Misfit(
+                "a call that the version of that node does not have".into(),
+            ));
+        };
+        match self.network.call(node, bytes.into(), left).await {
             Ok(bytes) => Ok(self.read_answer(node, &bytes)),
             Err(CallError::Busy) => Ok(Answer::Abstained(Abstention::Busy)),
             Err(error) => Err(error),

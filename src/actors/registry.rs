@@ -22,6 +22,7 @@ use super::parts::Parts;
 use super::stages::Stage;
 use super::wire::{Abstention, Answer, Call};
 use crate::authorization::RawRequest;
+use crate::format::Format;
 use crate::identifier::{LocalId, OperationId};
 use crate::operation::route::Route;
 use crate::overload::{At, Class, Overloaded, Shares, Turn};
@@ -211,6 +212,11 @@ impl Registry {
             Some(request) => receipt::with_change(&self.parts, &request, served).await,
             None => served,
         }
+    }
+
+    /// Answers a question that this build cannot read; its format, if it is in none that this build speaks.
+    pub fn cannot_read(&self, from: u64, unknown: Option<Format>) -> Answer {
+        self.parts.cannot_read(from, unknown)
     }
 
     /// Answers another node's question, for which that one waits until `deadline`.

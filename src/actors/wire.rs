@@ -1,4 +1,6 @@
-//! What nodes ask each other on the ceremony lane, as closed types; postcard, bounded by the lane.
+//! What nodes ask each other on the ceremony lane, as closed types; a byte for the format, then postcard; bounded by the
+//! lane. A call goes in the newest format that both nodes speak, an answer in that of its call. What changes from one format
+//! to the next is a new variant at the end, with its [`Call::since`]: what is there keeps its place and its shape.
 //!
 //! No type here contains itself: what is nested in bytes has no end but the stack's. A call in a call and an answer in
 //! an answer are bytes, decoded one level at a time.
@@ -9,12 +11,14 @@
 use std::collections::BTreeMap;
 
 use conclave_garbled::session::Tail;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::ceremonies;
 use super::conduct::Abort;
 use super::receipts::Vouch;
 use crate::audit::PeerHead;
+use crate::format::{self, FIRST, Format, NEWEST, OLDEST};
 use crate::identifier::{LocalId, OperationId};
 use crate::keystore::record::Sharing;
 use crate::keystore::{Endorsement, Statement};
@@ -170,6 +174,8 @@ pub struct Roles {
     pub number: u64,
     /// First garbler, second garbler, evaluator.
     pub nodes: [u64; 3],
+    /// What the evaluator takes it to be: the id of its program, gate by gate. Builds may have others for one operation.
+    pub circuit: [u8; 32],
 }
 
 impl Roles {
@@ -419,35 +425,75 @@ pub enum Abstention {
     /// The key's shares were renewed, and the asker does not know it yet.
     #[error("the key is in another epoch here")]
     Epoch,
+    /// The asker's build computes the same by another circuit: nothing is garbled, nothing burned.
+    #[error("another version: it computes this by another circuit")]
+    Circuit,
+}
+
+/// What is encoded is in one of the formats that this build speaks.
+fn encode(format: Format, value: &impl Serialize) -> Vec<u8> {
+    // Closed types of plain data: encoding them into memory cannot fail.
+    let encoded = postcard::to_extend(value, vec![format]).unwrap_or_default();
+    format::close(encoded)
+}
+
+/// Nothing may follow.
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    format_of(bytes).ok()?;
+    match postcard::take_from_bytes(format::open(bytes)?) {
+        Ok((value, [])) => Some(value),
+        _ => None,
+    }
+}
+
+/// The format of a call or an answer.
+///
+/// # Errors
+/// The first byte, where this build does not speak it; none of nothing.
+pub fn format_of(bytes: &[u8]) -> Result<Format, Option<Format>> {
+    match bytes.first() {
+        Some(format) if format::is_spoken(*format) => Ok(*format),
+        other => Err(other.copied()),
+    }
 }
 
 impl Answer {
-    /// Encodes for the wire.
+    /// Encodes in the oldest format that this build speaks: its neighbours do, too.
     pub fn encode(&self) -> Vec<u8> {
-        postcard::to_stdvec(self).unwrap_or_default()
+        self.encode_in(OLDEST)
+    }
+
+    /// Encodes in the format of the call that it answers.
+    pub fn encode_in(&self, format: Format) -> Vec<u8> {
+        encode(format.clamp(OLDEST, NEWEST), self)
     }
 
     /// Decodes; nothing may follow.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        postcard::take_from_bytes(bytes)
-            .ok()
-            .filter(|(_, rest)| rest.is_empty())
-            .map(|(answer, _)| answer)
+        decode(bytes)
     }
 }
 
 impl Call {
-    /// Encodes for the wire.
+    /// The first format that has it: a variant that comes later gets a line of its own here.
+    pub fn since(&self) -> Format {
+        FIRST
+    }
+
+    /// Encodes in the oldest format that has it and that this build speaks.
     pub fn encode(&self) -> Vec<u8> {
-        postcard::to_stdvec(self).unwrap_or_default()
+        encode(self.since().max(OLDEST), self)
+    }
+
+    /// Encodes for a peer that speaks this format; `None` if that does not have it.
+    pub fn encode_in(&self, format: Format) -> Option<Vec<u8>> {
+        (format::is_spoken(format) && self.since() <= format).then(|| encode(format, self))
     }
 
     /// Decodes; nothing may follow.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        postcard::take_from_bytes(bytes)
-            .ok()
-            .filter(|(_, rest)| rest.is_empty())
-            .map(|(call, _)| call)
+        let format = format_of(bytes).ok()?;
+        decode::<Self>(bytes).filter(|call| call.since() <= format)
     }
 
     /// The operation that it names. Later rounds of a generation name a ceremony only.
@@ -555,5 +601,28 @@ mod tests {
         assert!(matches!(Answer::decode(&deep), Some(Answer::Refused(same)) if *same == problem));
         let deeper = Problem::malformed("one more").caused_by(problem);
         assert!(Answer::decode(&Answer::Refused(Box::new(deeper)).encode()).is_none());
+    }
+
+    #[test]
+    fn what_is_said_in_a_format_that_is_not_spoken_is_read_by_nobody() {
+        let call = Call::Witness(vec![1], 2);
+        for format in OLDEST..=NEWEST {
+            let bytes = call.encode_in(format).unwrap();
+            assert_eq!(format_of(&bytes), Ok(format));
+            assert!(matches!(Call::decode(&bytes), Some(Call::Witness(..))));
+            assert_eq!(format_of(&Answer::Confirmed.encode_in(format)), Ok(format));
+        }
+        for unknown in [0, NEWEST + 1, u8::MAX] {
+            assert!(call.encode_in(unknown).is_none());
+            let mut bytes = call.encode();
+            bytes[0] = unknown;
+            assert_eq!(format_of(&bytes), Err(Some(unknown)));
+            assert!(Call::decode(&bytes).is_none());
+            let mut bytes = Answer::Confirmed.encode();
+            bytes[0] = unknown;
+            assert!(Answer::decode(&bytes).is_none());
+        }
+        assert_eq!(format_of(&[]), Err(None));
+        assert!(Call::decode(&[]).is_none());
     }
 }

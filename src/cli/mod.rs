@@ -33,6 +33,19 @@ use clap::{Parser, Subcommand};
 
 use crate::node::bootstrap;
 
+/// Reads the arguments and does what they say: all that the binary is.
+pub fn main() -> ExitCode {
+    match Arguments::try_parse() {
+        Ok(arguments) => arguments.run(),
+        Err(error) => {
+            let code = if error.use_stderr() { output::USAGE } else { 0 };
+            // Nothing is left to do when even the message cannot be written.
+            let _ = error.print();
+            ExitCode::from(code)
+        }
+    }
+}
+
 /// A key management cluster that speaks WebKMS; no node ever holds a whole key
 #[derive(Debug, Parser)]
 #[command(name = "conclave", version, about, after_help = output::EXIT_CODES)]

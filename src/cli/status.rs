@@ -9,7 +9,7 @@ use crate::{
     provision::{ClusterFile, ProvisionError},
     telemetry::{
         client,
-        status::{BackupStatus, NodeState, NodeStatus, SymmetricStatus},
+        status::{BackupStatus, FormatStatus, NodeState, NodeStatus, SymmetricStatus},
     },
 };
 
@@ -175,6 +175,9 @@ fn render(answers: &[Answered]) -> String {
             "state",
             "ready",
             "health",
+            "version",
+            "speaks",
+            "writes",
             "links up",
             "open envelopes",
             "last backup",
@@ -192,15 +195,30 @@ fn render(answers: &[Answered]) -> String {
                     state_name(status.state).to_owned(),
                     if status.ready { "yes" } else { "no" }.to_owned(),
                     status.health.health.as_str().to_owned(),
+                    status.version.clone(),
+                    spoken(&status.formats),
+                    written(status.formats.agreed),
                     format!("{up} of {}", status.links.len()),
                     status.shares.open_envelopes.to_string(),
                     backup_age(status.backup.as_ref()),
                     answer.admin.clone(),
                 ]
             }
-            None => ["?", "no answer", "-", "-", "-", "-", "-", &answer.admin]
-                .map(str::to_owned)
-                .to_vec(),
+            None => [
+                "?",
+                "no answer",
+                "-",
+                "-",
+                "-",
+                "-",
+                "-",
+                "-",
+                "-",
+                "-",
+                &answer.admin,
+            ]
+            .map(str::to_owned)
+            .to_vec(),
         });
     }
     text.push_str(&table(&nodes));
@@ -223,6 +241,7 @@ fn render(answers: &[Answered]) -> String {
             text.push_str(&format!("node {}: {concern}\n", status.node));
         }
     }
+    text.push_str(&render_formats(&statuses));
     text.push_str(&render_orders(&statuses));
     for status in &statuses {
         if let Some(failure) = status.backup.as_ref().and_then(|backup| backup.failure.as_ref()) {
@@ -252,6 +271,42 @@ fn render(answers: &[Answered]) -> String {
         }
     }
     text
+}
+
+fn spoken(formats: &FormatStatus) -> String {
+    match formats.oldest == formats.newest {
+        true => format!("format {}", formats.newest),
+        false => format!("formats {} to {}", formats.oldest, formats.newest),
+    }
+}
+
+fn written(agreed: u8) -> String {
+    match agreed {
+        0 => "-".to_owned(),
+        agreed => format!("format {agreed}"),
+    }
+}
+
+/// How far an upgrade is: said while nodes differ, or the logs are not in the newest format yet.
+fn render_formats(statuses: &[&NodeStatus]) -> String {
+    let known = || statuses.iter().map(|status| status.formats);
+    let (Some(newest), Some(oldest)) = (
+        known().map(|formats| formats.newest).max(),
+        known().map(|formats| formats.newest).min(),
+    ) else {
+        return String::new();
+    };
+    let written = known().map(|formats| formats.written).max().unwrap_or(0);
+    if written == 0 || oldest == newest && written == newest {
+        return String::new();
+    }
+    let back = match written < newest {
+        true => format!("going back to the version of format {written} is possible"),
+        false => format!("a version that does not know format {written} cannot come back"),
+    };
+    format!(
+        "upgrade: the nodes' newest formats are {oldest} to {newest}, the logs have format {written} at most; {back}\n"
+    )
 }
 
 /// The number that the operators' next order follows.

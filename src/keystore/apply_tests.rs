@@ -7,12 +7,13 @@ use ed25519_dalek::SigningKey;
 use super::apply::{apply, request_hash};
 use super::command::{Command, GeneratedKey};
 use super::config::KeystoreConfig;
-use super::entry::{Entry, EntryError, Statement, VERSION};
+use super::entry::{Entry, EntryError, Statement};
 use super::layout;
 use super::outcome::{Outcome, Rejection, Reply};
 use super::query;
 use super::record::{Hold, KeyType, Material, Sharing};
 use super::state::WriteState as _;
+use crate::format::NEWEST;
 use crate::identifier::{LocalId, OperationId};
 use crate::membership::{Member, Membership, Rosters};
 
@@ -499,13 +500,13 @@ fn twins_come_within_two_seconds_and_are_sixteen_at_most() {
 }
 
 #[test]
-fn an_entry_of_another_version_is_told_from_garbage() {
+fn an_entry_of_a_later_format_is_told_from_garbage() {
     let bytes = endorsed(create(1), &[(1, NOW), (2, NOW)]).encode();
     assert_eq!(Entry::decode(&bytes).unwrap().encode(), bytes);
-    let other = [&[VERSION + 1], &bytes[1..]].concat();
+    let other = [&[NEWEST + 1], &bytes[1..]].concat();
     assert!(matches!(
         Entry::decode(&other),
-        Err(EntryError::UnknownVersion(version)) if version == VERSION + 1
+        Err(EntryError::UnknownFormat(format)) if format == NEWEST + 1
     ));
     assert!(matches!(
         Entry::decode(&bytes[..bytes.len() - 1]),

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::KeystoreConfig;
 use super::record::{Alias, KeyType, Material};
+use crate::format::{FIRST, Format};
 use crate::identifier::LocalId;
 use crate::operator::{Change, SignedOrder};
 
@@ -160,13 +161,18 @@ impl Command {
         }
     }
 
-    /// The first version of entries that has it.
-    pub fn since(&self) -> u8 {
+    /// The first format of entries that has it.
+    pub fn since(&self) -> Format {
         match self {
-            Self::CompleteMove(_) => 3,
-            Self::Order(order) if matches!(order.order.change, Change::Members(_)) => 3,
-            Self::RenewShares(_) | Self::Order(_) => 2,
-            _ => 1,
+            Self::CreateMeter { .. }
+            | Self::CreateKeystore { .. }
+            | Self::UpdateKeystore { .. }
+            | Self::GenerateKey(_)
+            | Self::Revoke { .. }
+            | Self::Time
+            | Self::RenewShares(_)
+            | Self::Order(_)
+            | Self::CompleteMove(_) => FIRST,
         }
     }
 }

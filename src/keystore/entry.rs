@@ -5,11 +5,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::command::Command;
+use crate::format::{self, FIRST, Format, NEWEST, OLDEST};
 use crate::identifier::OperationId;
-
-/// The first byte of an encoded entry is the first version that has its command, so that a build of the version before
-/// reads all that it knows. A replica that meets a later one than this halts the group rather than skip it.
-pub const VERSION: u8 = 3;
 
 /// Largest encoded entry: a request of 100 kB, its headers, and the endorsements.
 pub const MAX_ENTRY: usize = 256 * 1024;
@@ -50,8 +47,9 @@ pub struct Endorsement {
     pub signature: Vec<u8>,
 }
 
-/// What goes into the log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What goes into the log: the format; then what was signed as so many bytes, the request, and the signatures. This outside
+/// is the same in every format, so that a build sees who has signed what it does not know (`unknown.rs`).
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// What the endorsers signed.
     pub statement: Statement,
@@ -61,30 +59,51 @@ pub struct Entry {
     pub endorsements: Vec<Endorsement>,
 }
 
-/// Bytes that are no entry of this version.
+/// Statement, request, signatures.
+pub(super) type Outside<'a> = (&'a [u8], &'a [u8], Vec<Endorsement>);
+
+/// Bytes that are no entry of a format of this build.
 #[derive(Debug, thiserror::Error)]
 pub enum EntryError {
-    /// Written by another version of this program.
-    #[error("entry version {0} is not known to this build")]
-    UnknownVersion(u8),
+    /// Written by a later version of this program: the group halts rather than skip it.
+    #[error(
+        "an entry of format {0}, and this build knows formats {FIRST} to {NEWEST}: install the version that the other nodes have"
+    )]
+    UnknownFormat(Format),
     /// Not an entry.
     #[error("the entry cannot be decoded")]
     Malformed,
 }
 
+/// What an endorser signs of an encoded statement.
+fn signed_bytes(statement: &[u8], time: u64) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(ENDORSEMENT_PREFIX);
+    hash.update(time.to_be_bytes());
+    hash.update(statement);
+    hash.finalize().into()
+}
+
+impl Endorsement {
+    /// Whether it is `key`'s signature over an encoded statement.
+    pub(super) fn signs(&self, statement: &[u8], key: &VerifyingKey) -> bool {
+        Signature::from_slice(&self.signature).is_ok_and(|signature| {
+            key.verify_strict(&signed_bytes(statement, self.time), &signature)
+                .is_ok()
+        })
+    }
+}
+
 impl Statement {
-    fn signed_bytes(&self, time: u64) -> [u8; 32] {
-        let mut hash = Sha256::new();
-        hash.update(ENDORSEMENT_PREFIX);
-        hash.update(time.to_be_bytes());
+    fn encoded(&self) -> Vec<u8> {
         // A statement is a closed type of plain data: encoding it into memory cannot fail.
-        hash.update(postcard::to_stdvec(self).unwrap_or_default());
-        hash.finalize().into()
+        postcard::to_stdvec(self).unwrap_or_default()
     }
 
     /// Endorses it at `time` (ms).
     pub fn endorse(&self, node: u64, key: &SigningKey, time: u64) -> Endorsement {
-        let signature = key.sign(&self.signed_bytes(time)).to_bytes().to_vec();
+        let signed = signed_bytes(&self.encoded(), time);
+        let signature = key.sign(&signed).to_bytes().to_vec();
         Endorsement {
             node,
             time,
@@ -94,36 +113,63 @@ impl Statement {
 
     /// Whether `endorsement` is `key`'s signature over this statement.
     pub fn is_endorsed(&self, endorsement: &Endorsement, key: &VerifyingKey) -> bool {
-        Signature::from_slice(&endorsement.signature).is_ok_and(|signature| {
-            key.verify_strict(&self.signed_bytes(endorsement.time), &signature)
-                .is_ok()
-        })
+        endorsement.signs(&self.encoded(), key)
     }
 }
 
 impl Entry {
-    /// Version byte, then the encoding.
+    /// Encodes in the oldest format that this build may write it in: its neighbours read it.
     pub fn encode(&self) -> Vec<u8> {
-        postcard::to_extend(self, vec![self.statement.command.since()]).unwrap_or_default()
+        let oldest = OLDEST.max(self.statement.command.since());
+        self.encode_in(oldest).unwrap_or_default()
     }
 
-    /// Decodes; [`EntryError::UnknownVersion`] must halt the group, [`EntryError::Malformed`] changes nothing.
+    /// The format, then the encoding; `None` in a format that does not have its command.
+    pub fn encode_in(&self, format: Format) -> Option<Vec<u8>> {
+        if !format::is_read(format) || self.statement.command.since() > format {
+            return None;
+        }
+        let outside = (
+            &self.statement.encoded()[..],
+            &self.request[..],
+            &self.endorsements[..],
+        );
+        let encoded = postcard::to_extend(&outside, vec![format]).ok()?;
+        Some(format::close(encoded))
+    }
+
+    /// Decodes; [`EntryError::UnknownFormat`] must halt the group, [`EntryError::Malformed`] changes nothing.
     pub fn decode(bytes: &[u8]) -> Result<Self, EntryError> {
-        match bytes.split_first() {
-            Some((&version @ 1..=VERSION, rest)) if bytes.len() <= MAX_ENTRY => {
-                let (entry, rest) =
-                    postcard::take_from_bytes::<Self>(rest).map_err(|_| EntryError::Malformed)?;
-                // Under an earlier version a build of that version would read something else, or nothing.
-                if rest.is_empty() && entry.statement.command.since() == version {
-                    Ok(entry)
-                } else {
-                    Err(EntryError::Malformed)
-                }
-            }
-            Some((&version, _)) if !(1..=VERSION).contains(&version) => {
-                Err(EntryError::UnknownVersion(version))
-            }
+        let format = Self::format(bytes)?;
+        let malformed = || EntryError::Malformed;
+        let bounded = (bytes.len() <= MAX_ENTRY).then_some(bytes);
+        let encoded = bounded.and_then(format::open).ok_or_else(malformed)?;
+        let (outside, []) =
+            postcard::take_from_bytes::<Outside<'_>>(encoded).map_err(|_| EntryError::Malformed)?
+        else {
+            return Err(EntryError::Malformed);
+        };
+        let (statement, request, endorsements) = outside;
+        match postcard::take_from_bytes::<Statement>(statement) {
+            // A build of an earlier format would read something else, or nothing.
+            Ok((statement, [])) if statement.command.since() <= format => Ok(Self {
+                statement,
+                request: request.to_vec(),
+                endorsements,
+            }),
             _ => Err(EntryError::Malformed),
+        }
+    }
+
+    /// The format of an encoded entry.
+    ///
+    /// # Errors
+    /// [`EntryError::UnknownFormat`]; [`EntryError::Malformed`] of nothing.
+    pub fn format(bytes: &[u8]) -> Result<Format, EntryError> {
+        match bytes.first() {
+            Some(format) if format::is_read(*format) => Ok(*format),
+            Some(format) => Err(EntryError::UnknownFormat(*format)),
+            None => Err(EntryError::Malformed),
         }
     }
 }

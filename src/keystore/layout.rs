@@ -7,6 +7,7 @@
 //! e keystore key                     u64: when a key's shares were last renewed, ms; absent for those of its birth
 //! a                                  Orders: what operators have ordered (group 0)
 //! g                                  MembersRecord: who the group's members are, and are to become; absent: genesis
+//! f                                  u8: the newest format of the entries that the group has taken; absent: the first
 //! h number                           SignedOrder: the order that made the list of members of this number
 //! c SHA-256(controller) keystore     (empty): keystores by controller
 //! r keystore link                    RevocationRecord; link = SHA-256(capability id, 0, delegator)
@@ -28,6 +29,8 @@ pub const LAST_TIME: &[u8] = b"t";
 pub const ORDERS: &[u8] = b"a";
 /// Who the group's members are, and are to become.
 pub const MEMBERS: &[u8] = b"g";
+/// The newest format of the entries that the group has taken.
+pub const FORMAT: &[u8] = b"f";
 /// Prefix of the expiry index.
 pub const EXPIRY: &[u8] = b"x";
 

@@ -28,6 +28,8 @@ mod renewal;
 #[cfg(test)]
 mod renewal_tests;
 pub mod state;
+pub mod unknown;
+pub mod written;
 
 pub use command::Command;
 pub use config::KeystoreConfig;

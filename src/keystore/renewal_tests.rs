@@ -2,10 +2,11 @@
 
 use super::apply_tests::{GROUP, KS, NOW, State, endorsed, key, members, run, statement, with_keystore};
 use super::command::{Command, GeneratedKey, MAX_RENEWED, RenewedKey, RenewedShares};
-use super::entry::{Entry, EntryError, VERSION};
+use super::entry::{Entry, EntryError};
 use super::outcome::{Outcome, Rejection, Reply};
 use super::query;
 use super::record::{KeyRecord, KeyType, Material};
+use crate::format::{FIRST, NEWEST};
 use crate::identifier::LocalId;
 
 const EVERYBODY: [(u64, u64); 3] = [(1, NOW), (2, NOW), (3, NOW)];
@@ -187,28 +188,28 @@ fn a_renewal_dies_with_its_configuration_and_its_time() {
     changes_nothing(&state, &entry(old, &EVERYBODY), &Rejection::Stale);
 }
 
-/// A build of the version before must halt at it, not skip it: it is marked as what that build does not know.
+/// A build of the format before must halt at what it does not know, not skip it.
 #[test]
-fn the_entry_is_of_the_second_version_and_nothing_else_is() {
+fn an_entry_of_every_known_format_is_read_and_a_later_one_is_no_garbage() {
     let renewed = entry(renewal(vec![next(1)]), &EVERYBODY);
-    let mut bytes = renewed.encode();
-    assert_eq!(bytes[0], 2);
-    assert_eq!(Entry::decode(&bytes).unwrap(), renewed);
-    bytes[0] = 1;
-    assert!(
-        matches!(Entry::decode(&bytes), Err(EntryError::Malformed)),
-        "skipped by one build only"
+    for format in FIRST..=NEWEST {
+        let bytes = renewed.encode_in(format).unwrap();
+        assert_eq!(bytes[0], format);
+        assert_eq!(Entry::decode(&bytes).unwrap(), renewed);
+    }
+    assert_eq!(
+        (renewed.encode_in(0), renewed.encode_in(NEWEST + 1)),
+        (None, None)
     );
-    let time = endorsed(statement(91, Command::Time, 0), &EVERYBODY);
-    let mut bytes = time.encode();
-    assert_eq!(bytes[0], 1);
-    bytes[0] = 2;
-    assert!(matches!(Entry::decode(&bytes), Err(EntryError::Malformed)));
-    bytes[0] = VERSION + 1;
-    assert!(matches!(
-        Entry::decode(&bytes),
-        Err(EntryError::UnknownVersion(version)) if version == VERSION + 1
-    ));
+    for unknown in [0, NEWEST + 1, 255] {
+        let mut bytes = renewed.encode();
+        bytes[0] = unknown;
+        assert!(matches!(
+            Entry::decode(&bytes),
+            Err(EntryError::UnknownFormat(format)) if format == unknown
+        ));
+    }
+    assert!(matches!(Entry::decode(&[]), Err(EntryError::Malformed)));
     assert_eq!(members().members.len(), EVERYBODY.len());
     assert_eq!(renewed.statement.group, GROUP);
 }

@@ -131,13 +131,16 @@ impl VerifiedHeader {
             return Err(wrong("it has another length than it says"));
         }
         let (text, signature) = rest.split_at(length);
+        // The format stands first for ever; what follows it is a later version's to say.
+        match postcard::take_from_bytes::<u16>(text) {
+            Ok((FORMAT, _)) => {}
+            Ok(_) => return Err(wrong("it has a format that this version does not know")),
+            Err(_) => return Err(wrong("it cannot be read")),
+        }
         let header = match postcard::take_from_bytes::<Header>(text) {
             Ok((header, [])) => header,
             _ => return Err(wrong("it cannot be read")),
         };
-        if header.format != FORMAT {
-            return Err(wrong("it has a format that this version does not know"));
-        }
         let genesis = Genesis::parse(&header.genesis)?;
         if genesis.cluster_id() != header.cluster || header.groups.len() != genesis.body().groups as usize {
             return Err(wrong("it is not of the cluster of its genesis statement"));

@@ -14,6 +14,8 @@ pub struct NodeStatus {
     pub pid: u32,
     /// Its version.
     pub version: String,
+    /// What it speaks, and what its groups' logs are written in.
+    pub formats: FormatStatus,
     /// The cluster's id, hexadecimal.
     pub cluster: String,
     /// The cluster's public URL.
@@ -43,6 +45,21 @@ pub struct NodeStatus {
     pub due_for_renewal: u64,
     /// Its backups, if they are configured.
     pub backup: Option<BackupStatus>,
+}
+
+/// The formats of calls and entries (docs/operations.md, "Upgrading").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct FormatStatus {
+    /// The oldest that this node speaks.
+    pub oldest: u8,
+    /// The newest, its own.
+    pub newest: u8,
+    /// What the next entry of every group is written in at least: what every member speaks, as this node has heard. 0 while
+    /// sealed.
+    pub agreed: u8,
+    /// The newest that is in any group's state: a build that does not read it cannot come back. 0 while sealed.
+    pub written: u8,
 }
 
 /// Who the members are.
@@ -132,6 +149,12 @@ pub struct GroupStatus {
     pub voters: Vec<u64>,
     /// The holders of its keystores' keys.
     pub holders: Vec<u64>,
+    /// The format of its next entry.
+    pub agreed: u8,
+    /// The newest format of the entries in its state.
+    pub written: u8,
+    /// Why it applies nothing more, with what to do.
+    pub halted: Option<String>,
 }
 
 /// The link to one other node.
@@ -144,6 +167,8 @@ pub struct LinkStatus {
     pub address: String,
     /// Whether the link stands.
     pub up: bool,
+    /// The newest format that the other node speaks, by its own word; none before it has said anything to this node.
+    pub newest: Option<u8>,
 }
 
 /// A node's share store.

@@ -212,12 +212,17 @@ impl Cluster {
 
     /// Starts a node that is down, by `conclave server --config`, without waiting for it.
     pub(crate) fn spawn(&mut self, node: usize) {
+        self.spawn_build(node, Path::new(env!("CARGO_BIN_EXE_conclave")));
+    }
+
+    /// The same with another build of the program.
+    pub(crate) fn spawn_build(&mut self, node: usize, build: &Path) {
         let log = fs::File::options()
             .append(true)
             .create(true)
             .open(self.path().join(format!("restarted-{node}.log")))
             .unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_conclave"))
+        let child = Command::new(build)
             .args(["server", "--config"])
             .arg(&self.nodes()[node].config)
             .stdin(Stdio::null())

@@ -15,15 +15,23 @@ pub enum OpenError {
         "the data directory is empty: run `conclave init` for a new cluster, or join under a new node id"
     )]
     Joining,
-    /// The disk belongs to another cluster, node or format.
-    #[error("the disk belongs to cluster {cluster}, node {node}, format {format}")]
+    /// Another version of the program wrote it. Nothing was changed.
+    #[error(
+        "the database has format {found}, and this version knows format {known}: start the version that wrote it"
+    )]
+    Format {
+        /// Its format.
+        found: u32,
+        /// That of this version.
+        known: u32,
+    },
+    /// The disk belongs to another cluster or node.
+    #[error("the disk belongs to cluster {cluster}, node {node}")]
     Mismatch {
         /// First bytes of the cluster's identity, in hex.
         cluster: String,
         /// The node that it belongs to.
         node: NodeId,
-        /// Its format.
-        format: u32,
     },
     /// `init` on a disk that has something.
     #[error("the disk is already initialized")]
@@ -79,7 +87,14 @@ pub(crate) fn check_empty<S: Store>(store: &S) -> Result<(), OpenError> {
 }
 
 pub(crate) fn check_identity<S: Store>(store: &S, settings: &Settings) -> Result<(), OpenError> {
-    let identity: Identity = records::read(store, &keys::identity())?.ok_or(OpenError::Joining)?;
+    let record = store.get(&keys::identity())?.ok_or(OpenError::Joining)?;
+    let identity = records::identity_of(&record)?;
+    if identity.format != records::FORMAT {
+        return Err(OpenError::Format {
+            found: identity.format,
+            known: records::FORMAT,
+        });
+    }
     let ours = Identity {
         cluster: settings.cluster,
         node: settings.node,
@@ -93,7 +108,6 @@ pub(crate) fn check_identity<S: Store>(store: &S, settings: &Settings) -> Result
         return Err(OpenError::Mismatch {
             cluster,
             node: identity.node,
-            format: identity.format,
         });
     }
     Ok(())

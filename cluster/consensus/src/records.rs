@@ -202,6 +202,15 @@ pub(crate) fn create_empty_group(batch: &mut Batch, group: GroupId) -> Result<()
     Ok(())
 }
 
+/// Whose disk it is, and in which format: what stands first in that record for ever. What follows is a later version's.
+pub(crate) fn identity_of(record: &[u8]) -> Result<Identity, StoreError> {
+    match postcard::take_from_bytes::<Identity>(record) {
+        Ok((identity, rest)) if rest.is_empty() || identity.format != FORMAT => Ok(identity),
+        Ok(_) => Err(StoreError::message("a record has bytes after its end")),
+        Err(error) => Err(StoreError(error.into())),
+    }
+}
+
 fn identity(settings: &Settings) -> Identity {
     Identity {
         cluster: settings.cluster,

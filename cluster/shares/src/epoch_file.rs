@@ -19,6 +19,8 @@ use crate::seal::{Key, NONCE, RawKey, TAG, epoch_file_data};
 use crate::secret::NodeKey;
 
 const MAGIC: [u8; 8] = *b"CVEPOCH1";
+/// What the magic of every format begins with; then comes its digit.
+const NAME: &[u8] = b"CVEPOCH";
 const CHECK: usize = 16;
 const HEAD: usize = 8 + 32 + 8 + CHECK + NONCE;
 const DIGEST: usize = 32;
@@ -99,7 +101,14 @@ impl EpochFile {
         }
         let (head, sealed) = body.split_at(HEAD);
         if head[..8] != MAGIC {
-            return Err(self.damaged("unknown format"));
+            return Err(match head[..8].strip_prefix(NAME) {
+                Some([digit @ b'2'..=b'9']) => Error::Format {
+                    what: "the epoch file",
+                    found: u16::from(digit - b'0'),
+                    known: 1,
+                },
+                _ => self.damaged("unknown format"),
+            });
         }
         let mut found = Owner {
             cluster: [0; 32],
@@ -260,6 +269,19 @@ mod tests {
             flipped[end..].copy_from_slice(&digest);
             assert_eq!(right.decode(&flipped).is_ok(), at >= end, "byte {at}");
         }
+        let mut later = bytes.clone();
+        later[7] = b'2';
+        let end = later.len() - DIGEST;
+        let digest = Sha256::digest(&later[..end]);
+        later[end..].copy_from_slice(&digest);
+        assert!(matches!(
+            right.decode(&later),
+            Err(Error::Format {
+                found: 2,
+                known: 1,
+                ..
+            })
+        ));
         assert!(right.decode(&bytes[..bytes.len() - 1]).is_err());
         assert!(right.decode(&[]).is_err());
     }

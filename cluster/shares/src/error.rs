@@ -35,7 +35,19 @@ pub enum Error {
     /// The node key is not the one that sealed this store.
     #[error("the node key does not open this share store")]
     WrongNodeKey,
-    /// The store belongs to another cluster or node, or has another format.
+    /// Another version of the program wrote it. Nothing was changed.
+    #[error(
+        "{what} has format {found}, and this version knows format {known}: start the version that wrote it"
+    )]
+    Format {
+        /// The database or the epoch file.
+        what: &'static str,
+        /// Its format.
+        found: u16,
+        /// That of this version.
+        known: u16,
+    },
+    /// The store belongs to another cluster or node.
     #[error("the share store is of {found}, this node is {expected}")]
     Foreign {
         /// What the first record names.

@@ -27,6 +27,21 @@ pub(crate) struct IdentityRecord {
     pub(crate) node: u64,
 }
 
+impl IdentityRecord {
+    /// The format stands first for ever; what follows it is a later version's to say.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        match postcard::take_from_bytes::<u16>(bytes) {
+            Ok((FORMAT, _)) => decode(bytes),
+            Ok((found, _)) => Err(Error::Format {
+                what: "the share store",
+                found,
+                known: FORMAT,
+            }),
+            Err(_) => Err(damaged("a record cannot be read")),
+        }
+    }
+}
+
 /// An envelope's record.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct EnvelopeRecord {
@@ -211,6 +226,24 @@ impl ShareRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_store_of_a_later_format_is_told_from_damage() {
+        let record = IdentityRecord {
+            format: FORMAT + 1,
+            cluster: [1; 32],
+            node: 1,
+        };
+        let later = [&encode(&record).unwrap()[..], b"more"].concat();
+        let known = IdentityRecord::decode(&later);
+        assert!(matches!(known, Err(Error::Format { found, known: FORMAT, .. }) if found == FORMAT + 1));
+        let cut = encode(&IdentityRecord {
+            format: FORMAT,
+            ..record
+        });
+        let cut = &cut.unwrap()[..20];
+        assert!(matches!(IdentityRecord::decode(cut), Err(Error::Quarantine(_))));
+    }
 
     const OWNER: Owner = Owner {
         cluster: [1; 32],

@@ -138,7 +138,7 @@ impl ShareStore {
         })?;
         let fresh = match db.get(IDENTITY).map_err(database)? {
             Some(bytes) => {
-                check_identity(&decode(&bytes)?, &owner)?;
+                check_identity(&IdentityRecord::decode(&bytes)?, &owner)?;
                 false
             }
             None if db.iterator(IteratorMode::Start).next().is_none() => true,
@@ -418,12 +418,12 @@ fn check_identity(found: &IdentityRecord, owner: &Owner) -> Result<(), Error> {
         cluster: found.cluster,
         node: found.node,
     };
-    if found.format == FORMAT && other == *owner {
+    if other == *owner {
         return Ok(());
     }
     Err(Error::Foreign {
-        found: format!("{other}, format {}", found.format),
-        expected: format!("{owner}, format {FORMAT}"),
+        found: other.to_string(),
+        expected: owner.to_string(),
     })
 }
 

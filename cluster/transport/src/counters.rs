@@ -21,8 +21,10 @@ pub enum Refusal {
     Expired,
     /// The certificate is in order, but its key is not the one that membership pins.
     PublicKey,
-    /// The hello is malformed, of another protocol version, or names a lane that does not exist.
+    /// The hello is malformed, or names a lane that does not exist.
     Hello,
+    /// Both sides speak formats that the other does not: their builds are no neighbours.
+    Format,
     /// The hello names another cluster.
     Cluster,
     /// The hello names a node other than the TLS identity, or is meant for another node than this.
@@ -35,7 +37,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every reason, in order.
-    pub const ALL: [Refusal; 11] = [
+    pub const ALL: [Refusal; 12] = [
         Refusal::Handshake,
         Refusal::SlowHandshake,
         Refusal::TooManyHandshakes,
@@ -43,6 +45,7 @@ impl Refusal {
         Refusal::Expired,
         Refusal::PublicKey,
         Refusal::Hello,
+        Refusal::Format,
         Refusal::Cluster,
         Refusal::Node,
         Refusal::FrameLength,
@@ -59,6 +62,7 @@ impl Refusal {
             Refusal::Expired => "expired",
             Refusal::PublicKey => "public_key",
             Refusal::Hello => "hello",
+            Refusal::Format => "format",
             Refusal::Cluster => "cluster",
             Refusal::Node => "node",
             Refusal::FrameLength => "frame_length",

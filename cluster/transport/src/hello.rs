@@ -1,18 +1,19 @@
-//! The first frame of each side: who speaks, for which cluster, on which lane. Fixed size, read before anything else.
+//! The first frame of each side: what it can speak, who it is, for which cluster, on which lane. Fixed size, read before
+//! anything else. Magic and formats stand where they stand for ever, so that builds which have nothing in common can say so.
 
 use crate::counters::Refusal;
+use crate::formats::Formats;
 use crate::network::{Lane, NodeId};
 use crate::settings::Boot;
 
-/// The version of hello and frames. Another one is refused.
-pub(crate) const VERSION: u16 = 1;
 const MAGIC: [u8; 8] = *b"conclave";
-/// Magic, version, cluster, from, to, boot, lane, verdict.
+/// Magic, lowest and highest format, cluster, from, to, boot, lane, verdict.
 pub(crate) const SIZE: usize = 8 + 2 + 32 + 8 + 8 + 16 + 1 + 1;
 
 /// What a side states.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hello {
+    pub(crate) formats: Formats,
     pub(crate) cluster: [u8; 32],
     pub(crate) from: NodeId,
     pub(crate) to: NodeId,
@@ -26,7 +27,7 @@ impl Hello {
     pub(crate) fn encode(&self) -> [u8; SIZE] {
         let mut bytes = [0; SIZE];
         bytes[..8].copy_from_slice(&MAGIC);
-        bytes[8..10].copy_from_slice(&VERSION.to_be_bytes());
+        bytes[8..10].copy_from_slice(&[self.formats.lowest(), self.formats.highest()]);
         bytes[10..42].copy_from_slice(&self.cluster);
         bytes[42..50].copy_from_slice(&self.from.to_be_bytes());
         bytes[50..58].copy_from_slice(&self.to.to_be_bytes());
@@ -36,11 +37,21 @@ impl Hello {
         bytes
     }
 
+    /// What the other side speaks, whatever else it says.
+    pub(crate) fn formats(bytes: &[u8; SIZE]) -> Result<Formats, Refusal> {
+        if bytes[..8] != MAGIC {
+            return Err(Refusal::Hello);
+        }
+        Formats::new(bytes[8], bytes[9]).ok_or(Refusal::Hello)
+    }
+
     pub(crate) fn decode(bytes: &[u8; SIZE]) -> Result<Hello, Refusal> {
-        if bytes[..8] != MAGIC || bytes[8..10] != VERSION.to_be_bytes() || bytes[75] > 1 {
+        let formats = Self::formats(bytes)?;
+        if bytes[75] > 1 {
             return Err(Refusal::Hello);
         }
         let mut hello = Hello {
+            formats,
             cluster: [0; 32],
             from: node(bytes, 42),
             to: node(bytes, 50),
@@ -78,6 +89,7 @@ mod tests {
     #[test]
     fn each_field_counts() {
         let hello = Hello {
+            formats: Formats::new(1, 2).unwrap(),
             cluster: [7; 32],
             from: 1,
             to: 2,
@@ -91,7 +103,8 @@ mod tests {
         assert_eq!(hello.check(&[8; 32], 1, 2), Err(Refusal::Cluster));
         assert_eq!(hello.check(&[7; 32], 3, 2), Err(Refusal::Node));
         assert_eq!(hello.check(&[7; 32], 1, 3), Err(Refusal::Node));
-        for at in [0, 9, 74, 75] {
+        // The lowest format above the highest, a lane and a verdict that are none.
+        for at in [0, 8, 74, 75] {
             let mut wrong = bytes;
             wrong[at] ^= 0x80;
             assert_eq!(Hello::decode(&wrong), Err(Refusal::Hello), "byte {at}");

@@ -156,14 +156,23 @@ async fn shake_hands(
     if peer.is_ended() {
         return Err(Refusal::PublicKey);
     }
-    let theirs = Hello::decode(&bytes)?;
-    let verdict = theirs.check(&shared.cluster, peer.node, shared.node);
+    let stated = Hello::formats(&bytes)?;
+    // The rest of a hello of formats that this build does not know may mean anything.
+    let (lane, verdict) = match peer.states(stated, shared.formats) {
+        Err(reason) => (Lane::Raft, Err(reason)),
+        Ok(_) => {
+            let theirs = Hello::decode(&bytes)?;
+            let verdict = theirs.check(&shared.cluster, peer.node, shared.node);
+            (theirs.lane, verdict)
+        }
+    };
     let own = Hello {
+        formats: shared.formats,
         cluster: shared.cluster,
         from: shared.node,
         to: peer.node,
         boot: shared.boot,
-        lane: theirs.lane,
+        lane,
         accepted: verdict.is_ok(),
     };
     // Also to one that is refused: its operator then reads why in its own log.
@@ -173,7 +182,7 @@ async fn shake_hands(
         .map_err(|_| Refusal::Handshake)?;
     stream.flush().await.map_err(|_| Refusal::Handshake)?;
     verdict?;
-    Ok((stream, peer, theirs.lane))
+    Ok((stream, peer, lane))
 }
 
 /// Reads what the peer sends and writes the answers, until the connection ends.

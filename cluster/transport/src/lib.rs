@@ -12,6 +12,9 @@
 //! **Who the peers are** may change while it runs: [`Network::set_peers`] takes the whole new list. Every handshake looks
 //! at the list of that moment, so a node that was taken off it is a stranger at once.
 //!
+//! **Formats.** The first frame of each side states which formats it speaks; a link is one between builds that have a
+//! format in common, whatever their payloads mean in it. See [`formats`].
+//!
 //! **What is never promised.** A one-way message that was accepted may still be lost with its connection; a call ends
 //! with an answer or an error, never in silence, and after `TimedOut` or `Closed` its outcome is unknown.
 
@@ -20,6 +23,7 @@ mod calls;
 mod change;
 pub mod codec;
 pub mod counters;
+pub mod formats;
 mod frame;
 mod hello;
 mod incoming;
@@ -35,6 +39,7 @@ pub mod tls;
 mod writer;
 
 pub use counters::{Counters, PeerCounters, Refusal};
+pub use formats::{Format, Formats};
 pub use network::{BoxFuture, CallError, Handler, Lane, Network, NodeId, Refused, SendError};
 pub use settings::{Boot, Bounds, Peer, Settings, SettingsError};
 pub use tcp::{StartError, Transport};

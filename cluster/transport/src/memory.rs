@@ -13,7 +13,8 @@ use parking_lot::{Mutex, RwLock};
 use tokio::runtime;
 use tokio::sync::{Semaphore, watch};
 
-use crate::counters::Counters;
+use crate::counters::{Counters, Refusal};
+use crate::formats::Formats;
 use crate::network::{Handler, Lane, NodeId};
 use crate::queue::{QueueReceiver, QueueSender, queue};
 use crate::settings::{Boot, Bounds, SettingsError};
@@ -78,6 +79,9 @@ struct State {
 struct Seat {
     node: NodeId,
     boot: Boot,
+    formats: Formats,
+    /// What others have stated to it.
+    stated: Mutex<BTreeMap<NodeId, Formats>>,
     handler: Arc<dyn Handler>,
     counters: Counters,
     /// Its peers now; changed under the hub's `control`.
@@ -126,11 +130,24 @@ impl Hub {
     /// Makes a node present; one that was present under this number is gone first. Its links come up before this
     /// returns.
     pub fn join(&self, node: NodeId, boot: Boot, handler: Arc<dyn Handler>) -> MemoryNetwork {
+        self.join_speaking(Formats::only(1), node, boot, handler)
+    }
+
+    /// The same, of a build that speaks these formats; there is no link between nodes that have none in common.
+    pub fn join_speaking(
+        &self,
+        formats: Formats,
+        node: NodeId,
+        boot: Boot,
+        handler: Arc<dyn Handler>,
+    ) -> MemoryNetwork {
         let mut peers = self.inner.nodes.clone();
         peers.remove(&node);
         let seat = Arc::new(Seat {
             node,
             boot,
+            formats,
+            stated: Mutex::default(),
             handler,
             counters: Counters::new(peers.iter().copied()),
             peers: RwLock::new(peers),
@@ -195,6 +212,11 @@ impl Inner {
                     let pair = (from.node, to.node);
                     let peers = from.lists(to.node) && to.lists(from.node);
                     if peers && !cut.contains(&pair) && !pipes.contains_key(&pair) {
+                        from.stated.lock().insert(to.node, to.formats);
+                        if from.formats.common(to.formats).is_none() {
+                            from.counters.refuse(Refusal::Format);
+                            continue;
+                        }
                         let pipe = self.pipe(from, to);
                         come.push(Arc::clone(&pipe));
                         pipes.insert(pair, pipe);

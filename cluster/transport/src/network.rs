@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::counters::Counters;
+use crate::formats::{Format, Formats};
 use crate::settings::{Boot, Peer, SettingsError};
 
 /// A node's number in the membership; never used again for another node.
@@ -178,6 +179,16 @@ pub trait Network: Send + Sync + 'static {
     /// The boot nonce that the peer stated on the connection that is up now; `None` without one. Two values for one
     /// node id mean that its process was restarted in between.
     fn boot_of(&self, peer: NodeId) -> Option<Boot>;
+
+    /// What this node states.
+    fn formats(&self) -> Formats;
+
+    /// What the peer stated last, also while no connection is up; `None` for one that has stated nothing in this life of
+    /// this node, or is no peer.
+    fn formats_of(&self, peer: NodeId) -> Option<Formats>;
+
+    /// The newest format that both sides of the connection for calls speak; `None` without one.
+    fn format_with(&self, peer: NodeId) -> Option<Format>;
 
     /// What happened so far.
     fn counters(&self) -> &Counters;

@@ -16,6 +16,7 @@ use tokio_rustls::client::TlsStream;
 use crate::backoff::Backoff;
 use crate::calls::Calls;
 use crate::counters::Refusal;
+use crate::formats::{Format, Formats};
 use crate::frame::{Frame, FrameReader, ReadError, Verdict};
 use crate::hello::{self, Hello};
 use crate::network::Lane;
@@ -34,8 +35,18 @@ enum DialError {
     Slow,
     #[error("refused here: {}", .0.label())]
     Refused(Refusal),
+    /// Which side is to be upgraded follows from who is older.
+    #[error("it speaks {theirs} and this build {own}: {}", upgrade(*.own, *.theirs))]
+    NoFormat { own: Formats, theirs: Formats },
     #[error("the peer does not take this connection")]
     NotAccepted,
+}
+
+fn upgrade(own: Formats, theirs: Formats) -> &'static str {
+    match own.highest() < theirs.highest() {
+        true => "install a newer version on this node, one version after the other",
+        false => "install a newer version on the peer, one version after the other",
+    }
 }
 
 impl DialError {
@@ -64,10 +75,10 @@ pub(crate) async fn keep_up(
             () = shared.until_over(&peer) => return,
         };
         match attempt.unwrap_or(Err(DialError::Slow)) {
-            Ok((stream, boot)) => {
+            Ok((stream, boot, format)) => {
                 failures = 0;
                 let began = Instant::now();
-                speak(&shared, &peer, lane, stream, boot).await;
+                speak(&shared, &peer, lane, stream, (boot, format)).await;
                 lost = (lane == Lane::Raft).then_some(address);
                 // One that is taken and dropped at once is no better than one that is refused.
                 if began.elapsed() >= shared.bounds.backoff_most {
@@ -83,8 +94,10 @@ pub(crate) async fn keep_up(
                 shared
                     .counters
                     .with(peer.node, |c| c.connect_failed[lane.index()].one());
-                if let DialError::Refused(reason) = error {
-                    shared.counters.refuse(reason);
+                match error {
+                    DialError::Refused(reason) => shared.counters.refuse(reason),
+                    DialError::NoFormat { .. } => shared.counters.refuse(Refusal::Format),
+                    _ => (),
                 }
                 if failures == 1 {
                     tracing::warn!(peer = peer.node, ?lane, %error, "cannot connect");
@@ -107,7 +120,7 @@ async fn dial(
     address: &str,
     lane: Lane,
     config: &Arc<ClientConfig>,
-) -> Result<(TlsStream<TcpStream>, Boot), DialError> {
+) -> Result<(TlsStream<TcpStream>, Boot, Format), DialError> {
     let tcp = TcpStream::connect(address).await?;
     tcp.set_nodelay(true)?;
     // Never sent and never checked: the pinned key is the identity.
@@ -123,6 +136,7 @@ async fn dial(
         return Err(DialError::Refused(Refusal::Handshake));
     }
     let own = Hello {
+        formats: shared.formats,
         cluster: shared.cluster,
         from: shared.node,
         to: peer.node,
@@ -134,6 +148,12 @@ async fn dial(
     stream.flush().await?;
     let mut bytes = [0; hello::SIZE];
     stream.read_exact(&mut bytes).await?;
+    let theirs = Hello::formats(&bytes).map_err(DialError::Refused)?;
+    let format = peer.states(theirs, shared.formats);
+    let format = format.map_err(|_| DialError::NoFormat {
+        own: shared.formats,
+        theirs,
+    })?;
     let theirs = Hello::decode(&bytes).map_err(DialError::Refused)?;
     theirs
         .check(&shared.cluster, peer.node, shared.node)
@@ -144,11 +164,17 @@ async fn dial(
     if !theirs.accepted {
         return Err(DialError::NotAccepted);
     }
-    Ok((stream, theirs.boot))
+    Ok((stream, theirs.boot, format))
 }
 
 /// Publishes the connection, carries frames until it ends, and takes it back.
-async fn speak(shared: &Shared, peer: &PeerState, lane: Lane, stream: TlsStream<TcpStream>, boot: Boot) {
+async fn speak(
+    shared: &Shared,
+    peer: &PeerState,
+    lane: Lane,
+    stream: TlsStream<TcpStream>,
+    (boot, format): (Boot, Format),
+) {
     let bounds = &shared.bounds;
     let (sender, mut receiver) = queue(
         bounds.queue_frames[lane.index()],
@@ -159,6 +185,7 @@ async fn speak(shared: &Shared, peer: &PeerState, lane: Lane, stream: TlsStream<
         queue: sender,
         calls: Arc::clone(&calls),
         boot,
+        format,
     };
     peer.lane(lane).current.send_replace(Some(Arc::new(connection)));
     shared

@@ -11,7 +11,8 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::calls::Calls;
-use crate::counters::Counters;
+use crate::counters::{Counters, Refusal};
+use crate::formats::{Format, Formats};
 use crate::frame::Verdict;
 use crate::network::{Handler, Lane, NodeId};
 use crate::queue::QueueSender;
@@ -40,6 +41,8 @@ pub(crate) struct Connection {
     pub(crate) queue: QueueSender<Outbound>,
     pub(crate) calls: Arc<Calls>,
     pub(crate) boot: Boot,
+    /// The newest that both sides speak.
+    pub(crate) format: Format,
 }
 
 /// One lane to and from one peer.
@@ -66,6 +69,8 @@ pub(crate) struct PeerState {
     pub(crate) calls_in: Arc<Semaphore>,
     pub(crate) up: AtomicBool,
     announced: Mutex<bool>,
+    /// What the peer stated last, on either side's connection.
+    formats: Mutex<Option<Formats>>,
     /// Becomes true once: the node is no peer any more, or has another key.
     ended: watch::Sender<bool>,
 }
@@ -89,6 +94,7 @@ impl PeerState {
             calls_in: Arc::new(Semaphore::new(bounds.calls)),
             up: AtomicBool::new(false),
             announced: Mutex::new(false),
+            formats: Mutex::new(None),
             ended: watch::Sender::new(false),
         }
     }
@@ -106,6 +112,17 @@ impl PeerState {
             *now = address;
             self.poke();
         }
+    }
+
+    /// What the peer stated last.
+    pub(crate) fn formats(&self) -> Option<Formats> {
+        *self.formats.lock()
+    }
+
+    /// The peer has stated this; the newest that it has in common with `own`.
+    pub(crate) fn states(&self, theirs: Formats, own: Formats) -> Result<Format, Refusal> {
+        *self.formats.lock() = Some(theirs);
+        own.common(theirs).ok_or(Refusal::Format)
     }
 
     /// Ends the waits before dialling again.
@@ -169,6 +186,7 @@ pub(crate) struct Shared {
     pub(crate) cluster: [u8; 32],
     pub(crate) node: NodeId,
     pub(crate) boot: Boot,
+    pub(crate) formats: Formats,
     pub(crate) bounds: Bounds,
     pub(crate) tls: Tls,
     pub(crate) handler: Arc<dyn Handler>,
@@ -259,6 +277,7 @@ mod tests {
             queue: queue(1, 1).0,
             calls: Arc::clone(&calls),
             boot: [1; 16],
+            format: 1,
         };
         peer.lane(lane).current.send_replace(Some(Arc::new(connection)));
         calls

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::formats::Formats;
 use crate::network::{Lane, NodeId};
 use crate::tls::public_key_of;
 
@@ -31,6 +32,8 @@ pub struct Settings {
     pub node: NodeId,
     /// Fresh random bytes of this process, stated to every peer.
     pub boot: Boot,
+    /// What this build speaks, stated to every peer.
+    pub formats: Formats,
     /// Where to accept. Port 0 takes a free one (see [`crate::Transport::local_address`]).
     pub listen: SocketAddr,
     /// This node's certificate (Ed25519, usable for client and server), then any intermediates.

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::counters::Counters;
+use crate::formats::{Format, Formats};
 use crate::frame::Verdict;
 use crate::incoming::accept_all;
 use crate::network::{CallError, Handler, Lane, Network, NodeId, Refused, SendError};
@@ -82,6 +83,7 @@ impl Transport {
             cluster: settings.cluster,
             node: settings.node,
             boot: settings.boot,
+            formats: settings.formats,
             bounds: settings.bounds,
             tls,
             handler,
@@ -249,6 +251,19 @@ impl Network for Transport {
     fn boot_of(&self, peer: NodeId) -> Option<Boot> {
         let peer = self.shared().peers.get(peer)?;
         peer.current(Lane::Ceremony).map(|connection| connection.boot)
+    }
+
+    fn formats(&self) -> Formats {
+        self.shared().formats
+    }
+
+    fn formats_of(&self, peer: NodeId) -> Option<Formats> {
+        self.shared().peers.get(peer)?.formats()
+    }
+
+    fn format_with(&self, peer: NodeId) -> Option<Format> {
+        let peer = self.shared().peers.get(peer)?;
+        peer.current(Lane::Ceremony).map(|connection| connection.format)
     }
 
     fn counters(&self) -> &Counters {

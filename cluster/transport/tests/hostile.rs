@@ -298,7 +298,7 @@ async fn frames_out_of_place_end_the_connection() {
 #[tokio::test]
 async fn malformed_hellos_are_refused() {
     let (members, one, seen) = victim(2, quick()).await;
-    let spoiled = [(0, b'C'), (9, 2), (74, 3), (75, 2)];
+    let spoiled = [(0, b'C'), (8, 0), (74, 3), (75, 2)];
     for (at, value) in spoiled {
         let mut stream = tls(Arc::new(client(&members, 2)), &one).await.unwrap();
         let mut hello = hello(0);

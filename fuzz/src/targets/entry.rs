@@ -8,6 +8,7 @@ use conclave::keystore::command::{GeneratedKey, RenewedKey, RenewedShares};
 use conclave::keystore::entry::EntryError;
 use conclave::keystore::query::last_time;
 use conclave::keystore::record::{KeyType, Material, Sharing};
+use conclave::keystore::unknown;
 use conclave::keystore::{Command, Endorsement, Entry, KeystoreConfig, Outcome, Rejection, Statement};
 use conclave::membership::{Member, Membership, Rosters};
 use ed25519_dalek::SigningKey;
@@ -39,8 +40,10 @@ fn run(bytes: &[u8]) -> bool {
         let (endorsers, encoded) = (input.byte(), input.chunk());
         let entry = match Entry::decode(encoded) {
             Ok(entry) => entry,
-            Err(EntryError::UnknownVersion(version)) => {
-                assert_eq!(encoded.first(), Some(&version));
+            Err(EntryError::UnknownFormat(format)) => {
+                assert_eq!(encoded.first(), Some(&format));
+                let roster = rosters.of(&state).expect("a state in memory");
+                unknown::is_endorsed(encoded, &roster);
                 continue;
             }
             Err(EntryError::Malformed) => continue,

@@ -59,7 +59,7 @@ fn seeds() -> Vec<Seed> {
     let (ping, pong) = (frame(4, &[]), frame(5, &[]));
     let hello = [
         b"conclave".as_slice(),
-        &[0, 1],
+        &[1, 2],
         &[7; 32],
         &[0; 7],
         &[1],

@@ -107,6 +107,7 @@ const OPERATION: OperationId = OperationId {
 const ROLES: Roles = Roles {
     number: 4,
     nodes: [1, 2, 3],
+    circuit: [8; 32],
 };
 
 fn calls() -> Vec<(&'static str, Call)> {

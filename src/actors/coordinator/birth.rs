@@ -195,11 +195,13 @@ impl Birth<'_> {
         for place in (0..others.len()).step_by(2) {
             let garblers = [at(place), at(place + 1)];
             let [first, second] = garblers;
-            let roles = Roles {
+            let mut roles = Roles {
                 number: parts.symmetric.next_number(),
                 nodes: [first, second, parts.node],
+                circuit: [0; 32],
             };
             let computation = computation(parts, id, computed, &roles).ok_or_else(Failed::nobody)?;
+            roles.circuit = computation.task.id;
             let call = Call::BirthStep(id, BirthStep::Garble(computed, roles));
             let evaluated = evaluate(parts, computation, &call, self.work.left())
                 .await

@@ -103,7 +103,8 @@ async fn commit(
         request,
         endorsements,
     };
-    let proposed = parts.propose(group, entry.encode(), work.deadline);
+    let encoded = parts.encode_entry(group, &entry)?;
+    let proposed = parts.propose(group, encoded, work.deadline);
     let proposed = parts.metrics.stages.time(Stage::commit, proposed).await;
     if denies {
         // A denial binds every member with a live link before it is acknowledged.
@@ -215,9 +216,10 @@ pub(super) async fn pass_time(parts: &Arc<Parts>, group: GroupId) -> Result<(), 
         request: Vec::new(),
         endorsements,
     };
+    let encoded = parts.encode_entry(group, &entry)?;
     parts
         .consensus
-        .propose(group, entry.encode(), question.deadline)
+        .propose(group, encoded, question.deadline)
         .await
         .map_err(propose_problem)?;
     Ok(())

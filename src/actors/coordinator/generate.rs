@@ -105,7 +105,11 @@ pub(super) async fn propose(
         request: work.request.encoded.clone(),
         endorsements,
     };
-    let proposed = parts.propose(weighed.group, entry.encode(), work.deadline);
+    let encoded = match parts.encode_entry(weighed.group, &entry) {
+        Ok(encoded) => encoded,
+        Err(problem) => return Some(Err(problem)),
+    };
+    let proposed = parts.propose(weighed.group, encoded, work.deadline);
     let applied = match parts.metrics.stages.time(Stage::commit, proposed).await {
         Ok(applied) => applied,
         Err(error) => return Some(Err(propose_problem(error))),
@@ -332,9 +336,12 @@ impl Ceremony<'_> {
         let parts = &self.work.parts;
         let session = parts.ceremonies.lock().session(id, parts.node);
         let (session, _) = session.filter(|_| node != parts.node)?;
-        let witness = Call::Witness(call.encode(), node);
         let witnesses = said.keys().filter(|witness| **witness != parts.node);
-        let asked = witnesses.map(|other| parts.ask(*other, &witness, ROUND.min(self.work.left())));
+        let asked = witnesses.map(|other| async move {
+            let call = call.encode_in(parts.speaks(*other)).unwrap_or_default();
+            let witness = Call::Witness(call, node);
+            parts.ask(*other, &witness, ROUND.min(self.work.left())).await
+        });
         let answers = join_all(asked).await.into_iter().flatten();
         let mut usable = answers.filter(|answer| says(parts, (&session, id), round, node, answer));
         usable.next()

@@ -142,7 +142,10 @@ async fn agree(
         request: Vec::new(),
         endorsements,
     };
-    let proposed = parts.consensus.propose(group, entry.encode(), question.deadline);
+    let encoded = parts
+        .encode_entry(group, &entry)
+        .map_err(|problem| problem.message)?;
+    let proposed = parts.consensus.propose(group, encoded, question.deadline);
     let applied = proposed.await.map_err(text)?;
     parts.directory.look();
     match postcard::from_bytes(&applied.result) {

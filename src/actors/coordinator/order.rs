@@ -69,9 +69,8 @@ pub async fn submit(parts: &Arc<Parts>, order: SignedOrder) -> Result<(), Proble
         request: Vec::new(),
         endorsements,
     };
-    let proposed = parts
-        .consensus
-        .propose(GROUP_ZERO, entry.encode(), question.deadline);
+    let encoded = parts.encode_entry(GROUP_ZERO, &entry)?;
+    let proposed = parts.consensus.propose(GROUP_ZERO, encoded, question.deadline);
     let applied = proposed.await.map_err(propose_problem)?;
     match postcard::from_bytes(&applied.result) {
         Ok(Outcome::Applied(_)) => Ok(()),

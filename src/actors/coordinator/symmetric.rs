@@ -240,6 +240,7 @@ impl Use<'_> {
         let roles = Roles {
             number: parts.symmetric.next_number(),
             nodes: [first, second, parts.node],
+            circuit: task.id,
         };
         let participants = roles.participants().to_vec();
         let about = About {

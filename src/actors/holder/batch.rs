@@ -39,7 +39,8 @@ pub(super) async fn answer(parts: &Arc<Parts>, from: u64, forwarded: Forwarded, 
         }
     });
     let answers = join_all(answers).await;
-    Answer::Batch(answers.iter().map(Answer::encode).collect())
+    let format = parts.speaks(from);
+    Answer::Batch(answers.iter().map(|answer| answer.encode_in(format)).collect())
 }
 
 async fn one(

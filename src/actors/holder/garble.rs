@@ -97,6 +97,7 @@ async fn garble(
         ),
         task,
         secret: corrected(parts_of_secret, &sharing.correction),
+        circuit: roles.circuit,
     };
     let (answer, _) = garble::garble(parts, garbling).await?;
     Ok(answer)

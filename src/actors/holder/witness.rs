@@ -66,7 +66,7 @@ pub(super) async fn ask(parts: &Arc<Parts>, from: u64, call: Call, node: u64) ->
         return Answer::Misfit("a member that cannot be asked about".into());
     }
     if parts.network.connected(node) {
-        let relayed = parts.ask(node, &Call::Relayed(call.encode()), STANDING).await;
+        let relayed = parts.ask(node, &relaying(parts, node, &call), STANDING).await;
         if let Ok(answer) = relayed
             && says(parts, (&session, &id), round, node, &answer)
         {
@@ -75,6 +75,11 @@ pub(super) async fn ask(parts: &Arc<Parts>, from: u64, call: Call, node: u64) ->
     }
     parts.ceremonies.lock().conduct.fell(operation, node);
     Answer::Standing { refused: true }
+}
+
+/// A question as another node hears it from this one.
+fn relaying(parts: &Parts, node: u64, call: &Call) -> Call {
+    Call::Relayed(call.encode_in(parts.speaks(node)).unwrap_or_default())
 }
 
 /// The ceremony and round of a question that this node was asked, exactly so.

@@ -23,6 +23,8 @@ pub(crate) struct Garbling {
     pub(crate) task: Task,
     /// This node's parts of the secret inputs.
     pub(crate) secret: GarblerParts,
+    /// What the evaluator takes the circuit to be ([`Roles::circuit`](crate::actors::wire::Roles)).
+    pub(crate) circuit: [u8; 32],
 }
 
 /// Garbles for the evaluator; the answer is this node's last message. The outputs that the evaluator must not decode are
@@ -32,6 +34,13 @@ pub(crate) struct Garbling {
 /// The answer that is none.
 pub(crate) async fn garble(parts: &Arc<Parts>, garbling: Garbling) -> Result<(Answer, Kept), Answer> {
     let [first, second, evaluator] = garbling.context.roles;
+    if garbling.circuit != garbling.task.id {
+        tracing::warn!(
+            evaluator,
+            "another version: the evaluator computes this by another circuit"
+        );
+        return Err(Abstention::Circuit.into());
+    }
     let other = if parts.node == first { second } else { first };
     // What the seeds depend on is what this node's own session with the evaluator says.
     if parts.network.boot_of(evaluator) != Some(garbling.context.boot) {
@@ -117,6 +126,7 @@ async fn begin<G: Send + 'static, M: Send + 'static, T: Send + 'static>(
                 context,
                 task,
                 secret,
+                ..
             } = garbling;
             let ticket = burn(&parts, &context)?;
             let (mut garbler, first) =

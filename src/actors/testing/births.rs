@@ -112,13 +112,15 @@ impl<'a> Birth<'a> {
         Roles {
             number: self.cluster.node(3).parts.symmetric.next_number(),
             nodes: [1, 2, 3],
+            circuit: [0; 32],
         }
     }
 
     async fn compute(&self, computed: Computed) {
         let parts = &self.cluster.node(3).parts;
-        let roles = self.roles();
+        let mut roles = self.roles();
         let computation = computation(parts, self.id, computed, &roles).unwrap();
+        roles.circuit = computation.task.id;
         let call = Call::BirthStep(self.id, BirthStep::Garble(computed, roles));
         let outputs = evaluate(parts, computation, &call, PATIENCE).await.unwrap();
         let mut decoded = Vec::new();
@@ -248,8 +250,9 @@ fn labels_that_were_not_made_decode_to_nothing() {
         let birth = Birth::of(&cluster, request, keystore.id).await;
         birth.share().await;
         let parts = &cluster.node(3).parts;
-        let roles = birth.roles();
+        let mut roles = birth.roles();
         let made = computation(parts, birth.id, Computed::States, &roles).unwrap();
+        roles.circuit = made.task.id;
         let call = Call::BirthStep(birth.id, BirthStep::Garble(Computed::States, roles));
         let mut labels = evaluate(parts, made, &call, PATIENCE)
             .await

@@ -28,6 +28,7 @@ use crate::actors::coordinator::{deliveries, moves, upkeep};
 use crate::actors::crypto_pool::CryptoPool;
 use crate::actors::directory::{self, Directory};
 use crate::actors::doors::{Doors, Lanes};
+use crate::actors::formats::SPOKEN;
 use crate::actors::metrics::{Metrics, OfNode};
 use crate::actors::parts::Parts;
 use crate::actors::proposals::Proposals;
@@ -502,7 +503,7 @@ fn node(
         alter: Mutex::new(None),
         deaf: AtomicBool::new(false),
     });
-    let network: Arc<dyn Network> = Arc::new(hub.join(number, boot, door.clone()));
+    let network: Arc<dyn Network> = Arc::new(hub.join_speaking(SPOKEN, number, boot, door.clone()));
     let others = known.iter().filter(|member| member.node != number);
     let others = others.map(|member| directory::peer_of(member, &BTreeMap::new()));
     network.set_peers(others.collect()).unwrap();

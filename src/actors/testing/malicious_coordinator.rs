@@ -69,6 +69,7 @@ fn garble(cluster: &Cluster, number: u64, mut forwarded: Forwarded) -> Call {
     let roles = Roles {
         number: cluster.node(3).parts.symmetric.next_number(),
         nodes: [number, 3 - number, 3],
+        circuit: [0; 32],
     };
     Call::Garble(forwarded, roles)
 }

@@ -14,6 +14,7 @@ mod broken_off;
 mod endorsers;
 mod everywhere;
 mod five;
+mod formats;
 mod frames;
 mod full_disk;
 mod heads;

@@ -64,7 +64,7 @@ impl<'a> Desk<'a> {
         }
     }
 
-    fn request(&self, key: &Key, action: &str, mut body: Value) -> RawRequest {
+    pub(super) fn request(&self, key: &Key, action: &str, mut body: Value) -> RawRequest {
         body["invocationTarget"] = json!(key.url);
         let invoked = (Capability::Root(&self.keystore.url), action);
         self.client.request("POST", &key.path, invoked, Some(&body), 0)

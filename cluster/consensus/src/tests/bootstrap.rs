@@ -85,6 +85,26 @@ fn a_disk_of_another_cluster_or_node_is_refused() {
 }
 
 #[test]
+fn a_disk_of_another_format_is_refused_by_name_whatever_else_it_says() {
+    let disk = Arc::new(Memory::default());
+    Driver::bootstrap(&*disk, &settings(1)).unwrap();
+    let record = disk.get(&keys::identity()).unwrap().unwrap();
+    let (mut identity, known) = (records::identity_of(&record).unwrap(), records::FORMAT);
+    identity.format = known + 1;
+    let mut later = records::encode(&identity).unwrap();
+    later.extend_from_slice(b"what a later version adds");
+    let mut batch = Batch::default();
+    batch.put(keys::identity(), later);
+    disk.write(&batch, true).unwrap();
+    let before = disk.batches.lock().len();
+    match open(settings(1), &disk) {
+        Err(OpenError::Format { found, known: ours }) => assert_eq!((found, ours), (known + 1, known)),
+        other => panic!("{:?}", other.err()),
+    }
+    assert_eq!(disk.batches.lock().len(), before, "nothing is written to it");
+}
+
+#[test]
 fn settings_that_cannot_be_are_refused() {
     let disk = Arc::new(Memory::default());
     let wrong = |adjust: fn(&mut Settings)| {

@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Inner, Kind, Pipe, Seat};
 use crate::counters::Counters;
+use crate::formats::{Format, Formats};
 use crate::frame::Verdict;
 use crate::network::{CallError, Lane, Network, NodeId, Refused, SendError};
 use crate::queue::PushError;
@@ -159,6 +160,20 @@ impl Network for MemoryNetwork {
 
     fn boot_of(&self, peer: NodeId) -> Option<Boot> {
         self.inner.find(&self.seat, peer).map(|pipe| pipe.to.boot)
+    }
+
+    fn formats(&self) -> Formats {
+        self.seat.formats
+    }
+
+    fn formats_of(&self, peer: NodeId) -> Option<Formats> {
+        let stated = self.seat.stated.lock().get(&peer).copied();
+        stated.filter(|_| self.seat.lists(peer))
+    }
+
+    fn format_with(&self, peer: NodeId) -> Option<Format> {
+        let pipe = self.inner.find(&self.seat, peer)?;
+        self.seat.formats.common(pipe.to.formats)
     }
 
     fn counters(&self) -> &Counters {

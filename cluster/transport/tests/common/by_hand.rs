@@ -39,7 +39,8 @@ pub async fn tls(config: Arc<ClientConfig>, to: SocketAddr) -> io::Result<TlsStr
 
 pub fn hello(from: NodeId, to: NodeId, lane: u8) -> Vec<u8> {
     let mut hello = b"conclave".to_vec();
-    hello.extend(1_u16.to_be_bytes());
+    // The lowest and the highest format.
+    hello.extend([1, 1]);
     hello.extend(CLUSTER);
     hello.extend(from.to_be_bytes());
     hello.extend(to.to_be_bytes());

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use conclave_transport::{
-    Boot, Bounds, BoxFuture, Handler, Lane, NodeId, Peer, Refused, Settings, public_key_of,
+    Boot, Bounds, BoxFuture, Formats, Handler, Lane, NodeId, Peer, Refused, Settings, public_key_of,
 };
 use parking_lot::Mutex;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519};
@@ -118,6 +118,7 @@ impl Members {
             cluster: CLUSTER,
             node,
             boot,
+            formats: Formats::only(1),
             listen: format!("127.0.0.1:{}", self.ports[node as usize - 1])
                 .parse()
                 .unwrap(),

@@ -229,7 +229,9 @@ async fn run(
         request: Vec::new(),
         endorsements,
     };
-    let proposed = parts.propose(group, entry.encode(), Instant::now() + COMMIT);
+    let encoded = parts.encode_entry(group, &entry);
+    let encoded = encoded.map_err(|problem| problem.message)?;
+    let proposed = parts.propose(group, encoded, Instant::now() + COMMIT);
     let applied = proposed.await.map_err(|error| error.to_string())?;
     match postcard::from_bytes(&applied.result) {
         Ok(Outcome::Applied(_)) => Ok(Attempt::Done),

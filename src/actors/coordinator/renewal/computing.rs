@@ -81,12 +81,14 @@ impl Moving<'_> {
     async fn check_by(&self, garblers: [u64; 2]) -> Result<(), String> {
         let parts = self.parts;
         let [first, second] = garblers;
-        let roles = Roles {
+        let mut roles = Roles {
             number: parts.symmetric.next_number(),
             nodes: [first, second, parts.node],
+            circuit: [0; 32],
         };
         let computation = computation(parts, &self.id, self.place, &roles);
         let computation = computation.ok_or("this node has no part in the computation")?;
+        roles.circuit = computation.task.id;
         let garble = self.call(RenewCompute::Garble(roles));
         let evaluated = evaluate(parts, computation, &garble, COMPUTATION).await;
         let evaluated = evaluated.map_err(|fallen| self.fallen(garblers, &fallen))?;

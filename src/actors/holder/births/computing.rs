@@ -92,6 +92,7 @@ pub(super) fn garbling(
         context: context(parts, id, birth, (computed, roles), boot).ok_or_else(unfit)?,
         task: task(birth, computed),
         secret,
+        circuit: roles.circuit,
     })
 }
 

@@ -124,6 +124,7 @@ fn garbling(
         context: context(parts, id, renewing, place, (roles, boot)).ok_or_else(unfit)?,
         task: operations::check(&key_name(&renewing.keystore, &of_key.key)),
         secret: corrected(secret, &sharing.correction),
+        circuit: roles.circuit,
     })
 }
 

@@ -1,0 +1,31 @@
+//! The two builds.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The build under test.
+pub(crate) fn this() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_conclave"))
+}
+
+/// The build of the next format, made of the sources that the tests are made of: only this package is compiled anew, beside
+/// the other build, and nothing if `make test` has done it.
+pub(crate) fn next_format() -> PathBuf {
+    let profile = this().parent().unwrap();
+    let mut build = Command::new(env!("CARGO"));
+    build
+        .args(["build", "--locked", "--quiet", "--workspace"])
+        .args([
+            "--features",
+            "conclave/next-format",
+            "--bin",
+            "conclave-next-format",
+        ])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("CARGO_TARGET_DIR", profile.parent().unwrap());
+    if profile.ends_with("release") {
+        build.arg("--release");
+    }
+    assert!(build.status().unwrap().success(), "the next build");
+    profile.join("conclave-next-format")
+}
