@@ -98,14 +98,15 @@ impl Fault {
 }
 
 fn fault(setup: &Setup, rng: &mut ChaCha8Rng) -> Fault {
-    let node = |rng: &mut ChaCha8Rng| rng.gen_range(1..=setup.nodes);
+    let count = setup.everybody().len() as u64;
+    let node = |rng: &mut ChaCha8Rng| rng.gen_range(1..=count);
     match rng.gen_range(0..26) {
         0..=2 => Fault::Crash(node(rng), rng.gen_range(50_000..2_500_000)),
         3 | 20 | 21 => Fault::CrashWriting(node(rng), rng.gen_range(20_000..1_000_000)),
         22 => Fault::FailDisk(node(rng), rng.gen_range(20_000..1_000_000)),
         4 => Fault::PowerCut(rng.gen_range(50_000..800_000)),
         5..=7 => {
-            let mut nodes: Vec<NodeId> = (1..=setup.nodes).collect();
+            let mut nodes = setup.everybody();
             nodes.shuffle(rng);
             nodes.truncate(rng.gen_range(1..=nodes.len() / 2));
             Fault::Partition(nodes)
