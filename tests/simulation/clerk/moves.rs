@@ -256,9 +256,13 @@ impl Clerk {
             if number > 1 {
                 self.shared.history.borrow_mut().left.insert((group, number));
             }
-            let joins = matches!(roster.next, Some((_, Stage::Joint | Stage::Complete)));
+            if let Some((_, stage @ (Stage::Joint | Stage::Complete))) = roster.next {
+                node.violation(format!(
+                    "{group} is with one list alone, and its state is {stage:?}"
+                ));
+            }
             let stays = |(_, _, record): &&(LocalId, LocalId, KeyRecord)| record.committee != number;
-            if let Some((_, key, _)) = keys(&view).iter().find(stays).filter(|_| !joins) {
+            if let Some((_, key, _)) = keys(&view).iter().find(stays) {
                 node.violation(format!(
                     "{group} is with list {number} alone, and key {key} has not moved"
                 ));

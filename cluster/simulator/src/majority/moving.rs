@@ -421,12 +421,16 @@ impl Clerk {
                 let mut history = self.history.borrow_mut();
                 history.changes.left.insert((group, members.number));
             }
-            let joins = matches!(members.next, Some((_, Stage::Joint | Stage::Complete)));
+            if let Some((_, stage @ (Stage::Joint | Stage::Complete))) = members.next {
+                node.violation(format!(
+                    "{group} is with one list alone, and its state is {stage:?}"
+                ));
+            }
             let stays = |scope: &u8| {
                 let key = self.register.key(&view, *scope).ok();
                 key.is_some_and(|key| key.committee != members.number)
             };
-            if let Some(scope) = (0..SCOPES).find(stays).filter(|_| !joins) {
+            if let Some(scope) = (0..SCOPES).find(stays) {
                 node.violation(format!(
                     "{group} is with list {} alone, and the key of scope {scope} has not moved",
                     members.number
