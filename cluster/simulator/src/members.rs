@@ -50,12 +50,18 @@ impl<C: Cluster> World<C> {
         self.survivors().iter().all(is_there)
     }
 
-    /// Whether nothing that has to be carried out is left: only a core with all new members can.
+    /// Whether nothing that has to be carried out is left: only a core with all new members can, and with a quorum of the old
+    /// ones that stay, or all of them. Who leaves may never be told that it has left a group, and group 0 waits for a quorum of
+    /// those who have seen all others come to their end.
     pub(crate) fn change_is_over(&self) -> bool {
         let Mode::Liveness { core, .. } = &self.setup.mode else {
             return true;
         };
-        let can = self.setup.last_members().iter().all(|node| core.contains(node));
+        let last = self.setup.last_members();
+        let old: Vec<NodeId> = (1..=self.setup.nodes).collect();
+        let stay = old.iter().filter(|node| last.contains(node)).count();
+        let is_of_core = |node: &NodeId| core.contains(node);
+        let can = last.iter().all(is_of_core) && (stay > old.len() / 2 || old.iter().all(is_of_core));
         self.setup.moves.is_empty() || !can || self.has_changed()
     }
 
