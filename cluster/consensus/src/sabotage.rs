@@ -57,14 +57,11 @@ pub(crate) fn forget_outgoing<T: raft::Storage>(planted: Option<Sabotage>, _raw:
                 return;
             };
             tracker.apply_conf(one_list, Vec::new(), 0);
-            let mut same = raft::eraftpb::ConfChangeSingle::default();
-            same.node_id = tracker
-                .conf()
-                .to_conf_state()
-                .voters
-                .first()
-                .copied()
-                .unwrap_or(0);
+            let voters = tracker.conf().to_conf_state().voters;
+            let same = raft::eraftpb::ConfChangeSingle {
+                node_id: voters.first().copied().unwrap_or(0),
+                ..Default::default()
+            };
             if let Ok((twice, _)) = raft::Changer::new(tracker).enter_joint(false, &[same]) {
                 tracker.apply_conf(twice, Vec::new(), 0);
             }

@@ -68,3 +68,41 @@ pub(crate) fn core(nodes: u64, to: &[NodeId], rng: &mut ChaCha8Rng) -> std::coll
     core.extend(others.into_iter().take(quorum.saturating_sub(have)));
     core.into_iter().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+
+    #[test]
+    fn lists_are_ones_that_operators_may_order() {
+        let mut sizes = std::collections::BTreeSet::new();
+        for seed in 0..2_000 {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let nodes = 3 + seed % 3;
+            let mut before: Vec<NodeId> = (1..=nodes).collect();
+            let mut highest = nodes;
+            let lists = orders(nodes, &mut rng);
+            assert!(!lists.is_empty());
+            for list in &lists {
+                assert!(
+                    (FEWEST..=MOST).contains(&list.len()) && *list != before,
+                    "{lists:?}"
+                );
+                assert!(list.is_sorted_by(|one, next| one < next), "{lists:?}");
+                let new = |node: &&NodeId| !before.contains(node);
+                assert!(list.iter().filter(new).all(|node| *node > highest), "{lists:?}");
+                sizes.insert((before.len(), list.len()));
+                highest = highest.max(list.last().copied().unwrap_or(0));
+                before.clone_from(list);
+            }
+            let core = core(nodes, &lists[0], &mut rng);
+            let has = |list: &[NodeId]| list.iter().filter(|node| core.contains(node)).count();
+            let old: Vec<NodeId> = (1..=nodes).collect();
+            assert!(has(&old) > old.len() / 2 && has(&lists[0]) > lists[0].len() / 2);
+        }
+        for change in [(3, 3), (3, 4), (4, 5), (5, 3), (4, 3), (5, 4), (4, 4), (5, 5)] {
+            assert!(sizes.contains(&change), "{change:?}");
+        }
+    }
+}
