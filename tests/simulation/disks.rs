@@ -50,11 +50,14 @@ impl Disks {
         stored(&node) || kept
     }
 
-    /// What `is_old` says of a node's shares is destroyed.
-    pub(crate) fn destroy(&mut self, node: NodeId, is_old: impl Fn(&Shares) -> bool) {
-        if let Some(shares) = self.shares.get_mut(&node) {
-            shares.retain(|shares| !is_old(shares));
-        }
+    /// What `is_old` says of a node's shares is destroyed; which those were.
+    pub(crate) fn destroy(&mut self, node: NodeId, is_old: impl Fn(&Shares) -> bool) -> Vec<Shares> {
+        let Some(shares) = self.shares.get_mut(&node) else {
+            return Vec::new();
+        };
+        let old: Vec<Shares> = shares.iter().copied().filter(is_old).collect();
+        shares.retain(|shares| !old.contains(shares));
+        old
     }
 
     /// The node's time, ms, by what its system's clock shows; none while that is far behind its last record.

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use conclave::identifier::{LocalId, OperationId};
-use conclave::keystore::Outcome;
-use conclave_consensus::GroupId;
+use conclave::keystore::{Outcome, Rejection};
+use conclave_consensus::{Configuration, GroupId};
 use conclave_simulator::linearizability::{Operation, check};
 
 use crate::register::{Answer, Call, Keystore, Session, matters};
@@ -33,6 +33,10 @@ pub(crate) struct Counts {
     pub(crate) clocks: u64,
     /// Calls of keystores whose histories were checked.
     pub(crate) calls: u64,
+    /// Keys moved to other members, acknowledged.
+    pub(crate) moved: u64,
+    /// Changes of a group's members that were carried out.
+    pub(crate) lists: u64,
 }
 
 impl Counts {
@@ -47,6 +51,8 @@ impl Counts {
         self.repeated += other.repeated;
         self.clocks += other.clocks;
         self.calls += other.calls;
+        self.moved += other.moved;
+        self.lists += other.lists;
     }
 }
 
@@ -129,6 +135,10 @@ pub(crate) struct History {
     pub(crate) proposed: Vec<(OperationId, GroupId, Vec<u8>)>,
     /// What each operation came to.
     outcomes: BTreeMap<OperationId, Outcome>,
+    /// Which configuration the entry of an index made.
+    pub(crate) configurations: BTreeMap<(GroupId, u64), Configuration>,
+    /// Lists of members, by number, that somebody has seen decide alone.
+    pub(crate) left: BTreeSet<(GroupId, u64)>,
     moments: u64,
 }
 
@@ -141,6 +151,10 @@ impl History {
 
     /// An operation is applied once: whoever asks again, later or elsewhere, gets the same.
     pub(crate) fn came_to(&mut self, operation: OperationId, outcome: Outcome) -> Result<(), String> {
+        // By others than decide now: when those decide that endorsed it, it may be applied.
+        if let Outcome::Refused(Rejection::NotEndorsed(_)) = outcome {
+            return Ok(());
+        }
         let Some(known) = self.outcomes.get(&operation) else {
             self.outcomes.insert(operation, outcome);
             return Ok(());
@@ -160,6 +174,7 @@ impl History {
 
     /// Whether the calls of each keystore could have been made one after the other.
     pub(crate) fn check(&mut self) -> Result<(), String> {
+        self.counts.lists = self.left.len() as u64;
         for (id, tenant) in &self.keystores {
             let history = tenant.history();
             self.counts.calls += history.len() as u64;

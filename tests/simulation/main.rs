@@ -11,6 +11,7 @@ mod clients;
 mod disks;
 mod history;
 mod office;
+mod one_list;
 mod register;
 
 use conclave_simulator::seeds::{self, Replay};
@@ -19,9 +20,17 @@ use history::Counts;
 use office::{Bug, Office};
 
 fn run(seed: u64, bug: Option<Bug>) -> (Result<Report, Failure>, Counts) {
-    let mut setup = Setup::from_seed(seed);
+    run_in(Setup::from_seed(seed), seed, bug)
+}
+
+/// In a world whose members change.
+fn run_moving(seed: u64, bug: Option<Bug>) -> (Result<Report, Failure>, Counts) {
+    run_in(Setup::moving_from_seed(seed), seed, bug)
+}
+
+fn run_in(mut setup: Setup, seed: u64, bug: Option<Bug>) -> (Result<Report, Failure>, Counts) {
     setup.settings.groups = 2;
-    let office = Office::new(seed, setup.nodes, bug);
+    let office = Office::new(seed, &setup, bug);
     let history = office.history();
     let result = World::new(seed, setup, office).run();
     let mut history = history.borrow_mut();
@@ -74,6 +83,41 @@ fn seeds_break_no_rule() {
 fn a_seed_replays_exactly() {
     for seed in [2, 3] {
         assert_eq!(run(seed, None).0.unwrap(), run(seed, None).0.unwrap());
+        assert_eq!(
+            run_moving(seed, None).0.unwrap(),
+            run_moving(seed, None).0.unwrap()
+        );
+    }
+}
+
+const REPLAY_MOVES: Replay = Replay("--test simulation changes_of_members_break_no_rule");
+
+#[test]
+fn changes_of_members_break_no_rule() {
+    let seeds = seeds::from_environment(40);
+    let count = seeds.end - seeds.start;
+    let of_threads = seeds::on_all_cores(seeds, REPLAY_MOVES, |seed, totals: &mut (Counts, u64)| {
+        let (result, counts) = run_moving(seed, None);
+        totals.0.add(&counts);
+        totals.1 += result?.achieved;
+        Ok::<(), Failure>(())
+    });
+    let (mut totals, mut achieved) = (Counts::default(), 0);
+    for (counts, more) in of_threads {
+        totals.add(&counts);
+        achieved += more;
+    }
+    println!("{count} seeds of changes of members: {totals:?}; cores left alone achieved {achieved}");
+    if count >= 40 {
+        assert!(
+            totals.changes > 5 * count && totals.granted > 5 * count,
+            "{totals:?}"
+        );
+        assert!(totals.lists > 2 * count && totals.moved > count, "{totals:?}");
+        assert!(
+            totals.epochs > 0 && totals.calls > 20 * count && achieved > 2 * count,
+            "{totals:?}"
+        );
     }
 }
 
@@ -119,6 +163,38 @@ fn a_renewal_of_other_shares_is_found() {
 fn a_contribution_of_another_epoch_is_found() {
     let test = "--test simulation contribution_of_another_epoch_is_found";
     is_found(Bug::UncheckedEpochs, test, "two epochs");
+}
+
+/// The same in a world whose members change.
+fn is_found_moving(bug: Bug, test: &'static str, expected: &str) {
+    let found = seeds::find(&format!("{bug:?}"), Replay(test), |seed| {
+        run_moving(seed, Some(bug)).0.err()
+    });
+    assert!(found.what.contains(expected), "{found}");
+}
+
+#[test]
+fn a_quorum_of_one_list_alone_is_found() {
+    let test = "--test simulation quorum_of_one_list_alone_is_found";
+    is_found_moving(Bug::CountsOneList, test, "no quorum of each list");
+}
+
+#[test]
+fn a_group_that_leaves_a_key_behind_is_found() {
+    let test = "--test simulation leaves_a_key_behind_is_found";
+    is_found_moving(Bug::LeavesEarly, test, "has not moved");
+}
+
+#[test]
+fn old_shares_that_are_destroyed_early_are_found() {
+    let test = "--test simulation destroyed_early_are_found";
+    is_found_moving(Bug::DestroysEarly, test, "were destroyed while");
+}
+
+#[test]
+fn a_contribution_of_another_list_is_found() {
+    let test = "--test simulation contribution_of_another_list_is_found";
+    is_found_moving(Bug::UncheckedEpochs, test, "two epochs");
 }
 
 #[test]

@@ -8,15 +8,16 @@ use conclave::actors::application::KeystoreApplication;
 use conclave::authorization::{ChainCache, Policy};
 use conclave::identifier::OperationId;
 use conclave::keystore::{Command, Entry, KeyRecord, Statement, layout};
-use conclave::membership::{Member, Membership};
+use conclave::membership::{Member, Membership, Rosters};
 use conclave::operation::judge::Rules;
 use conclave_consensus::{Application, GroupId, Halt, NodeId, Restricts, StateTransaction};
-use conclave_simulator::{Cluster, Disorderly};
+use conclave_simulator::{Cluster, Disorderly, Setup};
 use ed25519_dalek::SigningKey;
 
 use crate::clerk::{Clerk, Shared};
 use crate::clients::{AUTHORITY, BEGINNING, URL};
 use crate::history::History;
+use crate::one_list::OneListed;
 
 /// A bug put in on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,10 +36,17 @@ pub(crate) enum Bug {
     UncheckedEpochs,
     /// A read is answered from the node's own state, whoever leads.
     UnconfirmedReads,
+    /// While two lists decide together, endorsements of a quorum of one of them are enough.
+    CountsOneList,
+    /// Members endorse that every key has moved without a look.
+    LeavesEarly,
+    /// Old shares are destroyed once a key has moved, while the old members still vote.
+    DestroysEarly,
 }
 
 pub(crate) struct Office {
-    nodes: u64,
+    /// The members in the end.
+    last: Vec<u64>,
     shared: Shared,
 }
 
@@ -54,20 +62,32 @@ pub(crate) fn member_key(node: u64) -> SigningKey {
     KEYS[node as usize].clone()
 }
 
+/// The key of the operator.
+pub(crate) fn operator_key() -> SigningKey {
+    SigningKey::from_bytes(&[0xee; 32])
+}
+
+/// A member as an operators' statement has it.
+pub(crate) fn member(node: u64) -> Member {
+    Member {
+        node,
+        index: node as u16,
+        address: String::new(),
+        verifying_key: member_key(node).verifying_key(),
+        envelope_key: [node as u8; 32],
+    }
+}
+
+/// How soon operators order the next list: one soon after the other, or with time between.
+const PACES: [f64; 3] = [0.02, 0.1, 0.5];
+
 impl Office {
-    pub(crate) fn new(seed: u64, nodes: u64, bug: Option<Bug>) -> Self {
-        let member = |node: u64| Member {
-            node,
-            index: node as u16,
-            address: String::new(),
-            verifying_key: member_key(node).verifying_key(),
-            envelope_key: [node as u8; 32],
-        };
+    pub(crate) fn new(seed: u64, setup: &Setup, bug: Option<Bug>) -> Self {
         let membership = Membership {
             cluster: [0; 32],
             index: 1,
-            members: (1..=nodes).map(member).collect(),
-            operators: Vec::new(),
+            members: (1..=setup.nodes).map(member).collect(),
+            operators: vec![operator_key().verifying_key()],
             operator_threshold: 1,
         };
         let rules = Rules {
@@ -83,11 +103,14 @@ impl Office {
             history: Rc::default(),
             disks: Rc::default(),
             rules: Rc::new(rules),
-            membership: Arc::new(membership),
+            rosters: Arc::new(Rosters::new(Arc::new(membership))),
+            orders: Rc::new(setup.moves.clone()),
+            pace: PACES[(seed / 16) as usize % PACES.len()],
             bug,
             patience: PATIENCES[(seed / 4) as usize % PATIENCES.len()],
         };
-        Self { nodes, shared }
+        let last = setup.last_members();
+        Self { last, shared }
     }
 
     pub(crate) fn history(&self) -> Rc<RefCell<History>> {
@@ -96,9 +119,10 @@ impl Office {
 }
 
 /// An entry that every member endorses.
-fn endorsed_by_all(statement: Statement, request: Vec<u8>, nodes: u64, time: u64) -> Entry {
-    let endorsements = (1..=nodes)
-        .map(|node| statement.endorse(node, &member_key(node), time))
+fn endorsed_by_all(statement: Statement, request: Vec<u8>, nodes: &[u64], time: u64) -> Entry {
+    let endorsements = nodes
+        .iter()
+        .map(|node| statement.endorse(*node, &member_key(*node), time))
         .collect();
     Entry {
         statement,
@@ -111,13 +135,14 @@ impl Cluster for Office {
     type Process = Clerk;
 
     fn application(&mut self, node: NodeId) -> Arc<dyn Application> {
-        let real = KeystoreApplication::new(self.shared.membership.clone());
-        let nodes = self.nodes;
+        let real = KeystoreApplication::new(self.shared.rosters.genesis().clone());
+        let nodes = self.shared.rosters.genesis().nodes();
         match self.shared.bug {
             Some(Bug::UncheckedEndorsements) => Arc::new(Credulous { real, nodes }),
             Some(Bug::UncheckedReplacements) => Arc::new(Replacing { real, nodes }),
             Some(Bug::AppliesOutOfOrder) if node == 1 => Arc::new(Disorderly::new(real)),
             Some(Bug::ForgottenOutcomes) => Arc::new(Forgetful(real)),
+            Some(Bug::CountsOneList) => Arc::new(OneListed(real)),
             _ => Arc::new(real),
         }
     }
@@ -142,14 +167,14 @@ impl Cluster for Office {
             state_version: 0,
             chain: Vec::new(),
         };
-        endorsed_by_all(statement, Vec::new(), self.nodes, BEGINNING * 1_000 + 60_000).encode()
+        endorsed_by_all(statement, Vec::new(), &self.last, BEGINNING * 1_000 + 120_000).encode()
     }
 }
 
 /// Apply as it would be if it did not check endorsements: whatever comes is taken as if all had signed it.
 struct Credulous {
     real: KeystoreApplication,
-    nodes: u64,
+    nodes: Vec<u64>,
 }
 
 impl Application for Credulous {
@@ -171,7 +196,7 @@ impl Application for Credulous {
                 .map(|endorsement| endorsement.time)
                 .min()
                 .unwrap_or(0);
-            endorsed_by_all(entry.statement, entry.request, self.nodes, time).encode()
+            endorsed_by_all(entry.statement, entry.request, &self.nodes, time).encode()
         });
         self.real
             .apply(group, index, believed.as_deref().unwrap_or(entry), state)
@@ -204,7 +229,7 @@ impl Application for Forgetful {
 /// there.
 struct Replacing {
     real: KeystoreApplication,
-    nodes: u64,
+    nodes: Vec<u64>,
 }
 
 impl Replacing {
@@ -224,7 +249,7 @@ impl Replacing {
             new.epoch = record.epoch + 1;
         }
         let time = endorsements.iter().map(|endorsement| endorsement.time).min()?;
-        Some(endorsed_by_all(statement, request, self.nodes, time).encode())
+        Some(endorsed_by_all(statement, request, &self.nodes, time).encode())
     }
 }
 

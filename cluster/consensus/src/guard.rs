@@ -116,6 +116,8 @@ pub(crate) fn check(from: NodeId, message: &mut Message, sight: &Sight<'_>) -> R
     }
     let known = match kind {
         MsgAppend | MsgHeartbeat | MsgSnapshot | MsgTimeoutNow => (sight.may_lead)(from),
+        // Only a newcomer may have the longest log when members that have not heard of it are needed for its election.
+        MsgRequestVote | MsgRequestPreVote if !sight.joining => (sight.may_lead)(from),
         _ => (sight.is_member)(from),
     };
     if from == sight.node || !known {

@@ -9,6 +9,7 @@ use crate::configuration::{self, Configuration, Move, Standing, Step};
 use crate::group::{Context, Group};
 use crate::ids::{Millis, NodeId};
 use crate::keys;
+use crate::sabotage;
 use crate::settings::Settings;
 use crate::store::Store;
 use protobuf::Message as _;
@@ -114,6 +115,7 @@ impl<S: Store> Group<S> {
         if reached.as_ref() != Some(&step.configuration) {
             return Err(Halt::new("raft came to another configuration than the entry's"));
         }
+        sabotage::forget_outgoing(context.settings.sabotage, &mut self.raw);
         tracing::info!(group = %self.id, index, configuration = ?step.configuration, "the group has another configuration");
         context.counters.configurations_applied.add(1);
         self.log_mut().record.configure(index, step.configuration);
@@ -154,9 +156,11 @@ impl<S: Store> Group<S> {
         let Some(step) = configuration::next(self.configuration(), self.moves.wanted.as_ref()) else {
             return;
         };
+        let early = sabotage::votes_early(context.settings.sabotage);
         let begins = step.configuration.is_joint();
-        if begins && !(self.have_caught_up(&self.configuration().learners) && context.app.may_begin(self.id))
-        {
+        let may_begin =
+            || self.have_caught_up(&self.configuration().learners) && context.app.may_begin(self.id);
+        if begins && !early && !may_begin() {
             return;
         }
         if !step.configuration.votes(context.settings.node) {

@@ -25,6 +25,9 @@ use std::sync::Arc;
 
 /// Silence after which an offer or a pull is sent again.
 const ASK_AGAIN_MS: Millis = 500;
+/// A receiver that wants something asks every [`ASK_AGAIN_MS`]. One that has begun and is silent for so long knows nothing of
+/// the transfer any more: it has been started again, and its staging went with its process.
+const FORGOTTEN_MS: Millis = 6 * ASK_AGAIN_MS;
 /// Silence after which a transfer is given up.
 const GIVE_UP_MS: Millis = 10_000;
 /// How long raft's message may take to be answered.
@@ -232,6 +235,9 @@ impl<S: Store> Group<S> {
                     }
                 }
                 _ if now >= sending.active + GIVE_UP_MS => over.push((*peer, SnapshotStatus::Failure)),
+                Stage::Data if sending.sequence > 0 && now >= sending.active + FORGOTTEN_MS => {
+                    over.push((*peer, SnapshotStatus::Failure));
+                }
                 // It has told that it is this far without it.
                 Stage::Data
                     if (self.raw.raft.prs().get(*peer))

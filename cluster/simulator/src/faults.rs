@@ -7,7 +7,7 @@ use conclave_consensus::{GroupId, GroupStatus, NodeId, Role, StoreError};
 use rand::Rng;
 
 /// How long a healed cluster may take to work again (I14).
-const RECOVERY_MICROS: u64 = 10_000_000;
+pub(crate) const RECOVERY_MICROS: u64 = 10_000_000;
 
 impl<C: Cluster> World<C> {
     /// Peers see a link come up, or break because the process is gone.
@@ -51,7 +51,10 @@ impl<C: Cluster> World<C> {
     /// Lets one fault happen, as far as it does not happen to a core that is left alone.
     pub(crate) fn fault(&mut self, fault: Fault) {
         let all = self.nodes.clone();
-        if fault.node().is_some_and(|node| self.is_spared(node)) {
+        if fault
+            .node()
+            .is_some_and(|node| self.is_spared(node) || self.is_yet_to_come(node))
+        {
             return;
         }
         match fault {
@@ -132,8 +135,22 @@ impl<C: Cluster> World<C> {
             self.start(node)?;
             self.announce(node, true);
         }
+        let patience = match self.setup.moves.is_empty() {
+            true => RECOVERY_MICROS,
+            false => self.patience_for_changes(),
+        };
+        self.check_at = self.clock.micros() + patience;
+        self.schedule(patience, Event::Check);
+        match self.setup.moves.is_empty() {
+            true => self.probe(),
+            false => Ok(()),
+        }
+    }
+
+    /// Proposes something to every group through every node.
+    pub(crate) fn probe(&mut self) -> Result<(), StoreError> {
         let deadline = (self.clock.micros() + RECOVERY_MICROS) / 1_000;
-        for node in self.nodes.clone() {
+        for node in self.survivors() {
             if self.machines.get(&node).is_some_and(|machine| machine.put_back) {
                 continue;
             }
@@ -152,11 +169,13 @@ impl<C: Cluster> World<C> {
                 )?;
             }
         }
-        self.schedule(RECOVERY_MICROS, Event::Check);
         Ok(())
     }
 
     pub(crate) fn check_recovery(&mut self) {
+        if self.clock.micros() < self.check_at {
+            return;
+        }
         let late: Vec<_> = self
             .probes
             .iter()
@@ -164,6 +183,17 @@ impl<C: Cluster> World<C> {
             .map(|(at, _)| *at)
             .collect();
         let what = match late.is_empty() {
+            _ if !self.change_is_over() || self.probes.is_empty() => {
+                let shown = self.machines.iter().flat_map(|(node, machine)| {
+                    let shown = machine.status.iter();
+                    shown.map(move |status| format!("{node} {}: {:?}", status.group, status.configuration))
+                });
+                let shown: Vec<String> = shown.collect();
+                format!(
+                    "healthy, and the change of members has not come to its end: {}",
+                    shown.join("; ")
+                )
+            }
             false => format!("healed for 10 s, and these proposals have no answer: {late:?}"),
             true => "healed for 10 s, and the nodes have not come to the same state".to_owned(),
         };
@@ -179,8 +209,18 @@ impl<C: Cluster> World<C> {
         if self.clock.micros() < healed + self.setup.calm_micros || self.probes.values().any(|done| !done) {
             return false;
         }
+        if self.probes.is_empty() {
+            return false;
+        }
         let ledger = self.ledger.lock();
-        self.machines.values().all(|machine| {
+        let survivors = self.survivors();
+        let those = || {
+            let machines = self.machines.iter();
+            machines
+                .filter(|(node, _)| survivors.contains(node))
+                .map(|(_, machine)| machine)
+        };
+        those().all(|machine| {
             let enough = |status: &GroupStatus| status.applied >= ledger.highest_acknowledged(status.group);
             machine
                 .running
@@ -190,7 +230,7 @@ impl<C: Cluster> World<C> {
                     false => machine.status.iter().all(enough),
                 })
         }) && (0..self.setup.settings.groups).map(GroupId).all(|group| {
-            let live = self.machines.values().filter(|machine| !machine.put_back);
+            let live = those().filter(|machine| !machine.put_back);
             let statuses = live.flat_map(|machine| &machine.status);
             statuses
                 .filter(|status| status.group == group && status.role == Role::Leader)

@@ -1,7 +1,8 @@
 //! What the world remembers outside all nodes, and checks after every event (threats.md, invariants).
 
 use conclave_consensus::{
-    Application, GroupId, GroupStatus, Halt, NodeId, Restricts, Role, StateTransaction,
+    Application, Configuration, GroupId, GroupStatus, Halt, Move, NodeId, Restricts, Role, StateRead,
+    StateTransaction,
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -15,6 +16,8 @@ pub(crate) struct Ledger {
     applied: BTreeMap<(GroupId, u64), u64>,
     chains: BTreeMap<(GroupId, u64), [u8; 32]>,
     leaders: BTreeMap<(GroupId, u64), NodeId>,
+    /// Which configuration the entry of an index made, by whoever applied it first.
+    configurations: BTreeMap<(GroupId, u64), Configuration>,
     /// The highest acknowledged index of a group.
     acknowledged: BTreeMap<GroupId, u64>,
     pub(crate) acknowledgements: u64,
@@ -62,6 +65,27 @@ impl Ledger {
         self.acknowledged.get(&group).copied().unwrap_or(0)
     }
 
+    /// An entry of configuration counted at this index. Whoever applies it comes to the same, and one follows the other as
+    /// operators' orders are carried out: learners, then two lists together, then the new one.
+    fn configured(&mut self, node: NodeId, group: GroupId, index: u64, configuration: &Configuration) {
+        let known = self.configurations.entry((group, index));
+        if known.or_insert_with(|| configuration.clone()) != configuration {
+            self.violate(format!(
+                "node {node} has another configuration of {group} at index {index}: {configuration:?}"
+            ));
+        }
+        let before = self.configuration_before(group, index);
+        if let Some((_, before)) = before.filter(|(_, before)| !follows(before, configuration)) {
+            self.violate(format!("{group} came from {before:?} to {configuration:?}"));
+        }
+    }
+
+    /// The last configuration before the one that the entry of this index made, and the index of its own.
+    pub(crate) fn configuration_before(&self, group: GroupId, index: u64) -> Option<(u64, &Configuration)> {
+        let mut before = self.configurations.range((group, 0)..(group, index));
+        before.next_back().map(|((_, at), before)| (*at, before))
+    }
+
     /// After every turn of a node: one leader a term, equal state at equal index.
     pub(crate) fn check(&mut self, node: NodeId, status: &GroupStatus) {
         let group = status.group;
@@ -81,6 +105,13 @@ impl Ledger {
                 status.applied
             ));
         }
+        let known = self.configurations.get(&(group, status.configuration_index));
+        if known.is_some_and(|known| *known != status.configuration) {
+            self.violate(format!(
+                "node {node} has {:?} of {group}, and not {known:?}",
+                status.configuration
+            ));
+        }
         if !status.differing_peers.is_empty() {
             self.violate(format!(
                 "node {node} says that {:?} differ in {group}",
@@ -90,6 +121,19 @@ impl Ledger {
         if status.applied > status.committed {
             self.violate(format!("node {node} applied {group} beyond its commit"));
         }
+    }
+}
+
+/// Whether a group may come from one configuration to the other.
+fn follows(before: &Configuration, after: &Configuration) -> bool {
+    match (before.is_joint(), after.is_joint()) {
+        (true, true) => false,
+        (true, false) => *after == Configuration::stable(&before.voters),
+        (false, true) => {
+            let old = |node: &NodeId| before.voters.contains(node) || before.learners.contains(node);
+            after.outgoing == before.voters && after.voters.iter().all(old) && after.learners.is_empty()
+        }
+        (false, false) => after.voters == before.voters && after.learners != before.learners,
     }
 }
 
@@ -122,5 +166,33 @@ impl Application for Witness {
 
     fn genuine(&self, group: GroupId, entry: &[u8]) -> bool {
         self.inner.genuine(group, entry)
+    }
+
+    fn wanted(&self, group: GroupId, state: &dyn StateRead) -> Result<Option<Move>, Halt> {
+        self.inner.wanted(group, state)
+    }
+
+    fn configured(
+        &self,
+        group: GroupId,
+        index: u64,
+        configuration: &Configuration,
+        state: &mut StateTransaction<'_>,
+    ) -> Result<(), Halt> {
+        let mut ledger = self.ledger.lock();
+        ledger.configured(self.node, group, index, configuration);
+        drop(ledger);
+        self.inner.configured(group, index, configuration, state)
+    }
+
+    fn configuration_allowed(
+        &self,
+        group: GroupId,
+        configuration: &Configuration,
+        initial: &Configuration,
+        state: &dyn StateRead,
+    ) -> bool {
+        self.inner
+            .configuration_allowed(group, configuration, initial, state)
     }
 }

@@ -7,7 +7,8 @@
 //! to work again, or a majority is left alone, the core, and has to make progress whatever the rest does.
 //!
 //! [`majority`] is such a cluster: it checks the freshness rule of consensus.md 1 with a register in place of
-//! keystores. Its tests also plant bugs and see them found.
+//! keystores. Its tests also plant bugs and see them found. In some worlds operators change the members meanwhile
+//! ([`Setup::moving_from_seed`]).
 
 mod clock;
 mod disk;
@@ -17,6 +18,8 @@ mod ledger;
 pub mod linearizability;
 mod liveness;
 pub mod majority;
+mod members;
+mod moves;
 mod name;
 mod network;
 mod plan;

@@ -58,6 +58,11 @@ impl<C: Cluster> World<C> {
             self.announce(node, true);
         }
         self.await_progress();
+        if !self.change_is_over() {
+            let patience = PATIENCE_MICROS + self.patience_for_changes();
+            self.check_at = self.clock.micros() + patience;
+            self.schedule(patience, Event::Check);
+        }
         Ok(())
     }
 

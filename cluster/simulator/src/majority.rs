@@ -1,88 +1,37 @@
 //! The majority rule under test: revocations are numbered writes to a scope, a use asks a quorum of holders.
 //!
 //! A use that began after a write was acknowledged must not be decided by the state before that write by
-//! *every* holder of its quorum: one of them has the entry in its log and waits for it (consensus.md 1).
+//! *every* holder of its quorum: one of them has the entry in its log and waits for it (consensus.md 1). In worlds whose members
+//! change each scope has a key that moves ([`moving`]): a use asks those who hold it.
 
+mod moving;
+mod register;
+mod shares;
+
+pub use moving::{Changes, Deal};
+pub use register::Register;
+
+use crate::disorder::Disorderly;
 use crate::process::{Cluster, Node, Process};
-use conclave_consensus::{
-    Application, GroupId, Halt, Millis, NodeId, Reply, Restricts, Scope, Settling, StateTransaction,
-};
+use crate::setup::Setup;
+use conclave_consensus::{Application, GroupId, Millis, NodeId, Reply, Settling, View};
+use moving::Carried;
 use rand::Rng;
 use rand::seq::SliceRandom;
+use register::{Key, PLAIN, RESTRICTS, SCOPES, entry, scope, version_key, version_of};
+use shares::Shares;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::disorder::Disorderly;
-
-/// Scopes in each group.
-const SCOPES: u8 = 3;
 /// How long a holder waits for pending entries: as in production, or less. The rule holds for any patience.
 const PATIENCES: [Millis; 4] = [1_500, 1_500, 300, 100];
 /// After so long an operation of a core that is left alone is tried again.
 const RETRY_MS: Millis = 700;
-
-/// A counter for each scope. An entry: kind, scope, operation id.
-pub struct Register;
-
-const RESTRICTS: u8 = 1;
-const PLAIN: u8 = 2;
-
-fn entry(kind: u8, scope: u8, operation: u64) -> Vec<u8> {
-    [&[kind, scope], &operation.to_be_bytes()[..]].concat()
-}
-
-fn scope(number: u8) -> Scope {
-    Scope([number; 16])
-}
-
-fn version_key(number: u8) -> Vec<u8> {
-    vec![b'v', number]
-}
-
-fn version_of(bytes: Option<Vec<u8>>) -> u64 {
-    bytes
-        .and_then(|bytes| bytes.try_into().ok())
-        .map_or(0, u64::from_be_bytes)
-}
-
-impl Application for Register {
-    fn restricts(&self, _group: GroupId, entry: &[u8]) -> Restricts {
-        match entry {
-            [RESTRICTS, number, ..] => Restricts::Scope(scope(*number)),
-            [PLAIN, ..] => Restricts::Nothing,
-            _ => Restricts::Everything,
-        }
-    }
-
-    fn apply(
-        &self,
-        _group: GroupId,
-        _index: u64,
-        entry: &[u8],
-        state: &mut StateTransaction<'_>,
-    ) -> Result<Vec<u8>, Halt> {
-        let (kind, number, operation) = match entry {
-            [kind, number, operation @ ..] if operation.len() == 8 => (*kind, *number, operation),
-            _ => return Err(Halt::new("an entry of an unknown version")),
-        };
-        // An operation is applied once, however often its entry was committed.
-        let done = [b"o", operation].concat();
-        if let Some(answer) = state.get(&done)? {
-            return Ok(answer);
-        }
-        let key = if kind == RESTRICTS {
-            version_key(number)
-        } else {
-            vec![b'p', number]
-        };
-        let next = (version_of(state.get(&key)?) + 1).to_be_bytes().to_vec();
-        state.put(key, next.clone());
-        state.put(done, next.clone());
-        Ok(next)
-    }
-}
+/// Tags of timers: what clients do, and what carries out changes of members.
+const CLIENTS: u64 = 0;
+const MOVES: u64 = 1;
 
 /// What processes say to each other.
 #[derive(Clone, Debug)]
@@ -95,14 +44,57 @@ pub enum Message {
         group: GroupId,
         /// What.
         scope: u8,
+        /// The ceremony that made the shares that the coordinator's state names, where keys move.
+        session: Option<u64>,
     },
     /// Contributed, having decided by this version.
     Contributed {
         /// The coordinator's.
         id: u64,
-        /// The version that the holder saw.
-        version: u64,
+        /// What the holder saw.
+        by: Decision,
     },
+    /// Please take part in a key's move.
+    Deal {
+        /// Where.
+        group: GroupId,
+        /// What.
+        deal: Deal,
+    },
+    /// Took part.
+    Dealt {
+        /// The ceremony.
+        operation: u64,
+        /// From its share of the key.
+        deals: bool,
+        /// With a new share on its disk.
+        stores: bool,
+    },
+    /// Has every key moved?
+    Agree {
+        /// The coordinator's.
+        operation: u64,
+        /// Where.
+        group: GroupId,
+        /// To the list of this number.
+        number: u64,
+    },
+    /// It has.
+    Agreed {
+        /// The coordinator's.
+        operation: u64,
+    },
+}
+
+/// What a contribution rests on.
+#[derive(Clone, Copy, Debug)]
+pub struct Decision {
+    /// The version of the scope.
+    version: u64,
+    /// The ceremony that made the holder's share, where keys move.
+    session: Option<u64>,
+    /// The index of the last entry that it had applied.
+    applied: u64,
 }
 
 /// What an observer outside the cluster knows.
@@ -116,6 +108,8 @@ pub struct History {
     pub waits: u64,
     /// ReadIndex reads that were answered.
     pub reads: u64,
+    /// Of members.
+    pub changes: Changes,
     operations: u64,
 }
 
@@ -127,6 +121,12 @@ pub enum Bug {
     ContributesAfterTimeout,
     /// One replica now and then applies two entries in the other order.
     AppliesOutOfOrder,
+    /// Members say that every key has moved without a look.
+    LeavesEarly,
+    /// Old shares are destroyed when a key has moved, while the old members still vote.
+    DestroysEarly,
+    /// A holder contributes with the shares that the coordinator names, once it has them on disk.
+    UsesEarly,
 }
 
 /// What a node of a core tries until it succeeds.
@@ -144,14 +144,25 @@ struct Use {
     scope: u8,
     floor: u64,
     quorum: usize,
-    versions: BTreeMap<NodeId, u64>,
+    /// The key, where keys move.
+    key: Option<Key>,
+    decisions: BTreeMap<NodeId, Decision>,
+}
+
+/// What a holder is asked.
+enum Question {
+    Use {
+        id: u64,
+        scope: u8,
+        session: Option<u64>,
+    },
+    Deal(Deal),
 }
 
 struct Wait {
     coordinator: NodeId,
-    id: u64,
     group: GroupId,
-    scope: u8,
+    question: Question,
     deadline: Millis,
     settling: Settling,
 }
@@ -160,6 +171,8 @@ enum Ticket {
     Write(GroupId, u8),
     Read(GroupId, u8, u64),
     Errand(u64),
+    /// New shares of a key, of this ceremony.
+    Move(GroupId, u8, u64),
 }
 
 /// Client, coordinator and holder on one node.
@@ -173,16 +186,36 @@ pub struct Clerk {
     uses: BTreeMap<u64, Use>,
     waits: Vec<Wait>,
     tickets: BTreeMap<u64, Ticket>,
+    register: Rc<Register>,
+    shares: Rc<RefCell<Shares>>,
+    /// The lists of members that operators order, and how soon.
+    orders: Rc<Vec<Vec<NodeId>>>,
+    pace: f64,
+    carried: Carried,
 }
 
 impl Clerk {
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next - 1
+    }
+
+    fn new_operation(&self) -> u64 {
+        let mut history = self.history.borrow_mut();
+        history.operations += 1;
+        history.operations
+    }
+
+    fn keys_move(&self) -> bool {
+        !self.orders.is_empty()
+    }
+
     fn decide(&mut self, node: &mut Node<'_, Message>, wait: Wait) {
         let freshness = node.freshness().clone();
         let Wait {
             coordinator,
-            id,
             group,
-            scope,
+            question,
             deadline,
             settling,
         } = wait;
@@ -198,23 +231,54 @@ impl Clerk {
                 self.history.borrow_mut().waits += 1;
                 return self.waits.push(Wait {
                     coordinator,
-                    id,
                     group,
-                    scope,
+                    question,
                     deadline,
                     settling,
                 });
             }
         };
         // The fence is asked after the wait too.
-        match view.get(&version_key(scope)) {
-            Ok(version) if freshness.may_contribute(group).is_ok() => {
-                let version = version_of(version);
-                node.send(coordinator, Message::Contributed { id, version });
-            }
-            Ok(_) => {}
-            Err(error) => node.violation(error.to_string()),
+        if freshness.may_contribute(group).is_err() {
+            return;
         }
+        match question {
+            Question::Use { id, scope, session } => {
+                self.contribute(node, coordinator, (id, scope, session), &view)
+            }
+            Question::Deal(deal) => self.take_part(node, coordinator, &view, deal),
+        }
+    }
+
+    /// Contributes, where keys move with the shares that its own state names, if the coordinator's names the same.
+    fn contribute(
+        &self,
+        node: &mut Node<'_, Message>,
+        coordinator: NodeId,
+        (id, scope, session): (u64, u8, Option<u64>),
+        view: &View,
+    ) {
+        let version = match view.get(&version_key(scope)) {
+            Ok(version) => version_of(version),
+            Err(error) => return node.violation(error.to_string()),
+        };
+        if let Some(session) = session {
+            let live = self.register.key(view, scope).map(|key| key.session).ok();
+            if live != Some(session) {
+                self.history.borrow_mut().changes.epochs += 1;
+            }
+            let named = live == Some(session) || self.bug == Some(Bug::UsesEarly);
+            let of = (view.group(), scope, session);
+            if !named || !self.shares.borrow().has(node.id(), of, self.register.first()) {
+                return;
+            }
+        }
+        let by = Decision {
+            version,
+            session,
+            applied: view.applied_index(),
+        };
+        node.send(coordinator, Message::Contributed { id, by });
     }
 
     /// Tries the operation that a core has to achieve next, again if it is time to: a write, a use, a read.
@@ -296,11 +360,17 @@ impl Clerk {
     ) {
         let id = self.next;
         self.next += 1;
-        let quorum = node.nodes().len() / 2 + 1;
-        let mut holders = node.nodes().to_vec();
+        let (key, mut holders) = match self.keys_move() {
+            false => (None, node.nodes().to_vec()),
+            true => match self.holders(node, group, number) {
+                Some((key, holders)) => (Some(key), holders),
+                None => return,
+            },
+        };
+        let quorum = holders.len() / 2 + 1;
         holders.shuffle(node.rng());
         let floor = self.floor(group, number);
-        let versions = BTreeMap::new();
+        let decisions = BTreeMap::new();
         self.uses.insert(
             id,
             Use {
@@ -309,7 +379,8 @@ impl Clerk {
                 scope: number,
                 floor,
                 quorum,
-                versions,
+                key,
+                decisions,
             },
         );
         let asked = if errand.is_some() { holders.len() } else { quorum };
@@ -320,8 +391,40 @@ impl Clerk {
                     id,
                     group,
                     scope: number,
+                    session: key.map(|key| key.session),
                 },
             );
+        }
+    }
+
+    /// Who hold a scope's key, as far as this node has applied.
+    fn holders(&self, node: &Node<'_, Message>, group: GroupId, scope: u8) -> Option<(Key, Vec<NodeId>)> {
+        let view = node.freshness().view(group).ok()?;
+        let key = self.register.key(&view, scope).ok()?;
+        Some((key, self.register.list(&view, key.committee).ok()?))
+    }
+
+    /// Begins to answer: fence, then wait for what is pending.
+    fn asked(
+        &mut self,
+        node: &mut Node<'_, Message>,
+        coordinator: NodeId,
+        (group, number): (GroupId, u8),
+        question: Question,
+    ) {
+        if node.freshness().may_contribute(group).is_err() {
+            return;
+        }
+        let deadline = node.now() + self.patience;
+        if let Ok(settling) = node.freshness().settle(group, scope(number)) {
+            let wait = Wait {
+                coordinator,
+                group,
+                question,
+                deadline,
+                settling,
+            };
+            self.decide(node, wait);
         }
     }
 
@@ -334,22 +437,38 @@ impl Clerk {
             .unwrap_or(0)
     }
 
-    fn contributed(&mut self, node: &mut Node<'_, Message>, from: NodeId, id: u64, version: u64) {
+    fn contributed(&mut self, node: &mut Node<'_, Message>, from: NodeId, id: u64, by: Decision) {
         let Some(used) = self.uses.get_mut(&id) else {
             return;
         };
-        used.versions.insert(from, version);
-        if used.versions.len() < used.quorum {
+        used.decisions.insert(from, by);
+        if used.decisions.len() < used.quorum {
             return;
         }
         self.history.borrow_mut().uses += 1;
-        let newest = used.versions.values().max().copied().unwrap_or(0);
+        let newest = used.decisions.values().map(|by| by.version).max().unwrap_or(0);
         let errand = used.errand;
         if newest < used.floor {
             node.violation(format!(
                 "a use of scope {} in {} that began after version {} was acknowledged was decided by {:?}",
-                used.scope, used.group, used.floor, used.versions
+                used.scope, used.group, used.floor, used.decisions
             ));
+        }
+        if let Some(key) = used.key {
+            let other = |by: &&Decision| by.session != Some(key.session);
+            if used.decisions.values().any(|by| other(&by)) {
+                node.violation(format!(
+                    "partial results of two epochs were added up: {:?}",
+                    used.decisions
+                ));
+            }
+            let early = used.decisions.iter().find(|(_, by)| by.applied < key.index);
+            if let Some((holder, by)) = early {
+                node.violation(format!(
+                    "node {holder}, at {}, used the shares of {key:?} before it had applied their entry",
+                    by.applied
+                ));
+            }
         }
         self.uses.remove(&id);
         if let Some(number) = errand {
@@ -363,7 +482,10 @@ impl Process for Clerk {
 
     fn on_start(&mut self, node: &mut Node<'_, Message>) {
         let after = node.rng().gen_range(1_000..30_000);
-        node.timer(after, 0);
+        node.timer(after, CLIENTS);
+        if self.keys_move() {
+            node.timer(after, MOVES);
+        }
     }
 
     fn on_message(&mut self, node: &mut Node<'_, Message>, from: NodeId, message: Message) {
@@ -372,34 +494,45 @@ impl Process for Clerk {
                 id,
                 group,
                 scope: number,
+                session,
             } => {
-                if node.freshness().may_contribute(group).is_err() {
-                    return;
-                }
-                let deadline = node.now() + self.patience;
-                if let Ok(settling) = node.freshness().settle(group, scope(number)) {
-                    let wait = Wait {
-                        coordinator: from,
-                        id,
-                        group,
-                        scope: number,
-                        deadline,
-                        settling,
-                    };
-                    self.decide(node, wait);
-                }
+                let question = Question::Use {
+                    id,
+                    scope: number,
+                    session,
+                };
+                self.asked(node, from, (group, number), question);
             }
-            Message::Contributed { id, version } => self.contributed(node, from, id, version),
+            Message::Contributed { id, by } => self.contributed(node, from, id, by),
+            Message::Deal { group, deal } => {
+                self.asked(node, from, (group, deal.scope), Question::Deal(deal));
+            }
+            Message::Dealt {
+                operation,
+                deals,
+                stores,
+            } => self.dealt(node, from, operation, (deals, stores)),
+            Message::Agree {
+                operation,
+                group,
+                number,
+            } => self.asked_to_agree(node, from, operation, (group, number)),
+            Message::Agreed { operation } => self.agreed(node, from, operation),
         }
     }
 
-    fn on_timer(&mut self, node: &mut Node<'_, Message>, _tag: u64) {
+    fn on_timer(&mut self, node: &mut Node<'_, Message>, tag: u64) {
+        if tag == MOVES {
+            self.conduct(node);
+            let after = node.rng().gen_range(20_000..150_000);
+            return node.timer(after, MOVES);
+        }
         self.act(node);
         if let Some(number) = node.errand() {
             self.pursue(node, number);
         }
         let after = node.rng().gen_range(5_000..60_000);
-        node.timer(after, 0);
+        node.timer(after, CLIENTS);
     }
 
     fn on_reply(&mut self, node: &mut Node<'_, Message>, reply: Reply) {
@@ -411,6 +544,9 @@ impl Process for Clerk {
                 let known = self.tickets.remove(&ticket);
                 if let Some(Ticket::Errand(number)) = known {
                     node.achieved(number);
+                } else if let Some(Ticket::Move(group, scope, session)) = known {
+                    let taken = version_of(Some(applied.result)) == 1;
+                    self.key_moved(node, (group, scope, session), taken);
                 } else if let Some(Ticket::Write(group, number)) = known {
                     let version = version_of(Some(applied.result));
                     let mut history = self.history.borrow_mut();
@@ -452,6 +588,9 @@ impl Process for Clerk {
     }
 
     fn on_progress(&mut self, node: &mut Node<'_, Message>) {
+        if self.keys_move() {
+            self.observe(node);
+        }
         for wait in std::mem::take(&mut self.waits) {
             self.decide(node, wait);
         }
@@ -466,16 +605,22 @@ pub struct Clerks {
     groups: u32,
     patience: Millis,
     bug: Option<Bug>,
+    first: Vec<NodeId>,
+    shares: Rc<RefCell<Shares>>,
+    orders: Rc<Vec<Vec<NodeId>>>,
+    pace: f64,
 }
 
 impl Clerks {
-    /// For so many groups; the seed says how long holders wait.
-    pub fn new(seed: u64, groups: u32) -> Self {
+    /// For a world that is set up like this; the seed says how long holders wait.
+    pub fn new(seed: u64, setup: &Setup) -> Self {
         Clerks {
-            history: Rc::default(),
-            groups,
+            groups: setup.settings.groups,
             patience: PATIENCES[(seed / 4) as usize % PATIENCES.len()],
-            bug: None,
+            first: (1..=setup.nodes).collect(),
+            orders: Rc::new(setup.moves.clone()),
+            pace: Clerk::pace_of(seed),
+            ..Clerks::default()
         }
     }
 
@@ -490,8 +635,10 @@ impl Cluster for Clerks {
 
     fn application(&mut self, node: NodeId) -> Arc<dyn Application> {
         match self.bug {
-            Some(Bug::AppliesOutOfOrder) if node == 1 => Arc::new(Disorderly::new(Register)),
-            _ => Arc::new(Register),
+            Some(Bug::AppliesOutOfOrder) if node == 1 => {
+                Arc::new(Disorderly::new(Register::new(self.first.clone())))
+            }
+            _ => Arc::new(Register::new(self.first.clone())),
         }
     }
 
@@ -507,6 +654,11 @@ impl Cluster for Clerks {
             uses: BTreeMap::new(),
             waits: Vec::new(),
             tickets: BTreeMap::new(),
+            register: Rc::new(Register::new(self.first.clone())),
+            shares: self.shares.clone(),
+            orders: self.orders.clone(),
+            pace: self.pace,
+            carried: Carried::default(),
         }
     }
 

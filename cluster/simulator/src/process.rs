@@ -1,7 +1,7 @@
 //! What runs beside the driver on a simulated node: holders, coordinators, clients; whatever the user of this
 //! crate wants to drive through faults.
 
-use conclave_consensus::{Application, Freshness, GroupId, Millis, NodeId, Reply};
+use conclave_consensus::{Application, Freshness, GroupId, GroupStatus, Millis, NodeId, Reply};
 use rand_chacha::ChaCha8Rng;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -47,6 +47,7 @@ pub struct Node<'a, M> {
     pub(crate) rng: &'a mut ChaCha8Rng,
     pub(crate) freshness: &'a Arc<Freshness>,
     pub(crate) nodes: &'a [NodeId],
+    pub(crate) status: &'a [GroupStatus],
     pub(crate) actions: Vec<Action<M>>,
 }
 
@@ -77,6 +78,11 @@ impl<M> Node<'_, M> {
     /// All nodes of the cluster.
     pub fn nodes(&self) -> &[NodeId] {
         self.nodes
+    }
+
+    /// A group as this node's consensus saw it after its last turn.
+    pub fn status(&self, group: GroupId) -> Option<&GroupStatus> {
+        self.status.iter().find(|status| status.group == group)
     }
 
     /// Microseconds of virtual time: one clock for the whole world, and the one that nodes measure spans of time by.

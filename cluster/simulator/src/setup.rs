@@ -1,5 +1,6 @@
 //! What a run is like, and how it ends.
 
+use crate::moves;
 use crate::plan::Fault;
 use conclave_consensus::{NodeId, Settings};
 use rand::seq::SliceRandom;
@@ -38,6 +39,9 @@ pub struct Setup {
     pub settings: Settings,
     /// Faults of the user's own, instead of the seed's.
     pub faults: Option<Vec<(u64, Fault)>>,
+    /// The lists of members that operators order, one after the other; none: the first nodes stay. Nodes that are not among
+    /// the first ones begin with empty disks.
+    pub moves: Vec<Vec<NodeId>>,
 }
 
 impl Setup {
@@ -75,7 +79,43 @@ impl Setup {
             skew_millis: rng.gen_range(0..1_500),
             settings,
             faults: None,
+            moves: Vec::new(),
         }
+    }
+
+    /// The same in a world whose members change, by one to three orders.
+    pub fn moving_from_seed(seed: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x30eu64.rotate_left(40));
+        let mut setup = Setup::from_seed(seed);
+        setup.faulty_micros += 2_000_000;
+        setup.moves = moves::orders(setup.nodes, &mut rng);
+        setup.settings.peers = setup.everybody();
+        let mut lists: Vec<Vec<NodeId>> = vec![(1..=setup.nodes).collect()];
+        lists.extend(setup.moves.iter().cloned());
+        let leaves = |pair: &[Vec<NodeId>]| pair[0].iter().any(|node| !pair[1].contains(node));
+        if lists.windows(2).any(leaves) {
+            // As in production: who was removed while it was away is told so by the log, and by nothing else.
+            setup.settings.keep_entries = 2_048;
+            setup.settings.truncate_above = 2_100;
+        }
+        if let Mode::Liveness { core, .. } = &mut setup.mode {
+            // The core is one of both lists.
+            setup.moves.truncate(1);
+            *core = moves::core(setup.nodes, &setup.moves[0], &mut rng);
+        }
+        setup
+    }
+
+    /// All nodes that there ever are, from 1.
+    pub fn everybody(&self) -> Vec<NodeId> {
+        let newest = self.moves.iter().flatten().max().copied().unwrap_or(0);
+        (1..=newest.max(self.nodes)).collect()
+    }
+
+    /// The members that are left in the end.
+    pub fn last_members(&self) -> Vec<NodeId> {
+        let first = || (1..=self.nodes).collect();
+        self.moves.last().cloned().unwrap_or_else(first)
     }
 }
 

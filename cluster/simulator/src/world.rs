@@ -136,6 +136,8 @@ pub struct World<C: Cluster> {
     pub(crate) trace: DefaultHasher,
     pub(crate) healed_at: Option<u64>,
     pub(crate) probes: BTreeMap<(NodeId, GroupId), bool>,
+    /// When everything has to be well: what is looked at before was put off.
+    pub(crate) check_at: u64,
     pub(crate) core: Core,
 }
 
@@ -144,8 +146,8 @@ type Message<C> = <<C as Cluster>::Process as Process>::Message;
 impl<C: Cluster> World<C> {
     /// A world in which nothing has happened yet.
     pub fn new(seed: u64, mut setup: Setup, cluster: C) -> Self {
-        let nodes: Vec<NodeId> = (1..=setup.nodes).collect();
-        setup.settings.voters = nodes.clone();
+        let nodes = setup.everybody();
+        setup.settings.voters = (1..=setup.nodes).collect();
         setup.settings.cluster = [0xc1; 32];
         World {
             seed,
@@ -162,6 +164,7 @@ impl<C: Cluster> World<C> {
             trace: DefaultHasher::new(),
             healed_at: None,
             probes: BTreeMap::new(),
+            check_at: 0,
             core: Core::default(),
             setup,
         }
@@ -201,7 +204,12 @@ impl<C: Cluster> World<C> {
     fn run_events(&mut self) -> Result<(), StoreError> {
         for node in self.nodes.clone() {
             let disk = Arc::new(SimulatedDisk::default());
-            Driver::bootstrap(&*disk, &self.settings_of(node)).map_err(|error| StoreError(error.into()))?;
+            let settings = self.settings_of(node);
+            let prepared = match self.joins(node) {
+                true => Driver::prepare_joining(&*disk, &settings),
+                false => Driver::bootstrap(&*disk, &settings),
+            };
+            prepared.map_err(|error| StoreError(error.into()))?;
             let skew = self.setup.skew_millis;
             let machine = Machine {
                 disk,
@@ -215,7 +223,8 @@ impl<C: Cluster> World<C> {
                 wrong_millis: 0,
             };
             self.machines.insert(node, machine);
-            self.schedule(0, Event::Start { node });
+            let first = self.first_start(node);
+            self.schedule(first, Event::Start { node });
         }
         let faults = match &self.setup.faults {
             Some(faults) => faults.clone(),
@@ -235,7 +244,9 @@ impl<C: Cluster> World<C> {
                 continue;
             };
             self.handle(event)?;
-            if self.ledger.lock().violation().is_some() || self.is_well() || self.core.is_done() {
+            self.probe_when_changed()?;
+            let is_done = self.core.is_done() && self.change_is_over();
+            if self.ledger.lock().violation().is_some() || self.is_well() || is_done {
                 return Ok(());
             }
         }
@@ -352,7 +363,7 @@ impl<C: Cluster> World<C> {
         let clock = Arc::new(self.clock.clone());
         let attestor = Arc::new(Name(node));
         let driver = Driver::open(settings, machine.disk.clone(), witness, attestor, clock, seed)
-            .map_err(|error| StoreError::message(format!("node {node} does not start: {error}")))?;
+            .map_err(|error| StoreError::message(format!("node {node} does not start: {error:?}")))?;
         machine.running = Some(Running {
             driver,
             process: self.cluster.process(node, life),
@@ -498,6 +509,7 @@ impl<C: Cluster> World<C> {
             .iter()
             .for_each(|status| ledger.check(node, status));
         drop(ledger);
+        self.check_newcomers(node);
         self.dispatch(node)?;
         self.process(node, |process, node| process.on_progress(node))
     }
@@ -608,6 +620,7 @@ impl<C: Cluster> World<C> {
             rng: &mut self.rng,
             freshness: running.driver.freshness(),
             nodes: &self.nodes,
+            status: &machine.status,
             actions: Vec::new(),
         };
         piece(&mut running.process, &mut seen);

@@ -9,7 +9,7 @@ use conclave_simulator::{Failure, Mode, Report, Setup, World};
 fn run(seed: u64, sabotage: Option<Sabotage>, bug: Option<Bug>) -> (Result<Report, Failure>, [u64; 3]) {
     let mut setup = Setup::from_seed(seed);
     setup.settings.sabotage = sabotage;
-    let clerks = Clerks::new(seed, setup.settings.groups).with(bug);
+    let clerks = Clerks::new(seed, &setup).with(bug);
     let history = clerks.history.clone();
     let result = World::new(seed, setup, clerks).run();
     let history = history.borrow();

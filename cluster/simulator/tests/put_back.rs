@@ -24,7 +24,7 @@ fn an_older_copy_undoes_nothing() {
             (4_200_000, Fault::Crash(dying, 2_000_000)),
             (4_200_001, Fault::Mend),
         ]);
-        let clerks = Clerks::new(seed, setup.settings.groups);
+        let clerks = Clerks::new(seed, &setup);
         let report = World::new(seed, setup, clerks).run()?;
         assert!(report.acknowledgements > 20, "{report:?}");
         Ok::<(), Failure>(())

@@ -1,23 +1,29 @@
 //! A coordinator's changes: endorsements of members whose clocks agree, the proposal, what its client is told.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use conclave::authorization::RawRequest;
 use conclave::identifier::{LocalId, OperationId};
 use conclave::keystore::{Command, Endorsement, Entry, Outcome, Rejection, Reply as Applied, Statement};
+use conclave::membership::Roster;
+use conclave::operation::route::Route;
 use conclave_consensus::{GroupId, NodeId};
 use conclave_simulator::Node;
 use rand::Rng;
 use rand::seq::SliceRandom;
 
-use super::{Change, Clerk, Message, Ticket, seconds, system};
+use super::{Change, Clerk, KEYSTORES, METERS, Message, Ticket, seconds, system};
 use crate::clients;
 use crate::history::Delegated;
+use crate::office::Bug;
 use crate::register::{Answer, Call, Renewed};
 
 /// Endorsements of one entry lie within this of each other, ms.
 const TIME_SPREAD: u64 = 5_000;
 
-/// A quorum of endorsements whose clocks are as close as an entry's must be, or all of the ceremony's participants.
-fn at_one_time(endorsements: &[Endorsement], quorum: usize, everybody: &[u64]) -> Option<Vec<Endorsement>> {
+/// Enough endorsements whose clocks are as close as an entry's must be.
+fn at_one_time(endorsements: &[Endorsement], enough: impl Fn(&[u64]) -> bool) -> Option<Vec<Endorsement>> {
     let windows = endorsements.iter().map(|earliest| earliest.time);
     windows
         .map(|earliest| {
@@ -27,8 +33,8 @@ fn at_one_time(endorsements: &[Endorsement], quorum: usize, everybody: &[u64]) -
             endorsements.iter().filter(within).cloned().collect::<Vec<_>>()
         })
         .find(|within| {
-            let has = |node: &u64| within.iter().any(|endorsement| endorsement.node == *node);
-            within.len() >= quorum && everybody.iter().all(has)
+            let nodes: Vec<u64> = within.iter().map(|endorsement| endorsement.node).collect();
+            enough(&nodes)
         })
 }
 
@@ -83,15 +89,22 @@ impl Clerk {
         request: RawRequest,
         errand: Option<u64>,
     ) {
+        let group = match Route::parse(&request.method, &request.target) {
+            Some(Route::CreateMeter) => METERS,
+            _ => KEYSTORES,
+        };
+        let Some(roster) = self.roster(node, group) else {
+            return;
+        };
         let operation = self.operation(node);
-        let mut participants = node.nodes().to_vec();
+        let mut participants = roster.births().nodes();
         if node.rng().gen_bool(0.5) {
             participants.shuffle(node.rng());
-            participants.truncate(self.shared.membership.quorum());
+            participants.truncate(roster.births().quorum());
             participants.sort_unstable();
         }
         let start = system(node);
-        for member in node.nodes().to_vec() {
+        for member in roster.deciders() {
             let (request, participants) = (request.clone(), participants.clone());
             let question = Message::Endorse {
                 operation,
@@ -101,13 +114,14 @@ impl Clerk {
             };
             node.send(member, question);
         }
-        self.await_endorsements(operation, request.encode(), errand);
+        self.await_endorsements(operation, request.encode(), roster, errand);
     }
 
     pub(super) fn await_endorsements(
         &mut self,
         operation: OperationId,
         request: Vec<u8>,
+        roster: Arc<Roster>,
         errand: Option<u64>,
     ) {
         let invoked = self.shared.history.borrow_mut().moment();
@@ -115,6 +129,9 @@ impl Clerk {
             request,
             statements: Vec::new(),
             proposed: None,
+            roster,
+            dealing: None,
+            endorsers: BTreeSet::new(),
             invoked,
             call: None,
             errand,
@@ -176,16 +193,10 @@ impl Clerk {
         statement: Statement,
         endorsement: Endorsement,
     ) {
-        let ticket = self.number();
-        let quorum = self.shared.membership.quorum();
-        let Some(change) = self
-            .changes
-            .get_mut(&operation)
-            .filter(|change| change.proposed.is_none())
-        else {
+        let Some(change) = self.changes.get_mut(&operation) else {
             return;
         };
-        if endorsement.node != from {
+        if endorsement.node != from || change.proposed.is_some() {
             return;
         }
         let known = |(known, _): &(Statement, _)| *known == statement;
@@ -196,15 +207,46 @@ impl Clerk {
                 change.statements.len() - 1
             }
         };
-        let (statement, endorsements) = &mut change.statements[place];
+        let (_, endorsements) = &mut change.statements[place];
         if endorsements.iter().all(|known| known.node != from) {
             endorsements.push(endorsement);
         }
-        let everybody = statement.command.participants().unwrap_or_default();
-        let Some(endorsements) = at_one_time(endorsements, quorum, everybody) else {
+        self.propose_what_is_agreed(node, operation);
+    }
+
+    /// Proposes a statement that enough have endorsed, if there is one.
+    pub(super) fn propose_what_is_agreed(&mut self, node: &mut Node<'_, Message>, operation: OperationId) {
+        let ticket = self.number();
+        let one_list = self.has(Bug::CountsOneList);
+        let Some(change) = self.changes.get_mut(&operation) else {
+            return;
+        };
+        let waits = change
+            .dealing
+            .as_ref()
+            .is_some_and(|dealing| !dealing.is_enough());
+        if change.proposed.is_some() || waits {
+            return;
+        }
+        let roster = change.roster.clone();
+        let agreed = change.statements.iter().find_map(|(statement, endorsements)| {
+            let enough = |nodes: &[u64]| match statement.command.participants() {
+                Some(participants) => participants.iter().all(|node| nodes.contains(node)),
+                None if one_list => roster.halves().any(|half| {
+                    let agree = half.members.iter().filter(|member| nodes.contains(&member.node));
+                    agree.count() >= half.quorum()
+                }),
+                None => roster.is_quorum(nodes),
+            };
+            Some((statement, at_one_time(endorsements, enough)?))
+        });
+        let Some((statement, endorsements)) = agreed else {
             return;
         };
         change.proposed = Some(statement.command.clone());
+        if statement.command.participants().is_none() {
+            change.endorsers = endorsements.iter().map(|endorsement| endorsement.node).collect();
+        }
         let entry = Entry {
             statement: statement.clone(),
             request: change.request.clone(),
@@ -235,13 +277,27 @@ impl Clerk {
     }
 
     /// The client hears what became of its change.
-    pub(super) fn applied(&mut self, node: &mut Node<'_, Message>, operation: OperationId, result: &[u8]) {
+    pub(super) fn applied(
+        &mut self,
+        node: &mut Node<'_, Message>,
+        operation: OperationId,
+        index: u64,
+        result: &[u8],
+    ) {
         let Some(change) = self.changes.remove(&operation) else {
             return;
         };
         let Ok(outcome) = postcard::from_bytes::<Outcome>(result) else {
             return;
         };
+        // Others decide now than those that endorsed it; they may again, so that this says nothing.
+        if let Outcome::Refused(Rejection::NotEndorsed(_)) = outcome {
+            return;
+        }
+        let group = change
+            .statements
+            .first()
+            .map(|(statement, _)| GroupId(statement.group));
         let command = change.proposed;
         let mut history = self.shared.history.borrow_mut();
         if let (Outcome::Applied(Applied::Keystore(id)), Some(Command::CreateKeystore { .. })) =
@@ -262,7 +318,11 @@ impl Clerk {
         };
         history.counts.changes += 1;
         drop(history);
-        let keystore = self.acknowledged(node, applied, command);
+        if let Some(group) = group.filter(|_| !change.endorsers.is_empty() && !self.shared.orders.is_empty())
+        {
+            self.check_endorsers(node, (group, index), &change.endorsers);
+        }
+        let keystore = self.acknowledged(node, applied, command, change.dealing.is_some());
         if let Some(number) = change.errand {
             node.achieved(number);
         }
@@ -280,6 +340,7 @@ impl Clerk {
         node: &mut Node<'_, Message>,
         applied: Applied,
         command: Option<Command>,
+        moves: bool,
     ) -> Option<LocalId> {
         let mut history = self.shared.history.borrow_mut();
         if let Applied::Meter(id) = applied {
@@ -289,6 +350,9 @@ impl Clerk {
         let keystore = command.keystore()?;
         if let Applied::Renewed(_) = applied {
             history.counts.renewed += 1;
+        }
+        if let (Command::RenewShares(renewed), true) = (&command, moves) {
+            history.counts.moved += renewed.keys.len() as u64;
         }
         let tenant = history.keystores.get_mut(&keystore)?;
         match command {
@@ -308,8 +372,13 @@ impl Clerk {
                     if tenant.replaced.insert(new.replaces, new.session).is_some() {
                         node.violation(format!("shares of {key} were replaced twice"));
                     }
-                    let without = node.nodes().iter().find(|node| !disks.has(**node, &new.session));
-                    if let Some(without) = without.copied() {
+                    // What is to replace them already may have taken their place.
+                    let last = !tenant.replacing.contains(&new.session);
+                    let holders = renewed.participants.iter();
+                    let without = holders
+                        .copied()
+                        .find(|node| last && !disks.has(*node, &new.session));
+                    if let Some(without) = without {
                         let epoch = new.epoch;
                         node.violation(format!("node {without} has no share of epoch {epoch} of {key}"));
                     }

@@ -1,6 +1,8 @@
 //! A holder's answers: fence, pending entries, its own judgement by its own state and clock, its record; then its
 //! endorsement, its contribution or its new shares.
 
+use std::sync::Arc;
+
 use conclave::actors::denials::Life;
 use conclave::authorization::{Authenticated, RawRequest, authenticate};
 use conclave::identifier::{LocalId, OperationId};
@@ -8,6 +10,7 @@ use conclave::keystore::apply::request_hash;
 use conclave::keystore::command::{GeneratedKey, RenewedKey, RenewedShares};
 use conclave::keystore::record::{KeyRecord, Material};
 use conclave::keystore::{Command, Statement, query};
+use conclave::membership::Membership;
 use conclave::operation::judge::{Case, Intent, Judgement};
 use conclave::operation::route::Route;
 use conclave_consensus::{GroupId, NodeId, Scope, View};
@@ -42,6 +45,16 @@ struct Allowed {
     judgement: Judgement,
     authenticated: Authenticated,
     /// The holder's time, ms.
+    now: u64,
+}
+
+/// What a member contributes to new shares.
+struct Part {
+    /// It has its shares of all the keys.
+    deals: bool,
+    /// It has new ones.
+    signs: Option<Statement>,
+    /// Its time, ms.
     now: u64,
 }
 
@@ -145,17 +158,14 @@ impl Clerk {
                 participants,
                 start,
             } => {
+                let Ok(roster) = self.shared.rosters.of(&view) else {
+                    return;
+                };
                 let group = view.group();
                 let allowed = self.judge(node, &request, operation, view, false);
                 if let Some(allowed) = allowed {
-                    self.endorse(
-                        node,
-                        from,
-                        operation,
-                        (&request, group),
-                        allowed,
-                        (participants, start),
-                    );
+                    let ceremony = (roster.births().clone(), participants, start);
+                    self.endorse(node, from, operation, (&request, group), allowed, ceremony);
                 }
             }
             Question::Use { request, session } => {
@@ -166,8 +176,14 @@ impl Clerk {
                 keys,
                 start,
             } => {
-                let signed = self.take_part(node, operation, (keystore, keys, start), &view);
-                if let Some((statement, now)) = signed {
+                let part = self.take_part(node, operation, (keystore, keys, start), &view);
+                let Some(Part { deals, signs, now }) = part else {
+                    return;
+                };
+                if deals {
+                    node.send(from, Message::Dealt { operation });
+                }
+                if let Some(statement) = signs {
                     self.sign(node, from, operation, statement, now);
                 }
             }
@@ -181,7 +197,7 @@ impl Clerk {
         operation: OperationId,
         (request, group): (&RawRequest, GroupId),
         allowed: Allowed,
-        (participants, start): (Vec<u64>, u64),
+        (members, participants, start): (Arc<Membership>, Vec<u64>, u64),
     ) {
         let Allowed {
             judgement,
@@ -191,6 +207,10 @@ impl Clerk {
         let command = match judgement.intent {
             Intent::Change(command) => command,
             Intent::Generate(terms) if now.abs_diff(start) <= CLOCK_SPREAD => {
+                // The coordinator may know other members than this node.
+                if participants.iter().any(|node| members.member(*node).is_none()) {
+                    return;
+                }
                 let session = session_of(&operation, &terms.key);
                 let shares = Shares {
                     keystore: terms.keystore,
@@ -203,7 +223,8 @@ impl Clerk {
                     disks.store_born(node.id(), shares, &participants);
                 }
                 let index = |node: &u64| u16::try_from(*node).unwrap();
-                let away = node.nodes().iter().filter(|node| !participants.contains(node));
+                let everybody = members.nodes();
+                let away = everybody.iter().filter(|node| !participants.contains(node));
                 Command::GenerateKey(Box::new(GeneratedKey {
                     keystore: terms.keystore,
                     key: terms.key,
@@ -213,7 +234,7 @@ impl Clerk {
                     epoch: 0,
                     session,
                     start,
-                    configuration: 1,
+                    configuration: members.index,
                     away: away.map(index).collect(),
                     participants,
                     transcript: [0; 32],
@@ -244,7 +265,7 @@ impl Clerk {
     }
 
     /// Its record, then its endorsement.
-    fn sign(
+    pub(super) fn sign(
         &mut self,
         node: &mut Node<'_, Message>,
         to: NodeId,
@@ -295,25 +316,36 @@ impl Clerk {
         }
     }
 
-    /// Takes part in a renewal if these are the keys' shares; the new ones are on disk before it signs.
+    /// Takes part in a renewal if these are the keys' shares; the new ones are on disk before it signs. Where keys move, who
+    /// holds them deals, and who is to hold them signs.
     fn take_part(
         &self,
         node: &Node<'_, Message>,
         operation: OperationId,
         (keystore, keys, start): (LocalId, Vec<(LocalId, Session)>, u64),
         view: &View,
-    ) -> Option<(Statement, u64)> {
+    ) -> Option<Part> {
         let now = self
             .time(node)
             .filter(|now| now.abs_diff(start) <= CLOCK_SPREAD)?;
         let stored = query::keystore(view, &keystore).ok()??;
+        let members = self.shared.rosters.of(view).ok()?.births().clone();
         let mut renewed = Vec::new();
+        let mut deals = true;
+        let mut before = None;
         for (key, replaces) in keys {
             let record = query::key(view, &keystore, &key).ok()??;
-            if record.session != replaces {
+            let of_others = before.is_some_and(|before| before != record.committee);
+            if record.session != replaces || of_others {
                 return None;
             }
+            before = Some(record.committee);
+            deals &= self.shared.disks.borrow().has(node.id(), &record.session);
             renewed.push(next(&record, key, session_of(&operation, &key))?);
+        }
+        if members.member(node.id()).is_none() {
+            let signs = None;
+            return Some(Part { deals, signs, now });
         }
         for new in &renewed {
             let shares = Shares {
@@ -327,8 +359,8 @@ impl Clerk {
         let command = Command::RenewShares(Box::new(RenewedShares {
             keystore,
             start,
-            configuration: 1,
-            participants: node.nodes().to_vec(),
+            configuration: members.index,
+            participants: members.nodes(),
             keys: renewed,
         }));
         let statement = Statement {
@@ -342,7 +374,8 @@ impl Clerk {
             state_version: stored.version,
             chain: Vec::new(),
         };
-        Some((statement, now))
+        let signs = Some(statement);
+        Some(Part { deals, signs, now })
     }
 }
 

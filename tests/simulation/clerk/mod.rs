@@ -10,8 +10,9 @@ use conclave::authorization::RawRequest;
 use conclave::identifier::{LocalId, OperationId};
 use conclave::keystore::record::{Hold, KeyRecord, KeystoreRecord, Meter};
 use conclave::keystore::{Command, Endorsement, StateError, Statement, query};
-use conclave::membership::Membership;
+use conclave::membership::{Roster, Rosters};
 use conclave::operation::judge::{Facts, Rules};
+use conclave::operator::SignedOrder;
 use conclave_consensus::{GroupId, Millis, NodeId, Reply, Settling, View};
 use conclave_simulator::{Node, Process};
 use rand::Rng;
@@ -27,9 +28,13 @@ mod changes;
 mod errand;
 mod holder;
 mod leader;
+mod moves;
 mod reads;
 mod renewals;
 mod uses;
+
+use moves::Carried;
+use renewals::Dealing;
 
 /// No worker finishes here what a coordinator left: nothing is kept for that.
 type Denials = denials::Denials<()>;
@@ -38,6 +43,9 @@ const METERS: GroupId = GroupId(0);
 const KEYSTORES: GroupId = GroupId(1);
 /// Keystores that clients create.
 const TENANTS: usize = 2;
+/// Tags of timers: what clients do, and what carries out changes of members.
+const CLIENTS: u64 = 0;
+const MOVES: u64 = 1;
 
 /// What nodes say to each other.
 #[derive(Clone, Debug)]
@@ -70,6 +78,19 @@ pub(crate) enum Message {
         keystore: LocalId,
         keys: Vec<(LocalId, Session)>,
         start: u64,
+    },
+    /// Of a key that moves: this member has dealt its share.
+    Dealt { operation: OperationId },
+    EndorseOrder {
+        operation: OperationId,
+        group: GroupId,
+        order: Box<SignedOrder>,
+    },
+    EndorseMove {
+        operation: OperationId,
+        group: GroupId,
+        /// Of the list that every key is with.
+        number: u64,
     },
 }
 
@@ -106,6 +127,12 @@ struct Change {
     request: Vec<u8>,
     statements: Vec<(Statement, Vec<Endorsement>)>,
     proposed: Option<Command>,
+    /// Who decides, as its coordinator knew when it began.
+    roster: Arc<Roster>,
+    /// Of keys that move: who has dealt.
+    dealing: Option<Dealing>,
+    /// Who endorsed what was proposed, if that is for a quorum to decide.
+    endorsers: BTreeSet<u64>,
     /// When its client asked.
     invoked: u64,
     /// Where its call stands in the keystore's history.
@@ -149,7 +176,10 @@ pub(crate) struct Shared {
     pub(crate) history: Rc<RefCell<History>>,
     pub(crate) disks: Rc<RefCell<Disks>>,
     pub(crate) rules: Rc<Rules>,
-    pub(crate) membership: Arc<Membership>,
+    pub(crate) rosters: Arc<Rosters>,
+    /// The lists of members that operators order, and how soon.
+    pub(crate) orders: Rc<Vec<Vec<u64>>>,
+    pub(crate) pace: f64,
     pub(crate) bug: Option<Bug>,
     /// How long a holder waits for pending entries.
     pub(crate) patience: Millis,
@@ -166,6 +196,7 @@ pub(crate) struct Clerk {
     tickets: BTreeMap<u64, Ticket>,
     /// The errand that was tried last, and when.
     tried: Option<(u64, Millis)>,
+    carried: Carried,
 }
 
 struct Views<'a> {
@@ -226,6 +257,7 @@ impl Clerk {
             uses: BTreeMap::new(),
             tickets: BTreeMap::new(),
             tried: None,
+            carried: Carried::default(),
         }
     }
 
@@ -314,7 +346,10 @@ impl Process for Clerk {
 
     fn on_start(&mut self, node: &mut Node<'_, Message>) {
         let after = node.rng().gen_range(1_000..30_000);
-        node.timer(after, 0);
+        node.timer(after, CLIENTS);
+        if !self.shared.orders.is_empty() {
+            node.timer(after, MOVES);
+        }
     }
 
     fn on_message(&mut self, node: &mut Node<'_, Message>, from: NodeId, message: Message) {
@@ -358,17 +393,33 @@ impl Process for Clerk {
                 self.endorsed(node, from, operation, *statement, endorsement);
             }
             Message::Contributed { operation, session } => self.contributed(node, from, operation, session),
+            Message::Dealt { operation } => self.dealt(node, from, operation),
+            Message::EndorseOrder {
+                operation,
+                group,
+                order,
+            } => self.endorse_order(node, from, operation, (group, order)),
+            Message::EndorseMove {
+                operation,
+                group,
+                number,
+            } => self.endorse_move(node, from, operation, (group, number)),
         }
     }
 
-    fn on_timer(&mut self, node: &mut Node<'_, Message>, _tag: u64) {
+    fn on_timer(&mut self, node: &mut Node<'_, Message>, tag: u64) {
+        if tag == MOVES {
+            self.conduct(node);
+            let after = node.rng().gen_range(30_000..200_000);
+            return node.timer(after, MOVES);
+        }
         self.act(node);
         self.destroy_old_shares(node);
         if let Some(number) = node.errand() {
             self.pursue(node, number);
         }
         let after = node.rng().gen_range(20_000..120_000);
-        node.timer(after, 0);
+        node.timer(after, CLIENTS);
     }
 
     fn on_reply(&mut self, node: &mut Node<'_, Message>, reply: Reply) {
@@ -379,7 +430,7 @@ impl Process for Clerk {
             } => match self.tickets.remove(&ticket) {
                 Some(Ticket::Change(operation)) => {
                     self.came_to(node, operation, &applied.result);
-                    self.applied(node, operation, &applied.result);
+                    self.applied(node, operation, applied.index, &applied.result);
                 }
                 Some(Ticket::Again(operation)) => self.came_to(node, operation, &applied.result),
                 Some(Ticket::Forged) => self.forged(node, &applied.result),
@@ -400,6 +451,9 @@ impl Process for Clerk {
     }
 
     fn on_progress(&mut self, node: &mut Node<'_, Message>) {
+        if !self.shared.orders.is_empty() {
+            self.observe(node);
+        }
         for waiting in std::mem::take(&mut self.waiting) {
             self.decide(node, waiting);
         }

@@ -114,10 +114,13 @@ impl Clerk {
             let record = query::key(&view, keystore, key).map_err(text)?;
             let record = record.ok_or(format!("the acknowledged key {key} is lost"))?;
             let disks = self.shared.disks.borrow();
-            let without = node
-                .nodes()
-                .iter()
-                .find(|node| !disks.has(**node, &record.session));
+            let committee = self
+                .shared
+                .rosters
+                .numbered(&view, record.committee)
+                .map_err(text)?;
+            let mut holders = committee.nodes().into_iter();
+            let without = holders.find(|node| !disks.has(*node, &record.session));
             if let Some(node) = without.filter(|_| !tenant.replacing.contains(&record.session)) {
                 return Err(format!("node {node} has no share of the acknowledged key {key}"));
             }

@@ -1,9 +1,11 @@
 //! Uses of a key: the coordinator names the shares that its own state names, and a quorum contributes with them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use conclave::identifier::{LocalId, OperationId};
 use conclave::keystore::query;
+use conclave::membership::Membership;
 use conclave_consensus::NodeId;
 use conclave_simulator::Node;
 use rand::Rng;
@@ -77,16 +79,14 @@ impl Clerk {
             };
             (key, asking, invoked)
         };
-        let record = node.freshness().view(KEYSTORES).ok();
-        let record = record.and_then(|view| query::key(&view, &keystore, &key).ok().flatten());
-        let Some(session) = record.map(|record| record.session) else {
+        let Some((session, committee)) = self.holders(node, &keystore, &key) else {
             return;
         };
         let capability = asking.delegated.as_ref().map(|(_, capability)| capability);
         let request = clients::sign(&keystore, &key, asking.client, capability, nonce, seconds(node));
         let operation = self.operation(node);
-        let quorum = self.shared.membership.quorum();
-        let mut holders = node.nodes().to_vec();
+        let quorum = committee.quorum();
+        let mut holders = committee.nodes();
         holders.shuffle(node.rng());
         if errand.is_none() {
             holders.truncate(quorum);
@@ -118,6 +118,19 @@ impl Clerk {
         }
     }
 
+    /// The shares of a key, and who hold them, as far as this node has applied.
+    fn holders(
+        &self,
+        node: &Node<'_, Message>,
+        keystore: &LocalId,
+        key: &LocalId,
+    ) -> Option<(Session, Arc<Membership>)> {
+        let view = node.freshness().view(KEYSTORES).ok()?;
+        let record = query::key(&view, keystore, key).ok()??;
+        let committee = self.shared.rosters.numbered(&view, record.committee).ok()?;
+        Some((record.session, committee))
+    }
+
     pub(super) fn contributed(
         &mut self,
         node: &mut Node<'_, Message>,
@@ -138,13 +151,17 @@ impl Clerk {
         let mut history = self.shared.history.borrow_mut();
         history.counts.granted += 1;
         let at = history.moment();
+        let mut sessions: BTreeSet<Session> = used.contributed.values().copied().collect();
+        if let Call::Use { session, .. } = &used.call {
+            // What the coordinator adds of its own is of the shares that it named.
+            sessions.insert(*session);
+        }
         if let Some(tenant) = history.keystores.get_mut(&used.keystore) {
             let place = tenant.called(used.call, used.invoked);
             tenant.answered(place, at, Some(Answer::Done));
         }
         drop(history);
-        let first = used.contributed.values().next();
-        if used.contributed.values().any(|other| Some(other) != first) {
+        if sessions.len() > 1 {
             node.violation("partial results of two epochs were added up");
         }
         if let Some(reason) = used.forbidden {

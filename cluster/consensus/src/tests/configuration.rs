@@ -360,3 +360,30 @@ fn a_node_that_restarts_at_any_step_is_where_it_was() {
         until_all_have(&mut nodes, &[1, 2, 3, 4, 5], &path()[3]);
     }
 }
+
+#[test]
+fn who_has_not_heard_of_a_newcomer_votes_for_it() {
+    let mut nodes = cluster(&[4]);
+    nodes.elect_of(&[1, 2, 3]);
+    while leader(&nodes) == Some(1) {
+        nodes.driver(1).transfer_leaderships();
+        nodes.run(500);
+    }
+    nodes.cut.insert(1);
+    apply(&mut nodes, "!move=1,2,3>1,2,3,4");
+    until_all_have(&mut nodes, &[2, 3, 4], &of(&[1, 2, 3, 4], &[1, 2, 3], &[]));
+    // The last entry of a leader that dies is with the newcomer alone.
+    let dying = leader(&nodes).unwrap();
+    let behind = if dying == 2 { 3 } else { 2 };
+    nodes.cut.insert(behind);
+    nodes.propose(dying, 9, "last=1");
+    nodes.deliver();
+    assert_eq!(nodes.status(4).last_index, nodes.status(dying).last_index);
+    assert!(nodes.status(behind).last_index < nodes.status(dying).last_index);
+    kill(&mut nodes, dying);
+    nodes.cut.clear();
+    assert_eq!(nodes.status(1).configuration, Configuration::stable(&[1, 2, 3]));
+    until(&mut nodes, "the newcomer leads", |nodes| leader(nodes) == Some(4));
+    nodes.run(1_000);
+    assert_eq!(nodes.value(1, "last").as_deref(), Some("1"));
+}

@@ -1,5 +1,6 @@
 //! Snapshots: data first, installed in one step, never one that an operator did not allow.
 
+use super::configuration::deliver_one;
 use super::harness::*;
 use crate::frame::Call;
 use crate::records::{self, GroupRecord};
@@ -115,6 +116,28 @@ fn a_crash_during_an_installation_leaves_the_old_state_or_the_new_one() {
         );
     }
     assert!(switched);
+}
+
+#[test]
+fn a_receiver_that_died_in_the_middle_is_served_again_soon() {
+    let mut nodes = small();
+    let (_, away) = lagging(&mut nodes);
+    nodes.cut.clear();
+    let chunks = |nodes: &Nodes| {
+        let sent = nodes.sent.iter();
+        sent.filter(|wire| matches!(wire.call(), Some(Call::SnapshotChunk { .. })))
+            .count()
+    };
+    while chunks(&nodes) < 3 {
+        deliver_one(&mut nodes);
+    }
+    let disk = nodes.machines.remove(&away).unwrap().disk;
+    nodes.wires.clear();
+    nodes.start(settings(away), disk, Words::default());
+    // What it had staged went with its process, and it does not ask for what it knows nothing of.
+    nodes.run(6_000);
+    assert_eq!(installed(&nodes, away), 1);
+    assert_eq!(nodes.value(away, "key3").as_deref(), Some("value3"));
 }
 
 #[test]
