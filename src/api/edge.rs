@@ -17,20 +17,20 @@ impl Edge {
     }
 
     /// A place for a request of `address`; 429 beyond its share, 503 when there is none for this class.
-    pub(crate) fn enter(&self, address: IpAddr, class: Class) -> Result<Place<IpAddr>, (At, Problem)> {
+    pub(crate) fn enter(&self, address: IpAddr, class: Class) -> Result<Place<IpAddr>, Box<(At, Problem)>> {
         self.0.enter(network(address), class).map_err(|why| match why {
             Overloaded::Share => {
                 let problem = Problem::too_many(
                     "This address has as many requests under way as this node keeps for one; wait for some \
                      answers, then try again.",
                 );
-                (At::Address, problem)
+                Box::new((At::Address, problem))
             }
             _ => {
                 let problem = Problem::unavailable(
                     "This node is at its limit of requests; try again, or another node.",
                 );
-                (At::Node, problem)
+                Box::new((At::Node, problem))
             }
         })
     }
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     fn refused(edge: &Edge, address: IpAddr, class: Class) -> Option<Problem> {
-        edge.enter(address, class).err().map(|(_, problem)| problem)
+        edge.enter(address, class).err().map(|refused| refused.1)
     }
 
     #[test]

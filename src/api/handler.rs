@@ -79,7 +79,8 @@ async fn serve(
     let route = Route::parse(&asker.method, &asker.target);
     let class = route.as_ref().map_or(Class::Bulk, Route::class);
     let entered = api.edge.enter(client(request, api.trust_forwarded_for), class);
-    let _place = entered.map_err(|(at, problem)| {
+    let _place = entered.map_err(|refused| {
+        let (at, problem) = *refused;
         api.registry.shed(at, class);
         problem
     })?;

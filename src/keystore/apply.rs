@@ -72,7 +72,7 @@ pub fn apply(
     state.put_record(layout::LAST_TIME, &time)?;
     sweep(time, state)?;
 
-    let outcome = match change(statement, time, (rosters, &roster), state)? {
+    let outcome = match change(statement, time, (rosters, roster), state)? {
         Ok(reply) => Outcome::Applied(reply),
         Err(rejection) => Outcome::Refused(rejection),
     };
