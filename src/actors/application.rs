@@ -269,7 +269,7 @@ impl Application for KeystoreApplication {
     fn may_begin(&self, group: GroupId) -> bool {
         let roster = self.seen.lock().get(&group).and_then(|seen| seen.last().cloned());
         let next = roster.and_then(|roster| roster.next.as_ref().map(|(next, _)| next.index));
-        group == GROUP_ZERO || next.is_some_and(|next| next <= self.begun.load(Ordering::Acquire))
+        group == GROUP_ZERO || next == Some(self.begun.load(Ordering::Acquire))
     }
 
     fn configured(
@@ -363,6 +363,9 @@ mod tests {
         assert!(application.may_begin(GroupId(5)));
         see(5, &at(3, Stage::Announced));
         assert!(!application.may_begin(GroupId(5)), "another list");
+        see(5, &at(2, Stage::Announced));
+        see(0, &at(3, Stage::Joint));
+        assert!(!application.may_begin(GroupId(5)), "one that was taken back");
     }
 }
 

@@ -12,7 +12,7 @@ use conclave_consensus::{GroupId, View};
 use super::examined::Examined;
 use super::parts::Parts;
 use super::stages::Stage;
-use super::views::{GROUP_ZERO, Views};
+use super::views::{GROUP_ZERO, Views, believed};
 use super::wire::Abstention;
 use crate::audit::{Entry, Health, Kind};
 use crate::identifier::{LocalId, OperationId};
@@ -371,7 +371,7 @@ async fn settled(
 }
 
 fn zero(parts: &Parts) -> Result<View, Abstention> {
-    parts.consensus.view(GROUP_ZERO).map_err(|_| Abstention::Behind)
+    believed(parts, GROUP_ZERO).ok_or(Abstention::Fenced)
 }
 
 /// Judges on `views`: the outer error is overload or a broken store, the inner one the refusal.

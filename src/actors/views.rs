@@ -25,6 +25,13 @@ impl ReadState for View {
     }
 }
 
+/// A group's state, unless it is one node's word: what is signed, destroyed or kept by it could not be taken back.
+pub(crate) fn believed(parts: &Parts, group: GroupId) -> Option<View> {
+    // Asked after the view: an installation says so before it writes.
+    let view = parts.consensus.view(group).ok()?;
+    parts.consensus.freshness().is_vouched_for(group).then_some(view)
+}
+
 /// Snapshots of group 0 and of a keystore's group.
 pub struct Views {
     /// Group 0.

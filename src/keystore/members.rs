@@ -59,14 +59,12 @@ pub(super) fn announce(
 /// # Errors
 /// When the state cannot be read.
 pub fn lineage(rosters: &Rosters, roster: &Roster, state: &impl ReadState) -> Result<Lineage, StateError> {
-    let current = &roster.current;
-    if let Some((next, _)) = &roster.next {
-        return Ok(Lineage::between(current.clone(), next.clone(), roster.highest));
-    }
-    let mut base = current.clone();
+    let last = roster.next.as_ref().map_or(&roster.current, |(next, _)| next);
+    let mut base = last.clone();
     let record: MembersRecord = state.record(layout::MEMBERS)?.unwrap_or_default();
-    if let Some(Change::Members(made_by)) = record.current.map(|order| order.order.change) {
-        for number in (FIRST..current.index).rev() {
+    let made = record.next.map(|(order, _)| order).or(record.current);
+    if let Some(Change::Members(made_by)) = made.map(|order| order.order.change) {
+        for number in (FIRST..last.index).rev() {
             let earlier = rosters.numbered(state, number)?;
             if earlier.digest() == made_by.replaces.0 {
                 base = earlier;
@@ -74,7 +72,7 @@ pub fn lineage(rosters: &Rosters, roster: &Roster, state: &impl ReadState) -> Re
             }
         }
     }
-    Ok(Lineage::between(base, current.clone(), roster.highest))
+    Ok(Lineage::between(base, last.clone(), roster.highest))
 }
 
 /// Every key is with the new members, say quorums of both.

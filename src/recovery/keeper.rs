@@ -19,6 +19,7 @@ use super::survey::read_header;
 use super::write::{Source, UNFINISHED, Written, write};
 use super::{RecoveryError, time_text};
 use crate::actors::parts::Parts;
+use crate::actors::views::believed;
 use crate::config::{self, Hex32, fields::encode_hex};
 use crate::telemetry;
 use crate::telemetry::metrics::{Kind, Sample};
@@ -161,10 +162,12 @@ impl Keeper {
                 fs::remove_file(folder.join(name))?;
             }
         }
-        let views = (0..parts.rules.groups).map(|group| parts.consensus.view(GroupId(group)));
-        let views = views
-            .collect::<Result<_, _>>()
-            .map_err(|error| RecoveryError::State(crate::keystore::StateError(error.to_string())))?;
+        // A state that is one node's word takes no good backup's place.
+        let views = (0..parts.rules.groups).map(|group| believed(parts, GroupId(group)));
+        let views = views.collect::<Option<_>>().ok_or_else(|| {
+            let reason = "a group's state cannot be read, or is not vouched for by other members yet";
+            RecoveryError::State(crate::keystore::StateError(reason.into()))
+        })?;
         let source = Source {
             cluster: *parts.cluster(),
             public_url: parts.rules.public_url.clone(),

@@ -323,9 +323,16 @@ impl Settling {
 
     fn into_view(self, freshness: &Freshness) -> Result<View, Behind> {
         let group = self.seat.0.group;
-        match self.early {
-            Some(early) => Ok(early),
-            None => freshness.view(group).map_err(|error| Behind::Store(group, error)),
+        let view = match self.early {
+            Some(early) => early,
+            None => freshness
+                .view(group)
+                .map_err(|error| Behind::Store(group, error))?,
+        };
+        // Asked again: what was installed meanwhile is in the view.
+        match freshness.is_vouched_for(group) {
+            true => Ok(view),
+            false => Err(Behind::Unvouched(group)),
         }
     }
 }

@@ -199,8 +199,12 @@ impl States {
             _ if index < FIRST_INDEX => None,
             Some(ours) => Some(*ours == stated),
             None => {
+                // The first of them, or who is behind for longer than a peer's pause never comes to one.
                 if index > applied {
-                    self.expected.insert(from, (index, stated));
+                    let first = self.expected.entry(from).or_insert((index, stated));
+                    if first.0 <= applied {
+                        *first = (index, stated);
+                    }
                 }
                 None
             }
@@ -324,8 +328,13 @@ impl<S: Store> Group<S> {
         }
         self.states.agrees.insert(from, agrees);
         self.judge_divergence();
-        let agreeing = |node| self.states.agrees.get(&node).copied().unwrap_or(false);
-        if self.states.given.is_some() && self.configuration().has_honest(agreeing) {
+        // Whoever gave it has said so by that; it says nothing new by saying it again.
+        let given = self.states.given;
+        let agreeing = |node| {
+            let agrees = self.states.agrees.get(&node).copied().unwrap_or(false);
+            agrees || given.is_some_and(|given| given.by == node)
+        };
+        if given.is_some() && agrees && self.configuration().has_honest(agreeing) {
             tracing::info!(group = %self.id, index = self.applied.index, "others vouch for the state that the leader sent");
             self.states.given = None;
             self.put_digest(batch);

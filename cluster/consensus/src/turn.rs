@@ -109,8 +109,12 @@ impl<S: Store> Group<S> {
         let brought = Configuration::from_conf_state(snapshot.get_metadata().get_conf_state())
             .ok_or_else(|| StoreError::message("raft took a snapshot without a configuration"))?;
         self.log_mut().record.configure(name.configuration_index, brought);
+        // Peers are told of no later entry than this node could show them.
+        self.keep_restricting(u64::MAX, batch)?;
         self.log_mut().restore(snapshot, generation, batch)?;
+        let restricting = self.applied.restricting;
         self.applied = name.applied;
+        self.applied.restricting = restricting;
         if let Some((from, digest)) = self.snapshots.installed() {
             self.state_given(context, from, digest);
         }

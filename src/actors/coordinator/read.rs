@@ -100,13 +100,13 @@ pub async fn describe_key(
         return Err(Problem::keystore_not_found(&keystore_url));
     };
     let group = parts.group_of(&keystore_id);
-    believed(parts, group)?;
     let mut last = Problem::key_not_found(&url);
     for confirmed in [false, true] {
         if confirmed {
             confirm_group(parts, group).await?;
         }
         let view = parts.consensus.view(group).map_err(|_| busy())?;
+        believed(parts, group)?;
         let Some(stored) = query::keystore(&view, &keystore_id).map_err(|_| busy())? else {
             last = Problem::keystore_not_found(&keystore_url);
             continue;

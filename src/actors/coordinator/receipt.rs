@@ -25,6 +25,8 @@ use crate::problem::Problem;
 use crate::receipt::{HEADER, Receipt, Statement, Subject, Voucher, WANTED};
 use crate::reply::Reply;
 
+/// How far members' clocks may be apart, ms.
+const CLOCKS: u64 = 60_000;
 /// Longest wait for members' signatures: with the eight seconds of a change it is less than clients wait.
 const WAIT: Duration = Duration::from_secs(1);
 
@@ -145,6 +147,10 @@ async fn gather(parts: &Arc<Parts>, about: About, subject: Subject) -> Option<St
             time,
             signature,
         };
+        // One dated otherwise would make the client doubt all of it.
+        if parts.now().is_ok_and(|now| now.abs_diff(time) > CLOCKS) {
+            continue;
+        }
         // A description changes with its keystore's controllers: who is behind, or ahead, has signed another one.
         let member = members.member(node)?;
         match statement.is_vouched(&voucher, &member.verifying_key) {

@@ -11,6 +11,7 @@ use conclave_shares::{Session, ShareId};
 use super::change::{self, pass_time};
 use super::{Caller, Work, rests_on_state};
 use crate::actors::parts::Parts;
+use crate::actors::views::believed;
 use crate::identifier::LocalId;
 use crate::keystore::apply::CEREMONY_LIFE;
 use crate::keystore::state::decode;
@@ -123,7 +124,9 @@ fn settle_one(parts: &Parts, session: &Session) -> Result<(), String> {
     let ShareId { keystore, key, .. } = &session.id;
     let (keystore, key) = (LocalId(*keystore), LocalId(*key));
     // One view for the record and the time: between two, the entry that names this share could be applied.
-    let view = parts.consensus.view(parts.group_of(&keystore)).map_err(text)?;
+    let Some(view) = believed(parts, parts.group_of(&keystore)) else {
+        return Ok(());
+    };
     let record = query::key(&view, &keystore, &key).map_err(text)?;
     if let Some(record) = record.filter(|record| record.session == session.id.session) {
         // The members that a key comes from may be asked for it until the last key has moved and they no longer vote.
@@ -190,7 +193,7 @@ pub(crate) async fn sweep_moved(parts: &Arc<Parts>, group: GroupId, swept: &mut 
 
 /// Removes what this node holds of all earlier epochs in a group; how much that was. Blocks on the disk.
 fn remove_passed(parts: &Parts, group: GroupId) -> Result<usize, String> {
-    let view = parts.consensus.view(group).map_err(text)?;
+    let view = believed(parts, group).ok_or("the group's state is not vouched for yet")?;
     let (mut after, mut removed) = (None::<Vec<u8>>, 0);
     loop {
         let page = view.scan(layout::KEYS, after.as_deref(), PAGE).map_err(text)?;

@@ -11,7 +11,7 @@ use crate::actors::decide::{Decided, Purpose, decide};
 use crate::actors::denials::Life;
 use crate::actors::examined::Examined;
 use crate::actors::parts::Parts;
-use crate::actors::views::GROUP_ZERO;
+use crate::actors::views::{GROUP_ZERO, believed};
 use crate::actors::wire::{Abstention, Answer, Forwarded};
 use crate::audit::{Entry, Kind};
 use crate::identifier::OperationId;
@@ -129,7 +129,7 @@ fn is_taken(parts: &Parts, order: &SignedOrder) -> bool {
     let Change::Members(new) = &order.order.change else {
         return false;
     };
-    let zero = parts.consensus.view(GROUP_ZERO).ok();
+    let zero = believed(parts, GROUP_ZERO);
     let taken = zero.and_then(|view| view.record::<SignedOrder>(&layout::members(new.number)).ok());
     taken.flatten().as_ref() == Some(order)
 }
@@ -207,13 +207,15 @@ fn has_moved(parts: &Parts, group: GroupId, number: u64) -> Result<bool, String>
     // Group 0 has no keys: it comes to its new members last, so that it takes no other order before.
     if group == GROUP_ZERO {
         let is_done = |group| {
-            let roster = parts.roster(GroupId(group));
-            roster.is_ok_and(|roster| roster.next.is_none() && roster.current.index >= number)
+            let view = believed(parts, GroupId(group));
+            let roster = view.and_then(|view| parts.rosters.of(&view).ok());
+            roster.is_some_and(|roster| roster.next.is_none() && roster.current.index >= number)
         };
         return Ok((1..parts.rules.groups).all(is_done));
     }
     // No group is further than group 0, whose order may still be taken back.
-    let zero = parts.roster(GROUP_ZERO).map_err(|error| text(&error))?;
+    let zero = believed(parts, GROUP_ZERO).ok_or("group 0 is not vouched for yet")?;
+    let zero = parts.rosters.of(&zero).map_err(|error| text(&error))?;
     if zero.births().index < number {
         return Ok(false);
     }
@@ -255,6 +257,11 @@ pub(crate) async fn endorse_order(
     order: &SignedOrder,
     statement: &Statement,
 ) -> Result<Endorsement, Abstention> {
+    parts
+        .consensus
+        .freshness()
+        .may_contribute(GroupId(statement.group))
+        .map_err(|_| Abstention::Fenced)?;
     let now = parts.now().map_err(|_| Abstention::Clock)?;
     let mut entry = Entry::new(Kind::Ordered, now, statement.operation);
     entry.request = Sha256::digest(order.order.signed_bytes()).into();

@@ -20,7 +20,7 @@ use self::keys::{Begun, Finished, go_on, outcome, secrets};
 use super::endorse::{close, unasked};
 use crate::actors::parts::Parts;
 use crate::actors::renewals::{Id, Renewing};
-use crate::actors::views::GROUP_ZERO;
+use crate::actors::views::{GROUP_ZERO, believed};
 use crate::actors::wire::{Abstention, Answer, Beginning, Renewal, Round, ToRenew};
 use crate::audit::{Entry, Health, Kind};
 use crate::identifier::{LocalId, OperationId};
@@ -229,7 +229,7 @@ async fn draw(
 
 /// Shares from before this are to be made anew by the operators' order, as far as this node has applied it.
 fn ordered(parts: &Parts) -> Result<u64, Abstention> {
-    let view = parts.consensus.view(GROUP_ZERO).map_err(|_| Abstention::Behind)?;
+    let view = believed(parts, GROUP_ZERO).ok_or(Abstention::Fenced)?;
     let orders = query::orders(&view).map_err(|_| Abstention::Behind)?;
     Ok(orders.renew_before)
 }
