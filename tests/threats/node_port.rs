@@ -418,7 +418,8 @@ async fn by_hand(cluster: &Cluster, bytes: &[u8]) {
         .unwrap();
     let hello = [
         b"conclave",
-        &1_u16.to_be_bytes()[..],
+        // The lowest and the highest format.
+        &[1, 1][..],
         &config.cluster.0,
         &3_u64.to_be_bytes(),
         &1_u64.to_be_bytes(),
