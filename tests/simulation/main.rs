@@ -123,9 +123,12 @@ fn changes_of_members_break_no_rule() {
 
 /// The first seed that finds a bug, by a failure that says `expected`.
 fn is_found(bug: Bug, test: &'static str, expected: &str) {
-    let found = seeds::find(&format!("{bug:?}"), Replay(test), |seed| {
-        run(seed, Some(bug)).0.err()
-    });
+    is_found_in(|seed| run(seed, Some(bug)).0.err(), bug, test, expected);
+}
+
+/// The same in worlds of this kind.
+fn is_found_in(world: impl Fn(u64) -> Option<Failure>, bug: Bug, test: &'static str, expected: &str) {
+    let found = seeds::find(&format!("{bug:?}"), Replay(test), world);
     assert!(found.what.contains(expected), "{found}");
 }
 
@@ -167,10 +170,7 @@ fn a_contribution_of_another_epoch_is_found() {
 
 /// The same in a world whose members change.
 fn is_found_moving(bug: Bug, test: &'static str, expected: &str) {
-    let found = seeds::find(&format!("{bug:?}"), Replay(test), |seed| {
-        run_moving(seed, Some(bug)).0.err()
-    });
-    assert!(found.what.contains(expected), "{found}");
+    is_found_in(|seed| run_moving(seed, Some(bug)).0.err(), bug, test, expected);
 }
 
 #[test]
