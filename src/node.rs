@@ -346,6 +346,7 @@ impl Node {
             .collect();
         let application = Arc::new(KeystoreApplication::new(Arc::new(first)));
         let directory = Directory::new(&material.introduction.everybody);
+        application.introduce_to(directory.clone());
         let lanes = Arc::new(Lanes::default());
         let folder = config.data_dir.join("raft");
         let as_application: Arc<dyn Application> = application.clone();

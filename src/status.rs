@@ -299,7 +299,7 @@ pub(crate) fn ready(parts: &Parts) -> Result<(), NotReady> {
         }
         if let Err(abstain) = parts.consensus.freshness().may_contribute(status.group) {
             let advice = match abstain.reason {
-                Reason::Unvouched => {
+                _ if status.unvouched.is_some() => {
                     "bring the other members back, who vouch for it within seconds; \
                      if they are lost for good, see believe_leaders in the documented configuration"
                 }

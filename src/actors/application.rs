@@ -10,6 +10,7 @@ use conclave_consensus::{
 };
 use parking_lot::Mutex;
 
+use super::directory::Directory;
 use super::recheck::{self, Applied};
 use super::views::GROUP_ZERO;
 use crate::format::{FIRST, Format, is_read};
@@ -33,6 +34,7 @@ pub struct KeystoreApplication {
     /// back in all of them or in none.
     begun: AtomicU64,
     listener: Mutex<Option<Arc<Listener>>>,
+    directory: Mutex<Option<Directory>>,
     recheck: Mutex<Option<recheck::Sender>>,
 }
 
@@ -44,6 +46,7 @@ impl KeystoreApplication {
             seen: Mutex::default(),
             begun: AtomicU64::new(0),
             listener: Mutex::new(None),
+            directory: Mutex::new(None),
             recheck: Mutex::new(None),
         }
     }
@@ -77,6 +80,11 @@ impl KeystoreApplication {
     /// Whom to tell of applied entries, from now on.
     pub fn listen(&self, listener: Listener) {
         *self.listener.lock() = Some(Arc::new(listener));
+    }
+
+    /// Who is to know of members that are named by what leaders offer, from now on.
+    pub fn introduce_to(&self, directory: Directory) {
+        *self.directory.lock() = Some(directory);
     }
 
     /// Who is to look again at what changed the state, from now on; as far as there is room in the queue.
@@ -302,6 +310,13 @@ impl Application for KeystoreApplication {
             tracing::error!(%group, "a snapshot names members that the operators have not ordered");
         }
         ordered && fits(configuration, &roster)
+    }
+
+    fn offered(&self, group: GroupId, state: &dyn StateRead) {
+        let directory = self.directory.lock().clone();
+        if let (Some(directory), Ok(roster)) = (directory, self.rosters.of(&Read(state))) {
+            directory.offered(group, roster);
+        }
     }
 
     fn applied(&self, group: GroupId, _index: u64, entry: &[u8], result: &[u8]) {

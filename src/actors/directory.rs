@@ -27,6 +27,9 @@ pub struct Directory {
     members: Arc<RwLock<BTreeMap<u64, Member>>>,
     /// Those that are no members any more, since when.
     gone: Arc<Mutex<BTreeMap<u64, Instant>>>,
+    /// What leaders offered this node and nobody has vouched for yet names these, by the operators' signatures: they are
+    /// linked to so that they can be asked.
+    offered: Arc<Mutex<BTreeMap<GroupId, Arc<Roster>>>>,
     changed: Arc<Notify>,
 }
 
@@ -37,6 +40,7 @@ impl Directory {
         Self {
             members: Arc::new(RwLock::new(members.collect())),
             gone: Arc::default(),
+            offered: Arc::default(),
             changed: Arc::default(),
         }
     }
@@ -60,6 +64,22 @@ impl Directory {
     /// A group's state may have changed.
     pub fn look(&self) {
         self.changed.notify_one();
+    }
+
+    /// A leader offers a state with these members, which the operators have ordered.
+    pub fn offered(&self, group: GroupId, roster: Arc<Roster>) {
+        self.offered.lock().insert(group, roster);
+        self.look();
+    }
+
+    /// Those of the offered members of a group that its own state does not know of.
+    fn offered_beyond(&self, group: GroupId, own: Option<&Roster>) -> Option<Arc<Roster>> {
+        let mut offered = self.offered.lock();
+        let behind = offered.get(&group)?.last_index() <= own.map_or(0, Roster::last_index);
+        match behind {
+            true => offered.remove(&group).and(None),
+            false => offered.get(&group).cloned(),
+        }
     }
 
     /// Takes everybody's list in place of the one before, and keeps who went for a little while; whether it is another one.
@@ -95,11 +115,10 @@ pub(crate) fn refresh(parts: &Parts) {
     let mut whole = true;
     for group in (0..parts.rules.groups).map(GroupId) {
         // Nothing of a group is here before its first snapshot.
-        let Ok(roster) = parts.roster(group) else {
-            whole = false;
-            continue;
-        };
-        for member in roster.everybody() {
+        let own = parts.roster(group).ok();
+        whole &= own.is_some();
+        let offered = parts.directory.offered_beyond(group, own.as_deref());
+        for member in own.iter().chain(&offered).flat_map(|roster| roster.everybody()) {
             members.entry(member.node).or_insert_with(|| member.clone());
         }
     }

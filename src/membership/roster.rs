@@ -79,6 +79,13 @@ impl Roster {
             .find(|members| members.index == number)
     }
 
+    /// The number of the last list.
+    pub fn last_index(&self) -> u64 {
+        self.next
+            .as_ref()
+            .map_or(self.current.index, |(next, _)| next.index)
+    }
+
     /// The members that keys are born with, and move to.
     pub fn births(&self) -> &Arc<Membership> {
         match &self.next {

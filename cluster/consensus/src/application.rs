@@ -96,6 +96,10 @@ pub trait Application: Send + Sync + 'static {
     ) -> bool {
         configuration == initial
     }
+
+    /// A leader has offered a state whose configuration is allowed. Nobody has vouched for it yet; whom it names as members by
+    /// somebody's signature may have to be linked to, to be asked whether it is theirs.
+    fn offered(&self, _group: GroupId, _state: &dyn StateRead) {}
 }
 
 /// Reads of one group's state, by the application's keys.

@@ -52,10 +52,11 @@ impl StateDigest {
     }
 
     /// What a node says of a group's state at an index: a hash over this digest and the chain of all that was applied.
-    pub(crate) fn stated(&self, group: GroupId, index: u64, chain: &[u8; 32]) -> [u8; 32] {
+    pub(crate) fn stated(&self, group: GroupId, (index, term): (u64, u64), chain: &[u8; 32]) -> [u8; 32] {
         blake3::Hasher::new_derive_key(OF_STATE)
             .update(&group.0.to_be_bytes())
             .update(&index.to_be_bytes())
+            .update(&term.to_be_bytes())
             .update(chain)
             .update(&self.to_bytes())
             .finalize()
@@ -102,13 +103,14 @@ mod tests {
     #[test]
     fn what_is_stated_is_of_one_group_index_and_history() {
         let digest = StateDigest::default();
-        let stated = digest.stated(GroupId(1), 7, &[1; 32]);
-        assert_ne!(stated, digest.stated(GroupId(2), 7, &[1; 32]));
-        assert_ne!(stated, digest.stated(GroupId(1), 8, &[1; 32]));
-        assert_ne!(stated, digest.stated(GroupId(1), 7, &[2; 32]));
+        let stated = digest.stated(GroupId(1), (7, 3), &[1; 32]);
+        assert_ne!(stated, digest.stated(GroupId(2), (7, 3), &[1; 32]));
+        assert_ne!(stated, digest.stated(GroupId(1), (8, 3), &[1; 32]));
+        assert_ne!(stated, digest.stated(GroupId(1), (7, 4), &[1; 32]));
+        assert_ne!(stated, digest.stated(GroupId(1), (7, 3), &[2; 32]));
         let mut other = digest.clone();
         other.add(b"k", b"v");
-        assert_ne!(stated, other.stated(GroupId(1), 7, &[1; 32]));
+        assert_ne!(stated, other.stated(GroupId(1), (7, 3), &[1; 32]));
     }
 
     #[test]

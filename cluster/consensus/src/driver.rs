@@ -69,7 +69,8 @@ pub struct GroupStatus {
     pub halted: Option<String>,
     /// Peers whose state differed at the last comparable index.
     pub differing_peers: Vec<NodeId>,
-    /// The node whose word alone this node's state is, until enough others have vouched for it.
+    /// Who sent a state that not enough others have vouched for yet: this node's own if it has just joined, else one that is
+    /// here whole and waits for their word.
     pub unvouched: Option<NodeId>,
     /// Hash chained over everything that was applied; equal at equal `applied` on honest nodes.
     pub chain: [u8; 32],
@@ -391,12 +392,13 @@ impl<S: Store> Driver<S> {
         if turn.sync {
             self.counters.syncs.add(1);
         }
-        for group in self.groups.values_mut() {
-            group.snapshots.written();
-        }
         let mut batch = Batch::default();
         let mut done: Vec<(GroupId, Done)> = Vec::new();
+        let extra = &mut self.extra;
         let context = &mut context!(self, now);
+        for group in self.groups.values_mut() {
+            group.chunks_written(context, extra);
+        }
         if turn.sync {
             // The sync covered every apply batch before it.
             for group in self.groups.values_mut() {
@@ -417,7 +419,7 @@ impl<S: Store> Driver<S> {
         for (id, done) in done {
             if let Some(group) = self.groups.get_mut(&id) {
                 group.make_visible(context, &done);
-                group.truncate(context, &mut self.extra)?;
+                group.truncate(context, extra)?;
             }
         }
         Ok(())
@@ -476,7 +478,7 @@ fn status<S: Store>(group: &Group<S>, own: NodeId) -> GroupStatus {
         },
         halted: group.board.halted.lock().clone(),
         differing_peers: group.states.differing(),
-        unvouched: group.states.unvouched().map(|given| given.by),
+        unvouched: (group.states.unvouched().map(|given| given.by)).or(group.snapshots.waiting_for_word()),
         chain: group.applied.chain,
     }
 }
@@ -490,8 +492,9 @@ fn admit<S: Store>(
     call: &Call,
 ) -> Result<(), Violation> {
     let known = match call {
-        Call::SnapshotOffer { .. }
+        Call::SnapshotOffer(_)
         | Call::SnapshotChunk { .. }
+        | Call::StateAt { .. }
         | Call::ProposeRefused { .. }
         | Call::ReadIndexed { .. } => group.may_lead(settings, from),
         _ => group.is_member(from),
@@ -517,9 +520,11 @@ fn answer<S: Store>(
         Call::AskStatement => group.state_to(context, from),
         Call::Show { index } => group.show(context, from, index),
         Call::Shown { asked, entry } => return group.peer_shows(context, from, asked, entry.as_ref()),
-        Call::SnapshotOffer { id, index, term } => {
-            return group.snapshot_offered(context, from, (id, index, term), extra);
+        Call::AskState { index } => group.tell_state(context, from, index),
+        Call::StateAt { index, stated } => {
+            return group.state_told(context, from, (index, stated), extra);
         }
+        Call::SnapshotOffer(offer) => return group.snapshot_offered(context, from, offer, extra),
         Call::SnapshotPull { id, sequence } => group.snapshot_pulled(context, from, id, sequence),
         Call::SnapshotChunk {
             id,

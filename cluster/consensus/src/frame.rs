@@ -7,6 +7,7 @@ use crate::attestation::Signed;
 use crate::guard::Violation;
 use crate::ids::{GroupId, NodeId};
 use crate::settings::MAX_FRAME;
+use crate::snapshots::Offer;
 use crate::states::Stated;
 use crate::store::{Pair, StoreError};
 use protobuf::Message as _;
@@ -87,11 +88,7 @@ pub(crate) enum Call {
         asked: u64,
         entry: Option<(u64, Vec<u8>)>,
     },
-    SnapshotOffer {
-        id: u64,
-        index: u64,
-        term: u64,
-    },
+    SnapshotOffer(Offer),
     SnapshotPull {
         id: u64,
         sequence: u64,
@@ -108,6 +105,15 @@ pub(crate) enum Call {
     },
     /// Make a statement now: the sender has a state that nobody but its leader has vouched for.
     AskStatement,
+    /// What did you have at this index? The sender has been offered a state of it.
+    AskState {
+        index: u64,
+    },
+    /// What the sender had at that index; `None` if it does not know any more.
+    StateAt {
+        index: u64,
+        stated: Option<[u8; 32]>,
+    },
     /// How far the sender's disk is, in all groups.
     Attest(Signed),
     /// What do you remember of the sender? It asks in this life.

@@ -1,8 +1,7 @@
 //! One Raft group on one node: raft-rs behind the guard, and what surrounds it.
 
-use crate::application::{Application, Halt, Overlay, StateTransaction};
+use crate::application::{Application, Halt};
 use crate::board::Board;
-use crate::configuration::Configuration;
 use crate::counters::Counters;
 use crate::fence::Fence;
 use crate::frame::Call;
@@ -19,7 +18,7 @@ use crate::settings::Settings;
 use crate::snapshots::Snapshots;
 use crate::states::States;
 use crate::store::{Store, StoreError};
-use raft::eraftpb::{Entry, EntryType, Message, MessageType, Snapshot};
+use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 use raft::{RawNode, StateRole};
 use rand::Rng as _;
 use rand_chacha::ChaCha20Rng;
@@ -211,29 +210,9 @@ impl<S: Store> Group<S> {
             committed: raft.raft_log.committed,
             // Raft says 0 for what is outside the log.
             term_at: &|index| raft.raft_log.term(index).ok().filter(|term| *term != 0),
-            staged: &|snapshot| self.snapshots.has_staged(snapshot),
-            allowed: &|snapshot| self.allows(context, snapshot),
+            staged: &|snapshot| self.snapshots.staged_generation(self.id, snapshot).is_some(),
         };
         guard::check(from, message, &sight)
-    }
-
-    /// Whether the application allows the configuration that a snapshot brings, by the snapshot's own state, and this node
-    /// is in it.
-    fn allows(&self, context: &Context<'_>, snapshot: &Snapshot) -> bool {
-        let brought = snapshot.get_metadata().get_conf_state();
-        let (Some(brought), Some((generation, _))) = (
-            Configuration::from_conf_state(brought),
-            self.snapshots.staged_generation(snapshot),
-        ) else {
-            return false;
-        };
-        let (prefix, earlier) = (keys::state(self.id, generation), Overlay::new());
-        let state = StateTransaction::new(self.log().store(), prefix, &earlier);
-        let initial = Configuration::stable(&context.settings.voters);
-        brought.contains(context.settings.node)
-            && context
-                .app
-                .configuration_allowed(self.id, &brought, &initial, &state)
     }
 
     /// One tick of raft's clock.

@@ -46,6 +46,8 @@ pub enum Violation {
     SnapshotConfiguration,
     /// A snapshot whose data are not here, or are not what it says.
     SnapshotData,
+    /// A snapshot of a state that no other member has.
+    SnapshotUnvouched,
     /// A response about entries that we never had.
     Response,
     /// A call under another node's name, or out of turn.
@@ -73,6 +75,7 @@ impl fmt::Display for Violation {
             Violation::AppendConflict => "append contradicts what is committed",
             Violation::SnapshotConfiguration => "snapshot brings a configuration of its own",
             Violation::SnapshotData => "snapshot without its data",
+            Violation::SnapshotUnvouched => "snapshot that no other member vouches for",
             Violation::Response => "response about entries that we never had",
             Violation::Call => "call under another name or out of turn",
             Violation::Attestation => "attestation that its node has not signed",
@@ -97,10 +100,9 @@ pub(crate) struct Sight<'a> {
     pub(crate) committed: u64,
     /// The term of an entry, `None` outside the log.
     pub(crate) term_at: &'a dyn Fn(u64) -> Option<u64>,
-    /// Whether the data of this snapshot are on our disk, whole.
+    /// Whether the data of this snapshot are on our disk, whole, with a configuration that is allowed, and others have vouched
+    /// for them.
     pub(crate) staged: &'a dyn Fn(&Snapshot) -> bool,
-    /// Whether these data allow the configuration that the snapshot brings.
-    pub(crate) allowed: &'a dyn Fn(&Snapshot) -> bool,
 }
 
 /// Checks a message that came over the link of `from`, and takes from it what we do not believe any peer:
@@ -242,9 +244,6 @@ fn snapshot(message: &Message, sight: &Sight<'_>) -> Result<(), Violation> {
     }
     if metadata.index == sight.committed || !(sight.staged)(message.get_snapshot()) {
         return Err(Violation::SnapshotData);
-    }
-    if !(sight.allowed)(message.get_snapshot()) {
-        return Err(Violation::SnapshotConfiguration);
     }
     Ok(())
 }

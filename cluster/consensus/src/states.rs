@@ -12,6 +12,7 @@ use crate::group::{Context, Group};
 use crate::ids::{GroupId, NodeId};
 use crate::keys;
 use crate::records::{AppliedRecord, FIRST_INDEX};
+use crate::snapshots::Installed;
 use crate::store::{Batch, Reading, Store, StoreError};
 use crate::turn::MARK_EVERY;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -106,11 +107,12 @@ impl States {
     }
 
     fn now(&self, group: GroupId, applied: &AppliedRecord) -> [u8; 32] {
-        self.digest.stated(group, applied.index, &applied.chain)
+        self.digest
+            .stated(group, (applied.index, applied.term), &applied.chain)
     }
 
     /// What this node had at an index.
-    fn at(&self, index: u64) -> Option<&[u8; 32]> {
+    pub(crate) fn at(&self, index: u64) -> Option<&[u8; 32]> {
         let marks = self.marks.iter().filter(|(at, _)| *at > FIRST_INDEX);
         let mut all = self.recent.iter().rev().chain(marks);
         all.find(|(at, _)| *at == index).map(|(_, stated)| stated)
@@ -234,12 +236,14 @@ impl<S: Store> Group<S> {
         batch.put(keys::digest(self.id), self.states.encode());
     }
 
-    /// The state is the one of an installed snapshot, with this digest.
-    pub(crate) fn state_given(&mut self, context: &Context<'_>, by: NodeId, digest: StateDigest) {
+    /// The state is the one of an installed snapshot.
+    pub(crate) fn state_given(&mut self, context: &Context<'_>, installed: Installed) {
         let index = self.applied.index;
+        let by = installed.from;
         self.states = States {
-            digest,
-            given: Some(Given { by, index }).filter(|_| !context.settings.believe_leaders),
+            digest: installed.digest,
+            given: Some(Given { by, index })
+                .filter(|_| !installed.vouched && !context.settings.believe_leaders),
             ..States::default()
         };
         let now = self.states.now(self.id, &self.applied);

@@ -103,7 +103,7 @@ impl<S: Store> Group<S> {
         let snapshot = ready.snapshot();
         let (generation, name) = self
             .snapshots
-            .staged_generation(snapshot)
+            .staged_generation(self.id, snapshot)
             .ok_or_else(|| StoreError::message("raft took a snapshot whose data are not here"))?;
         self.board.publish_snapshot(snapshot.get_metadata().index);
         let brought = Configuration::from_conf_state(snapshot.get_metadata().get_conf_state())
@@ -115,8 +115,8 @@ impl<S: Store> Group<S> {
         let restricting = self.applied.restricting;
         self.applied = name.applied;
         self.applied.restricting = restricting;
-        if let Some((from, digest)) = self.snapshots.installed() {
-            self.state_given(context, from, digest);
+        if let Some(installed) = self.snapshots.installed() {
+            self.state_given(context, installed);
         }
         self.put_digest(batch);
         batch.put(keys::applied(self.id), records::encode(&self.applied)?);

@@ -471,6 +471,7 @@ fn node(
     let application = Arc::new(KeystoreApplication::new(genesis.clone()));
     let known = introduced.as_ref().unwrap_or(&genesis.members).clone();
     let directory = Directory::new(&known);
+    application.introduce_to(directory.clone());
     let lanes = Arc::new(Lanes::default());
     let consensus = {
         let mut settings = RaftSettings::new(CLUSTER, number, genesis.nodes());

@@ -5,7 +5,7 @@ use super::configuration::*;
 use super::harness::*;
 use crate::frame::Call;
 use crate::records::{self, AppliedRecord};
-use crate::snapshots::SnapshotName;
+use crate::snapshots::{Offer, SnapshotName};
 use crate::*;
 use raft::eraftpb::{Message, MessageType};
 use std::sync::Arc;
@@ -172,7 +172,7 @@ fn a_member_that_was_away_during_the_whole_move_gets_its_snapshot_from_a_leader_
 }
 
 #[test]
-fn a_snapshot_with_a_configuration_that_its_state_does_not_allow_is_refused() {
+fn a_snapshot_with_another_configuration_than_was_offered_is_refused() {
     let mut nodes = away();
     nodes.cut.clear();
     nodes.cut.extend([1, 2]);
@@ -185,17 +185,13 @@ fn a_snapshot_with_a_configuration_that_its_state_does_not_allow_is_refused() {
         (&[1, 2, 3], &[], &[]),
         (&[4, 5], &[], &[]),
     ] {
-        let before = nodes.dropped(3, Violation::SnapshotConfiguration);
+        let before = nodes.dropped(3, Violation::SnapshotData);
         let mut bent = real.raft().unwrap();
         let metadata = bent.mut_snapshot().mut_metadata();
         metadata.set_conf_state(of(bend.0, bend.1, bend.2).conf_state());
         nodes.receive(3, real.from, &raft_frame(&bent));
         nodes.turn(3);
-        assert_eq!(
-            nodes.dropped(3, Violation::SnapshotConfiguration),
-            before + 1,
-            "{bend:?}"
-        );
+        assert_eq!(nodes.dropped(3, Violation::SnapshotData), before + 1, "{bend:?}");
     }
     let mut automatic = real.raft().unwrap();
     automatic
@@ -204,7 +200,7 @@ fn a_snapshot_with_a_configuration_that_its_state_does_not_allow_is_refused() {
         .mut_conf_state()
         .auto_leave = true;
     nodes.receive(3, real.from, &raft_frame(&automatic));
-    assert_eq!(nodes.dropped(3, Violation::SnapshotConfiguration), 7);
+    assert_eq!(nodes.dropped(3, Violation::SnapshotData), 7);
     assert_eq!(nodes.driver(3).counters().snapshots_installed.get(), 0);
     nodes.receive(3, real.from, &real.frame);
     nodes.turn(3);
@@ -213,18 +209,61 @@ fn a_snapshot_with_a_configuration_that_its_state_does_not_allow_is_refused() {
 }
 
 #[test]
+fn an_offer_of_a_configuration_that_its_state_does_not_allow_is_refused() {
+    for bend in [
+        (&[3, 4, 9][..], &[][..], &[][..]),
+        (&[3], &[], &[]),
+        (&[3, 4, 5], &[1, 2, 3], &[]),
+        (&[3, 4, 5], &[], &[9]),
+        (&[1, 2, 3], &[], &[]),
+        (&[4, 5], &[], &[]),
+    ] {
+        let mut nodes = away();
+        nodes.cut.clear();
+        nodes.cut.extend([1, 2]);
+        offer_another(&mut nodes, 3, &of(bend.0, bend.1, bend.2));
+        assert_eq!(nodes.dropped(3, Violation::SnapshotConfiguration), 1, "{bend:?}");
+        // The leader offers again, and what it offers now is true.
+        nodes.run(15_000);
+        assert_eq!(nodes.driver(3).counters().snapshots_installed.get(), 1);
+        assert_eq!(nodes.status(3).configuration, Configuration::stable(&[3, 4, 5]));
+    }
+}
+
+/// Runs until a node has refused an offer, which has another configuration on its way.
+fn offer_another(nodes: &mut Nodes, to: NodeId, configuration: &Configuration) {
+    for _ in 0..400 {
+        nodes.tick(25);
+        for node in nodes.machines.keys().copied().collect::<Vec<_>>() {
+            nodes.turn(node);
+        }
+        while let Some(mut wire) = nodes.wires.pop_front() {
+            if let (true, Some(Call::SnapshotOffer(offer))) = (wire.to == to, wire.call()) {
+                wire.frame = call_frame(&Call::SnapshotOffer(Offer {
+                    configuration: configuration.clone(),
+                    ..offer
+                }));
+            }
+            if nodes.machines.contains_key(&wire.to) && !nodes.cut.contains(&wire.to) {
+                nodes.receive(wire.to, wire.from, &wire.frame);
+                nodes.turn(wire.to);
+            }
+        }
+        if nodes.dropped(to, Violation::SnapshotConfiguration) > 0 {
+            return;
+        }
+    }
+    panic!("nothing was refused in ten seconds");
+}
+
+#[test]
 fn a_joiner_takes_no_configuration_from_the_initial_voters_either_that_the_state_does_not_allow() {
     let mut nodes = cluster(&[4]);
     nodes.elect_of(&[1, 2, 3]);
     apply(&mut nodes, "!move=1,2,3>1,2,3,4");
-    let real = snapshot_message(&mut nodes, 4);
-    let mut bent = real.raft().unwrap();
-    let metadata = bent.mut_snapshot().mut_metadata();
-    metadata.set_conf_state(of(&[1, 4], &[], &[]).conf_state());
-    nodes.receive(4, real.from, &raft_frame(&bent));
-    nodes.turn(4);
-    assert_eq!(nodes.dropped(4, Violation::SnapshotConfiguration), 1);
+    offer_another(&mut nodes, 4, &of(&[1, 4], &[], &[]));
     assert_eq!(nodes.status(4).standing, Standing::Joining);
+    let real = snapshot_message(&mut nodes, 4);
     nodes.receive(4, real.from, &real.frame);
     nodes.turn(4);
     assert_eq!(nodes.status(4).standing, Standing::Learner);
@@ -279,6 +318,13 @@ fn data_that_are_not_written_yet_allow_nothing() {
     nodes.receive(3, last.from, &raft_frame(&message));
     assert_eq!(nodes.dropped(3, Violation::SnapshotData), 1);
     nodes.turn(3);
+    // What the third member says of it.
+    while let Some(wire) = nodes.wires.pop_front() {
+        if matches!(wire.call(), Some(Call::AskState { .. } | Call::StateAt { .. })) {
+            nodes.receive(wire.to, wire.from, &wire.frame);
+            nodes.turn(wire.to);
+        }
+    }
     nodes.receive(3, last.from, &raft_frame(&message));
     nodes.turn(3);
     assert_eq!(nodes.driver(3).counters().snapshots_installed.get(), 1);
@@ -329,11 +375,13 @@ fn a_second_offer_does_not_take_away_what_is_being_installed() {
     apply(&mut nodes, "!move=1,2,3>1,2,3,4");
     let message = snapshot_message(&mut nodes, 4);
     nodes.receive(4, message.from, &message.frame);
-    let offer = Call::SnapshotOffer {
+    let offer = Call::SnapshotOffer(Offer {
         id: 1,
         index: 1_000,
         term: 2,
-    };
+        chain: [0; 32],
+        configuration: Configuration::stable(&[1, 2, 3, 4]),
+    });
     nodes.receive(4, message.from, &call_frame(&offer));
     nodes.turn(4);
     assert_eq!(nodes.driver(4).counters().snapshots_installed.get(), 1);
