@@ -79,6 +79,17 @@ class Cluster:
         result.update(cpu_ms=cpu * 1000 / operations, syncs=syncs / operations, bytes=sent / operations)
         return result
 
+    def fill(self, keys, spread):
+        """Makes so many keys and a few more; how many. Spread: a keystore for each; else some two thousand in a keystore."""
+        made, rate = 0, 0.0
+        scenario, longest = ("fill", 120) if spread else ("generate", 10)
+        while made < keys:
+            seconds = 10 if rate == 0 else max(1, min(longest, round((keys - made) / rate)))
+            filled = self.run(scenario, 32, seconds)
+            made += filled["requests"] - sum(filled["errors"].values())
+            rate = max(filled["rate"], 1)
+        return made
+
     def settle(self, actors=100):
         """Waits until keystores that nobody uses are passive: at most two minutes."""
         for _ in range(240):

@@ -202,3 +202,35 @@ impl Parts {
             .map_err(|_| Abstention::Behind)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn roster(index: u64) -> Arc<Roster> {
+        let members = Membership {
+            index,
+            ..Membership::default()
+        };
+        Arc::new(Roster::stable(Arc::new(members)))
+    }
+
+    #[test]
+    fn members_that_were_offered_are_kept_until_the_groups_own_state_has_them() {
+        let directory = Directory::default();
+        let (group, other) = (GroupId(3), GroupId(4));
+        let beyond = |own: Option<u64>| {
+            let own = own.map(roster);
+            let offered = directory.offered_beyond(group, own.as_deref());
+            offered.map(|roster| roster.last_index())
+        };
+        assert_eq!(beyond(Some(1)), None);
+        directory.offered(group, roster(3));
+        assert!(directory.offered_beyond(other, None).is_none());
+        assert_eq!(beyond(None), Some(3));
+        assert_eq!(beyond(Some(1)), Some(3));
+        assert_eq!(beyond(Some(2)), Some(3));
+        assert_eq!(beyond(Some(3)), None);
+        assert_eq!(beyond(Some(1)), None, "and not again");
+    }
+}
