@@ -455,6 +455,11 @@ fn describe(status: &mut NodeStatus, parts: &Parts) {
         }
     }
     status.shares = ShareStatus {
+        // A store that cannot be read is not an empty one.
+        holds_any: parts
+            .shares
+            .places(None, 1)
+            .map_or(true, |found| !found.is_empty()),
         open_envelopes: parts.shares.open_envelopes(),
         open,
     };

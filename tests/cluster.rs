@@ -19,6 +19,8 @@ mod known_keys;
 mod logs;
 #[path = "cluster/members.rs"]
 mod members;
+#[path = "cluster/migration.rs"]
+mod migration;
 #[path = "cluster/orders.rs"]
 mod orders;
 #[path = "cluster/receipts.rs"]

@@ -175,6 +175,8 @@ pub struct LinkStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct ShareStatus {
+    /// Whether it has any: a node that was removed and has none can be switched off.
+    pub holds_any: bool,
     /// Envelopes kept for members that have not confirmed their share.
     pub open_envelopes: u64,
     /// The first of those.

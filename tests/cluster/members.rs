@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use conclave::client::{Client, Identity};
+use conclave::client::{Client, ClientError, Identity};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
@@ -21,18 +21,29 @@ use crate::common::world::{self, ED25519, Key, World, X25519};
 const CHANGE: Duration = Duration::from_secs(120);
 
 /// A node that joined.
-struct Joined {
-    https: SocketAddr,
-    admin: SocketAddr,
+pub(super) struct Joined {
+    pub(super) https: SocketAddr,
+    pub(super) admin: SocketAddr,
     _server: Child,
 }
 
-/// Changes the members: `gone` leave, and so many new machines come, numbered from `first`. Answers the new ones once the
-/// change is carried out.
-async fn change(world: &World, kind: &str, gone: &[u64], (first, come): (u64, u16)) -> Vec<Joined> {
+/// Changes the members by the first node's word: `gone` leave, and so many new machines come, numbered from `first`. Answers the
+/// new ones once the change is carried out.
+async fn change(world: &World, kind: &str, gone: &[u64], come: (u64, u16)) -> Vec<Joined> {
+    change_through(world, world.cluster.nodes()[0].admin, kind, gone, come).await
+}
+
+/// The same by the word of the node with this admin address.
+pub(super) async fn change_through(
+    world: &World,
+    admin: SocketAddr,
+    kind: &str,
+    gone: &[u64],
+    (first, come): (u64, u16),
+) -> Vec<Joined> {
     let cluster = world.cluster.path();
     let base = free_ports(come.max(1));
-    let admin = world.cluster.nodes()[0].admin.to_string();
+    let admin = admin.to_string();
     let mut command = Command::new(env!("CARGO_BIN_EXE_conclave"));
     command.args(["node", kind]).args(gone.iter().map(u64::to_string));
     command.arg("--cluster").arg(&cluster);
@@ -62,7 +73,7 @@ async fn change(world: &World, kind: &str, gone: &[u64], (first, come): (u64, u1
         told.push('\n');
         // The machine is there, its orders are in its folder: its operator starts it.
         if let Some(config) = line.strip_prefix("start it now: conclave server --config ") {
-            let log = cluster.join(format!("joined-{}.log", joined.len()));
+            let log = cluster.join(format!("joined-{first}-{}.log", joined.len()));
             let log = fs::File::options().append(true).create(true).open(log).unwrap();
             let server = Command::new(env!("CARGO_BIN_EXE_conclave"))
                 .args(["server", "--config", config])
@@ -100,7 +111,7 @@ async fn ready(admin: SocketAddr) {
     }
 }
 
-fn client_of(world: &World, node: &Joined) -> Client {
+pub(super) fn client_of(world: &World, node: &Joined) -> Client {
     world::client(
         &world.cluster.public_url,
         &world.cluster.ca(),
@@ -108,13 +119,15 @@ fn client_of(world: &World, node: &Joined) -> Client {
     )
 }
 
-async fn derive(client: &Client, alice: &Identity, key: &Key) -> Vec<u8> {
+pub(super) async fn derive(client: &Client, alice: &Identity, key: &Key) -> Result<Vec<u8>, ClientError> {
     let own = x25519_dalek::StaticSecret::from([9; 32]);
     let public = x25519_dalek::PublicKey::from(&own);
     let public =
         conclave::client::multikey::encode(conclave::client::multikey::X25519_PUBLIC, public.as_bytes());
-    let secret = client.derive_secret(alice, &key.id, X25519, &public, None).await;
-    secret.unwrap().to_vec()
+    let secret = client
+        .derive_secret(alice, &key.id, X25519, &public, None)
+        .await?;
+    Ok(secret.to_vec())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -122,7 +135,7 @@ async fn a_lost_machine_is_replaced_by_one_command() {
     let mut world = World::start(3).await;
     let signing = world.key(0, ED25519).await;
     let agreeing = world.key(1, X25519).await;
-    let secret = derive(&world.clients[0], &world.alice, &agreeing).await;
+    let secret = derive(&world.clients[0], &world.alice, &agreeing).await.unwrap();
     let bobs = world.delegate(&signing);
     world.clients[1].revoke(&world.alice, &bobs).await.unwrap();
 
@@ -133,7 +146,7 @@ async fn a_lost_machine_is_replaced_by_one_command() {
 
     let client = client_of(&world, &new);
     world::sign(&client, &world.alice, &signing, None).await.unwrap();
-    assert_eq!(derive(&client, &world.alice, &agreeing).await, secret);
+    assert_eq!(derive(&client, &world.alice, &agreeing).await.unwrap(), secret);
     let used = client.sign(&world.bob, &signing.id, b"no", Some(&bobs)).await;
     assert_eq!(world::status(&used.unwrap_err()), Some(403), "revoked is revoked");
     // The new one is as good as the one that was lost: another may go.

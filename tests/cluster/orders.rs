@@ -1,6 +1,7 @@
 //! Operators' orders through real processes: signed apart, brought to any node, carried out by all.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use crate::common::https;
 use crate::common::world::{ED25519, World};
 
-async fn operator(arguments: &[&str]) -> Output {
+pub(super) async fn operator(arguments: &[&str]) -> Output {
     let ran = Command::new(env!("CARGO_BIN_EXE_conclave"))
         .arg("operator")
         .args(arguments)
@@ -20,7 +21,7 @@ async fn operator(arguments: &[&str]) -> Output {
 }
 
 /// The order, signed on its own and written to a file.
-async fn signed(folder: &Path, sequence: &str) -> PathBuf {
+pub(super) async fn signed(folder: &Path, sequence: &str) -> PathBuf {
     let (genesis, key) = (folder.join("genesis.json"), folder.join("operator.key"));
     let sign = ["sign", "renew-shares", "--sequence", sequence];
     let files = [
@@ -40,11 +41,11 @@ async fn signed(folder: &Path, sequence: &str) -> PathBuf {
     file
 }
 
-/// Keys that leaders have renewed, over all nodes.
-async fn renewed(world: &World) -> u64 {
+/// Keys that leaders have renewed, over the nodes with these admin addresses.
+pub(super) async fn renewed(admins: &[SocketAddr]) -> u64 {
     let mut sum = 0;
-    for node in world.cluster.nodes() {
-        let body = https::admin(node.admin, "/metrics").await.unwrap().body;
+    for admin in admins {
+        let body = https::admin(*admin, "/metrics").await.unwrap().body;
         let line = body
             .lines()
             .find_map(|line| line.strip_prefix("conclave_keys_renewed_total "));
@@ -75,7 +76,8 @@ async fn an_order_renews_every_key_and_each_stays_the_same() {
         String::from_utf8_lossy(&brought.stderr)
     );
     let until = Instant::now() + Duration::from_secs(30);
-    while renewed(&world).await < 2 {
+    let admins: Vec<SocketAddr> = world.cluster.nodes().iter().map(|node| node.admin).collect();
+    while renewed(&admins).await < 2 {
         assert!(Instant::now() < until, "the keys were not renewed");
         for (node, key) in [(0, &keys[0]), (1, &keys[1]), (2, &keys[0])] {
             world.sign(node, key).await.unwrap();

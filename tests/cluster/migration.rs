@@ -1,0 +1,188 @@
+//! A cluster moves to other machines, all of them, while its clients go on with everything that they do.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use conclave::client::Client;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+use super::members::{change_through, client_of, derive};
+use super::orders;
+use crate::common::disks;
+use crate::common::world::{self, ED25519, KEK, Key, World, X25519};
+
+/// A key of each kind, and what the one that agrees must always come to.
+struct Keys {
+    signing: Key,
+    agreeing: Key,
+    wrapping: Key,
+    secret: Vec<u8>,
+}
+
+/// A client that signs, derives, wraps and revokes all the time, and accepts no error.
+struct Busy {
+    /// The node that it goes to, and whether it is to stop.
+    at: watch::Sender<(Arc<Client>, bool)>,
+    rounds: watch::Receiver<u32>,
+    ended: JoinHandle<Result<(), String>>,
+}
+
+impl Busy {
+    fn start(world: &Arc<World>, keys: &Arc<Keys>, first: Client) -> Self {
+        let (at, going) = watch::channel((Arc::new(first), false));
+        let (count, rounds) = watch::channel(0);
+        let (world, keys) = (world.clone(), keys.clone());
+        let ended = tokio::spawn(async move {
+            loop {
+                let (client, over) = going.borrow().clone();
+                if over {
+                    return Ok(());
+                }
+                let round = round(&world, &keys, &client).await;
+                round.map_err(|what| format!("round {}: {what}", *count.borrow()))?;
+                count.send_modify(|count| *count += 1);
+            }
+        });
+        Self { at, rounds, ended }
+    }
+
+    /// Goes to another node from its next round on, and comes back when it has done a few there.
+    async fn goes_to(&mut self, client: Client) {
+        self.at.send_modify(|at| at.0 = Arc::new(client));
+        self.goes_on().await;
+    }
+
+    async fn goes_on(&mut self) {
+        let before = *self.rounds.borrow();
+        let enough = self.rounds.wait_for(|rounds| *rounds >= before + 3);
+        let _ = tokio::time::timeout(Duration::from_secs(60), enough).await;
+        if *self.rounds.borrow() < before + 3 {
+            assert!(self.ended.is_finished(), "it stands still");
+            panic!("{:?}", (&mut self.ended).await);
+        }
+    }
+
+    async fn ends(self) -> u32 {
+        self.at.send_modify(|at| at.1 = true);
+        self.ended.await.unwrap().unwrap();
+        *self.rounds.borrow()
+    }
+}
+
+async fn round(world: &World, keys: &Keys, client: &Client) -> Result<(), String> {
+    let said = |what: &'static str| move |error| format!("{what}: {error}");
+    let (alice, bob) = (&world.alice, &world.bob);
+    let signed = world::sign(client, alice, &keys.signing, None).await;
+    signed.map_err(said("sign"))?;
+    let derived = derive(client, alice, &keys.agreeing)
+        .await
+        .map_err(said("derive"))?;
+    if derived != keys.secret {
+        return Err("another secret".into());
+    }
+    let payload = rand::random::<[u8; 32]>();
+    let wrapped = client.wrap_key(alice, &keys.wrapping.id, &payload, None).await;
+    let wrapped = wrapped.map_err(said("wrap"))?;
+    let unwrapped = client.unwrap_key(alice, &keys.wrapping.id, &wrapped, None).await;
+    match unwrapped.map_err(said("unwrap"))? {
+        Some(unwrapped) if *unwrapped == payload => {}
+        _ => return Err("another payload".into()),
+    }
+    let capability = world.delegate(&keys.signing);
+    let used = world::sign(client, bob, &keys.signing, Some(&capability)).await;
+    used.map_err(said("sign by delegation"))?;
+    client.revoke(alice, &capability).await.map_err(said("revoke"))?;
+    let used = client.sign(bob, &keys.signing.id, b"no", Some(&capability)).await;
+    match used.map_err(|error| world::status(&error)) {
+        Err(Some(403)) => Ok(()),
+        other => Err(format!("what was revoked answers {other:?}")),
+    }
+}
+
+/// Orders new shares of all three keys, and waits until they are there.
+async fn refresh(world: &World, admins: &[SocketAddr], sequence: &str) {
+    let before = orders::renewed(admins).await;
+    let order = orders::signed(&world.cluster.path(), sequence).await;
+    let admin = admins[0].to_string();
+    let brought = orders::operator(&["submit", "--admin", &admin, order.to_str().unwrap()]).await;
+    assert!(
+        brought.status.success(),
+        "{}",
+        String::from_utf8_lossy(&brought.stderr)
+    );
+    let until = Instant::now() + Duration::from_secs(60);
+    while orders::renewed(admins).await < before + 3 {
+        assert!(Instant::now() < until, "the keys have no new shares");
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Waits until a node that left has no share of any of the keys, and stops it to look at its disk.
+async fn leaves_nothing(world: &mut World, keys: &Keys, place: usize) {
+    let node = place as u64 + 1;
+    let until = Instant::now() + Duration::from_secs(60);
+    while world.status(place).await["shares"]["holds_any"] != false {
+        assert!(Instant::now() < until, "{}", world.status(place).await);
+        sleep(Duration::from_millis(200)).await;
+    }
+    world.cluster.kill(place).await;
+    let shares = disks::shares(&world.cluster.path(), node, node).unwrap();
+    for key in [&keys.signing, &keys.agreeing, &keys.wrapping] {
+        let (keystore, id) = disks::ids(key);
+        let sessions = shares.sessions(&keystore.0, &id.0).unwrap();
+        assert!(sessions.is_empty(), "node {node} has shares of {}", key.id);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_become_five_and_three_others_while_clients_go_on() {
+    let world = Arc::new(World::start(3).await);
+    let (signing, agreeing) = (world.key(0, ED25519).await, world.key(1, X25519).await);
+    let keys = Arc::new(Keys {
+        secret: derive(&world.clients[0], &world.alice, &agreeing).await.unwrap(),
+        wrapping: world.key(2, KEK).await,
+        signing,
+        agreeing,
+    });
+    let admin = |node: usize| world.cluster.nodes()[node].admin;
+    let mut busy = [0, 2].map(|node| Busy::start(&world, &keys, world.client_of(node)));
+    for one in &mut busy {
+        one.goes_on().await;
+    }
+
+    let grown = change_through(&world, admin(0), "add", &[], (4, 2)).await;
+    busy[0].goes_to(client_of(&world, &grown[0])).await;
+    let of_five: Vec<SocketAddr> = (0..3)
+        .map(admin)
+        .chain(grown.iter().map(|new| new.admin))
+        .collect();
+    refresh(&world, &of_five, "2").await;
+
+    busy[1].goes_to(client_of(&world, &grown[1])).await;
+    change_through(&world, grown[0].admin, "remove", &[1, 2], (0, 0)).await;
+    let last = change_through(&world, grown[0].admin, "replace", &[3], (6, 1)).await;
+    busy[0].goes_to(client_of(&world, &last[0])).await;
+    let of_three = [grown[0].admin, grown[1].admin, last[0].admin];
+    refresh(&world, &of_three, "5").await;
+
+    for one in &mut busy {
+        one.goes_on().await;
+    }
+    let mut rounds = Vec::new();
+    for one in busy {
+        rounds.push(one.ends().await);
+    }
+    println!("{rounds:?} rounds while the members changed three times and shares twice");
+
+    // The old machines together have nothing of any key, and the new ones need none of them.
+    let mut world = Arc::into_inner(world).unwrap();
+    for place in 0..3 {
+        leaves_nothing(&mut world, &keys, place).await;
+    }
+    for node in grown.iter().chain(&last) {
+        round(&world, &keys, &client_of(&world, node)).await.unwrap();
+    }
+}
