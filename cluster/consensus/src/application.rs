@@ -67,12 +67,6 @@ pub trait Application: Send + Sync + 'static {
         Ok(None)
     }
 
-    /// Whether a leader may begin the move that the state calls for, its newcomers having caught up: asked again and again. The
-    /// moment only is the leader's; what an entry of configuration does follows from the state.
-    fn may_begin(&self, _group: GroupId) -> bool {
-        true
-    }
-
     /// An entry of configuration was allowed and is being applied at this index: what the state has to keep of it is
     /// written here, in the same batch. Rules of [`Application::apply`].
     fn configured(
@@ -95,6 +89,12 @@ pub trait Application: Send + Sync + 'static {
         _state: &dyn StateRead,
     ) -> bool {
         configuration == initial
+    }
+
+    /// Whether a snapshot's state may come later in the group's history than the state that this node has, for which others vouch.
+    /// What is not told apart here is told apart once others state what they have.
+    fn follows(&self, _group: GroupId, _own: &dyn StateRead, _state: &dyn StateRead) -> bool {
+        true
     }
 }
 

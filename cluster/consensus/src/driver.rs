@@ -67,6 +67,8 @@ pub struct GroupStatus {
     pub role: Role,
     /// Why the application stopped, if it did.
     pub halted: Option<String>,
+    /// Other nodes of it that say of themselves that they have caught up, and that others vouch for their state.
+    pub caught_up: Vec<NodeId>,
     /// Peers whose state differed at the last comparable index.
     pub differing_peers: Vec<NodeId>,
     /// The node whose word alone this node's state is, until enough others have vouched for it.
@@ -315,6 +317,7 @@ impl<S: Store> Driver<S> {
                 group.state_to(context, peer);
             } else {
                 group.raw.report_unreachable(peer);
+                group.fence.silence(peer);
             }
             group.resend_to(context, peer);
         }
@@ -475,6 +478,7 @@ fn status<S: Store>(group: &Group<S>, own: NodeId) -> GroupStatus {
             StateRole::Leader => Role::Leader,
         },
         halted: group.board.halted.lock().clone(),
+        caught_up: group.caught_up(),
         differing_peers: group.states.differing(),
         unvouched: group.states.unvouched().map(|given| given.by),
         chain: group.applied.chain,

@@ -234,6 +234,19 @@ impl<S: Store> Group<S> {
             && context
                 .app
                 .configuration_allowed(self.id, &brought, &initial, &state)
+            && self.may_follow(context.app, &state)
+    }
+
+    /// Whether the application takes a state for a later one than this node's. One that is itself a single node's word binds
+    /// nobody.
+    fn may_follow(&self, app: &dyn Application, state: &StateTransaction<'_>) -> bool {
+        let log = self.log();
+        if log.record.configuration.is_empty() || self.states.unvouched().is_some() {
+            return true;
+        }
+        let (prefix, earlier) = (keys::state(self.id, log.record.generation), Overlay::new());
+        let own = StateTransaction::new(log.store(), prefix, &earlier);
+        app.follows(self.id, &own, state)
     }
 
     /// One tick of raft's clock.
