@@ -97,7 +97,7 @@ pub fn sums<const N: usize, E: Display>(
     };
     let of_threads = on_all_cores(seeds, replay, |seed, sums: &mut Option<[u64; N]>| {
         add(sums.get_or_insert([0; N]), &counts(seed)?);
-        Ok(())
+        Ok::<(), E>(())
     });
     let mut all = [0; N];
     of_threads.iter().flatten().for_each(|sums| add(&mut all, sums));
