@@ -310,30 +310,40 @@ fn who_says_that_it_is_far_behind_has_not_caught_up() {
     let mut nodes = cluster(&[4]);
     let leads = nodes.elect_of(&[1, 2, 3]);
     apply(&mut nodes, "!waits=yes");
-    apply(&mut nodes, "!move=1,2,3>1,2,3,4");
+    nodes.propose(leads, 1, "!move=1,2,3>1,2,3,4");
+    // What a node with the true state says at this moment.
+    let true_word = |nodes: &Nodes| nodes.machines[&leads].driver.groups[&G].stated();
+    let mut before = None;
+    while nodes.status(leads).configuration.learners.is_empty() {
+        before = true_word(&nodes);
+        deliver_one(&mut nodes);
+    }
     let knows = |nodes: &Nodes| nodes.status(leads).caught_up.contains(&4);
     until(&mut nodes, "4 has caught up", knows);
-    let state = |nodes: &mut Nodes, index: u64| {
+    let says = |nodes: &mut Nodes, states| {
         let statement = crate::frame::Call::Statement {
             restricting: 0,
-            states: (index > 0).then_some([(0, [0; 32]), (index, [0; 32])]),
+            states,
         };
         nodes.receive(leads, 4, &call_frame(&statement));
+        knows(nodes)
     };
-    // Nobody vouches for its state.
-    state(&mut nodes, 0);
-    assert!(!knows(&nodes));
+    let since = nodes.status(leads).configuration_index;
+    assert!(before.unwrap()[1].0 < since && nodes.status(leads).applied < since + 60);
+    let now = true_word(&nodes);
+    assert!(says(&mut nodes, now));
+    assert!(!says(&mut nodes, None), "nobody vouches for its state");
+    assert!(says(&mut nodes, now));
+    assert!(!says(&mut nodes, before), "from before it was a learner");
+    let old = true_word(&nodes);
     for entry in 0..70 {
         nodes.apply(leads, &format!("a={entry}"));
     }
-    let applied = nodes.status(leads).applied;
-    let since = nodes.status(leads).configuration_index;
-    state(&mut nodes, applied + 1);
-    assert!(knows(&nodes));
-    state(&mut nodes, applied - 65);
-    assert!(applied - 65 >= since && !knows(&nodes), "too far behind");
-    state(&mut nodes, since - 1);
-    assert!(!knows(&nodes), "before it was a learner");
+    let now = true_word(&nodes);
+    assert!(says(&mut nodes, now));
+    assert!(!says(&mut nodes, old), "too far behind");
+    let [mark, (index, _)] = now.unwrap();
+    assert!(!says(&mut nodes, Some([mark, (index, [0; 32])])), "another state");
 }
 
 /// The configurations of a move from 1, 2, 3 to 3, 4, 5.
