@@ -1,5 +1,6 @@
 //! The members of a group, with the public keys that their operators pinned, and how one list of them follows another.
 
+pub mod beginning;
 pub mod lineage;
 pub mod roster;
 

@@ -327,6 +327,7 @@ fn members(parts: &Parts) -> Option<MembersStatus> {
         let stage = match roster.next.as_ref().map(|(_, stage)| stage) {
             None => "waiting",
             Some(Stage::Announced) => "announced",
+            Some(Stage::Begun) => "begun",
             Some(Stage::Joint) => "joint",
             Some(Stage::Complete) => "complete",
         };

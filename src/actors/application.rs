@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use conclave_consensus::{
     Application, Configuration, GroupId, Halt, Move, Restricts, Scope, StateRead, StateTransaction,
@@ -12,7 +11,6 @@ use parking_lot::Mutex;
 
 use super::directory::Directory;
 use super::recheck::{self, Applied};
-use super::views::GROUP_ZERO;
 use crate::format::{FIRST, Format, is_read};
 use crate::keystore::apply::{apply, is_endorsed};
 use crate::keystore::entry::EntryError;
@@ -30,9 +28,6 @@ pub struct KeystoreApplication {
     rosters: Arc<Rosters>,
     /// Of each group the roster that was last seen when an entry was applied, and the one before it.
     seen: Mutex<HashMap<GroupId, Vec<Arc<Roster>>>>,
-    /// The number of the last list that group 0 has begun to move to: before it no group does, so that an order can be taken
-    /// back in all of them or in none.
-    begun: AtomicU64,
     listener: Mutex<Option<Arc<Listener>>>,
     directory: Mutex<Option<Directory>>,
     recheck: Mutex<Option<recheck::Sender>>,
@@ -44,7 +39,6 @@ impl KeystoreApplication {
         Self {
             rosters: Arc::new(Rosters::new(genesis)),
             seen: Mutex::default(),
-            begun: AtomicU64::new(0),
             listener: Mutex::new(None),
             directory: Mutex::new(None),
             recheck: Mutex::new(None),
@@ -59,9 +53,6 @@ impl KeystoreApplication {
     /// Keeps a group's roster: what was endorsed under it may be shown a little later.
     fn see(&self, group: GroupId, state: &impl ReadState) -> Result<(), StateError> {
         let roster = self.rosters.of(state)?;
-        if group == GROUP_ZERO {
-            self.begun.store(roster.births().index, Ordering::Release);
-        }
         let mut seen = self.seen.lock();
         let known = seen.entry(group).or_default();
         let same = |known: &Arc<Roster>| {
@@ -181,7 +172,7 @@ fn fits(configuration: &Configuration, roster: &Roster) -> bool {
     let current = roster.current.nodes();
     match &roster.next {
         None => *configuration == Configuration::stable(&current),
-        Some((next, Stage::Announced)) => {
+        Some((next, Stage::Announced | Stage::Begun)) => {
             let newcomers = next.nodes().into_iter().filter(|node| !current.contains(node));
             let learners: Vec<u64> = newcomers.collect();
             *configuration == Configuration::stable(&current)
@@ -271,13 +262,12 @@ impl Application for KeystoreApplication {
             .map_err(|error| Halt::new(error.to_string()))?;
         let wanted = members::wanted(&self.rosters, &Read(state));
         let wanted = wanted.map_err(|error| Halt::new(error.to_string()))?;
-        Ok(wanted.map(|members::Move { from, to, complete }| Move { from, to, complete }))
-    }
-
-    fn may_begin(&self, group: GroupId) -> bool {
-        let roster = self.seen.lock().get(&group).and_then(|seen| seen.last().cloned());
-        let next = roster.and_then(|roster| roster.next.as_ref().map(|(next, _)| next.index));
-        group == GROUP_ZERO || next == Some(self.begun.load(Ordering::Acquire))
+        Ok(wanted.map(|wanted| Move {
+            from: wanted.from,
+            to: wanted.to,
+            begun: wanted.begun,
+            complete: wanted.complete,
+        }))
     }
 
     fn configured(
@@ -319,6 +309,16 @@ impl Application for KeystoreApplication {
         }
     }
 
+    fn follows(&self, group: GroupId, own: &dyn StateRead, state: &dyn StateRead) -> bool {
+        let known = self.rosters.of(&Read(own));
+        let follows = known.and_then(|known| members::goes_on(&self.rosters, &known, &Read(state)));
+        let follows = follows.unwrap_or(false);
+        if !follows {
+            tracing::error!(%group, "a snapshot knows fewer lists of the group's members than this node, or others");
+        }
+        follows
+    }
+
     fn applied(&self, group: GroupId, _index: u64, entry: &[u8], result: &[u8]) {
         let Some(listener) = self.listener.lock().clone() else {
             return;
@@ -331,61 +331,6 @@ impl Application for KeystoreApplication {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::config::Hex32;
-    use crate::keystore::layout;
-    use crate::membership::roster::MembersRecord;
-    use crate::operator::{Change, NewMembers, Order, SignedOrder};
-
-    /// A group's state of which only the members are there.
-    struct Members(Vec<u8>);
-
-    impl ReadState for Members {
-        fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
-            Ok((key == layout::MEMBERS).then(|| self.0.clone()))
-        }
-        fn scan(&self, _: &[u8], _: usize) -> Result<Vec<Pair>, StateError> {
-            Ok(Vec::new())
-        }
-    }
-
-    fn at(number: u64, stage: Stage) -> Members {
-        let order = SignedOrder::new(Order {
-            cluster: Hex32([0; 32]),
-            sequence: 1,
-            change: Change::Members(NewMembers {
-                number,
-                replaces: Hex32([0; 32]),
-                members: Vec::new(),
-            }),
-        });
-        let record = MembersRecord {
-            next: Some((order, stage)),
-            ..MembersRecord::default()
-        };
-        Members(postcard::to_stdvec(&record).unwrap())
-    }
-
-    #[test]
-    fn no_group_begins_to_move_before_group_0() {
-        let application = KeystoreApplication::new(Arc::default());
-        let see = |group, state: &Members| application.see(GroupId(group), state).unwrap();
-        see(0, &at(2, Stage::Announced));
-        see(5, &at(2, Stage::Announced));
-        assert!(application.may_begin(GROUP_ZERO));
-        assert!(!application.may_begin(GroupId(5)));
-        see(0, &at(2, Stage::Joint));
-        assert!(application.may_begin(GroupId(5)));
-        see(5, &at(3, Stage::Announced));
-        assert!(!application.may_begin(GroupId(5)), "another list");
-        see(5, &at(2, Stage::Announced));
-        see(0, &at(3, Stage::Joint));
-        assert!(!application.may_begin(GroupId(5)), "one that was taken back");
-    }
-}
-
-#[cfg(test)]
-mod format_tests {
     use std::collections::BTreeMap;
 
     use conclave_consensus::StoreError;

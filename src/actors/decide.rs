@@ -371,7 +371,7 @@ async fn settled(
 }
 
 fn zero(parts: &Parts) -> Result<View, Abstention> {
-    believed(parts, GROUP_ZERO).ok_or(Abstention::Fenced)
+    believed(parts, GROUP_ZERO).map_err(Abstention::from)
 }
 
 /// Judges on `views`: the outer error is overload or a broken store, the inner one the refusal.

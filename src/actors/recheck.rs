@@ -101,7 +101,11 @@ fn judge(parts: &Parts, applied: &Applied, now: u64) -> Result<(), String> {
     // What no client asked for.
     if matches!(
         statement.command,
-        Command::Time | Command::RenewShares(_) | Command::Order(_) | Command::CompleteMove(_)
+        Command::Time
+            | Command::RenewShares(_)
+            | Command::Order(_)
+            | Command::CompleteMove(_)
+            | Command::BeginMove(_)
     ) {
         return Ok(());
     }

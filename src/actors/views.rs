@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use conclave_consensus::{GroupId, View};
 
+use super::coordinator::busy;
 use super::parts::Parts;
+use super::wire::Abstention;
 use crate::identifier::LocalId;
 use crate::keystore::record::{Hold, KeyRecord, KeystoreRecord, Meter};
 use crate::keystore::state::Pair;
 use crate::keystore::{ReadState, StateError, query};
 use crate::operation::judge::Facts;
+use crate::problem::Problem;
 
 /// The group that knows meters and nodes.
 pub const GROUP_ZERO: GroupId = GroupId(0);
@@ -25,11 +28,47 @@ impl ReadState for View {
     }
 }
 
-/// A group's state, unless it is one node's word: what is signed, destroyed or kept by it could not be taken back.
-pub(crate) fn believed(parts: &Parts, group: GroupId) -> Option<View> {
+/// Why nothing may rest on this node's state of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unbelieved {
+    /// The store does not give it.
+    #[error("the group's state cannot be read")]
+    Unreadable,
+    /// Nobody but its leader vouches for it.
+    #[error("the group's state is not vouched for yet")]
+    Unvouched,
+}
+
+impl From<Unbelieved> for Abstention {
+    fn from(_: Unbelieved) -> Self {
+        Self::Fenced
+    }
+}
+
+impl From<Unbelieved> for Problem {
+    /// 503.
+    fn from(reason: Unbelieved) -> Self {
+        match reason {
+            Unbelieved::Unreadable => busy(),
+            Unbelieved::Unvouched => {
+                Self::unavailable("This node is being filled and does not serve yet; try another node.")
+            }
+        }
+    }
+}
+
+/// A group's state, unless it is one node's word: what is answered by it could be wrong, and what is signed, destroyed or kept by
+/// it could not be taken back.
+///
+/// # Errors
+/// [`Unbelieved`].
+pub(crate) fn believed(parts: &Parts, group: GroupId) -> Result<View, Unbelieved> {
     // Asked after the view: an installation says so before it writes.
-    let view = parts.consensus.view(group).ok()?;
-    parts.consensus.freshness().is_vouched_for(group).then_some(view)
+    let view = parts.consensus.view(group).map_err(|_| Unbelieved::Unreadable)?;
+    match parts.consensus.freshness().is_vouched_for(group) {
+        true => Ok(view),
+        false => Err(Unbelieved::Unvouched),
+    }
 }
 
 /// Snapshots of group 0 and of a keystore's group.

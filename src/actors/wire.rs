@@ -129,6 +129,15 @@ pub enum Call {
     AuditHead,
     /// Vouch for what a client is answered, by what the asked member has applied.
     Vouch(Box<Vouch>),
+    /// Endorse that a group begins to move to the members of this number.
+    EndorseBeginning {
+        /// The group.
+        group: u32,
+        /// Counts its lists of members.
+        number: u64,
+        /// Names the entry.
+        operation: OperationId,
+    },
 }
 
 /// What the coordinator of a renewal proposes; participants look for themselves whether the shares are due.
@@ -330,7 +339,8 @@ pub struct ShareName {
 /// An answer.
 #[derive(Clone, Serialize, Deserialize)]
 pub enum Answer {
-    /// To [`Call::Endorse`] and [`Call::EndorseTime`].
+    /// To [`Call::Endorse`], [`Call::EndorseTime`], [`Call::EndorseOrder`], [`Call::EndorseMove`] and
+    /// [`Call::EndorseBeginning`].
     Endorsed(Endorsement),
     /// To [`Call::Cosign`]: commitments, signature share.
     Cosigned(Vec<u8>, Vec<u8>),
@@ -502,6 +512,7 @@ impl Call {
             Self::EndorseTime { operation, .. }
             | Self::EndorseOrder(_, _, operation)
             | Self::EndorseMove { operation, .. }
+            | Self::EndorseBeginning { operation, .. }
             | Self::SignShare(operation, ..)
             | Self::Claim(operation, _)
             | Self::Standing(operation, _) => Some(*operation),
@@ -542,6 +553,7 @@ impl Call {
             | Self::EndorseTime { .. }
             | Self::EndorseOrder(..)
             | Self::EndorseMove { .. }
+            | Self::EndorseBeginning { .. }
             | Self::Begin(..)
             | Self::Continue(..)
             | Self::Witness(..)

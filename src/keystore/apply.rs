@@ -82,7 +82,9 @@ pub fn apply(
         state.put_record(&by_operation, &outcome)?;
         let forgotten = match statement.command {
             // No request that expires.
-            Command::Order(_) | Command::CompleteMove(_) => time.saturating_add(NAME_MEMORY),
+            Command::Order(_) | Command::CompleteMove(_) | Command::BeginMove(_) => {
+                time.saturating_add(NAME_MEMORY)
+            }
             _ => name_forgotten(statement),
         };
         let forget = forgotten.min(time.saturating_add(2 * 600_000));
@@ -271,6 +273,7 @@ fn carry_out(
         }
         Command::RenewShares(renewed) => renewal::renew(renewed, time, roster.births(), state),
         Command::Order(order) => obey(order, (statement.group, time), (rosters, roster), state),
+        Command::BeginMove(number) => members::begin(*number, state),
         Command::CompleteMove(number) => members::complete(*number, state),
         Command::Revoke {
             keystore,

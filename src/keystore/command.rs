@@ -57,6 +57,8 @@ pub enum Command {
     Order(Box<SignedOrder>),
     /// Every key of the group is with the members of this number, who have the shares on disk: the old ones may go.
     CompleteMove(u64),
+    /// The move to the members of this number begins: each of them is there, and group 0 has begun. There is no way back.
+    BeginMove(u64),
 }
 
 /// Most keys whose shares are renewed in one ceremony.
@@ -133,7 +135,11 @@ impl Command {
             Self::GenerateKey(generated) => Some(generated.keystore),
             Self::RenewShares(renewed) => Some(renewed.keystore),
             Self::Revoke { keystore, .. } => Some(*keystore),
-            Self::CreateMeter { .. } | Self::Time | Self::Order(_) | Self::CompleteMove(_) => None,
+            Self::CreateMeter { .. }
+            | Self::Time
+            | Self::Order(_)
+            | Self::CompleteMove(_)
+            | Self::BeginMove(_) => None,
         }
     }
 
@@ -144,7 +150,8 @@ impl Command {
             Self::UpdateKeystore { .. }
             | Self::Revoke { .. }
             | Self::RenewShares(_)
-            | Self::CompleteMove(_) => true,
+            | Self::CompleteMove(_)
+            | Self::BeginMove(_) => true,
             Self::Order(order) => matches!(order.order.change, Change::Members(_)),
             Self::CreateMeter { .. } | Self::CreateKeystore { .. } | Self::GenerateKey(_) | Self::Time => {
                 false
@@ -172,7 +179,8 @@ impl Command {
             | Self::Time
             | Self::RenewShares(_)
             | Self::Order(_)
-            | Self::CompleteMove(_) => FIRST,
+            | Self::CompleteMove(_)
+            | Self::BeginMove(_) => FIRST,
         }
     }
 }

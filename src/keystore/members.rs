@@ -15,6 +15,8 @@ pub struct Move {
     pub from: Vec<u64>,
     /// Those that take their place.
     pub to: Vec<u64>,
+    /// Whether both may begin to decide together.
+    pub begun: bool,
     /// Whether nothing is left to be done in joint consensus.
     pub complete: bool,
 }
@@ -34,7 +36,7 @@ pub(super) fn announce(
         Some((_, Stage::Announced)) => {
             Some("they are being changed already; that order can only be taken back")
         }
-        Some(_) => Some("they are being changed already, and keys move to the new ones"),
+        Some(_) => Some("they are being changed already, and that has begun"),
         // Group 0 decides; another group that went on by itself goes back.
         None if takes_back && group == 0 => Some("the order that it takes back is carried out"),
         None => None,
@@ -75,6 +77,17 @@ pub fn lineage(rosters: &Rosters, roster: &Roster, state: &impl ReadState) -> Re
     Ok(Lineage::between(base, last.clone(), roster.highest))
 }
 
+/// The new members are there, says a quorum of the old ones, each by what it knows itself: from here on there is no way back.
+pub(super) fn begin(number: u64, state: &mut impl WriteState) -> Result<Changed, StateError> {
+    let mut record: MembersRecord = state.record(layout::MEMBERS)?.unwrap_or_default();
+    match &mut record.next {
+        Some((order, stage @ Stage::Announced)) if number_of(order) == Some(number) => *stage = Stage::Begun,
+        _ => return Ok(Err(Rejection::Members("no such move is announced".into()))),
+    }
+    state.put_record(layout::MEMBERS, &record)?;
+    Ok(Ok(Reply::Begun(number)))
+}
+
 /// Every key is with the new members, say quorums of both.
 pub(super) fn complete(number: u64, state: &mut impl WriteState) -> Result<Changed, StateError> {
     let mut record: MembersRecord = state.record(layout::MEMBERS)?.unwrap_or_default();
@@ -102,6 +115,7 @@ pub fn wanted(rosters: &Rosters, state: &impl ReadState) -> Result<Option<Move>,
     Ok(roster.next.as_ref().map(|(next, stage)| Move {
         from: roster.current.nodes(),
         to: next.nodes(),
+        begun: *stage != Stage::Announced,
         complete: *stage == Stage::Complete,
     }))
 }
@@ -124,11 +138,30 @@ pub fn configured(
         return Ok(());
     }
     match (joint, record.next.take()) {
-        (true, Some((order, Stage::Announced))) => record.next = Some((order, Stage::Joint)),
+        (true, Some((order, Stage::Begun))) => record.next = Some((order, Stage::Joint)),
         (false, Some((order, Stage::Complete))) => record.current = Some(order),
         (_, next) => record.next = next,
     }
     state.put_record(layout::MEMBERS, &record)
+}
+
+/// Whether a state that another node brings has the lists of members that this node knows of the group: what comes later in its
+/// history has all of them, and others in nobody's place.
+///
+/// # Errors
+/// When the state cannot be read.
+pub fn goes_on(rosters: &Rosters, known: &Roster, state: &impl ReadState) -> Result<bool, StateError> {
+    let theirs = rosters.of(state)?;
+    if theirs.last_index() < known.last_index() || theirs.current.index < known.current.index {
+        return Ok(false);
+    }
+    let next = known.next.iter().map(|(next, _)| next);
+    for list in std::iter::once(&known.current).chain(next) {
+        if rosters.numbered(state, list.index)? != *list {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Whether the orders in a state that another node brings are the operators', one after the other from the genesis statement

@@ -8,7 +8,7 @@ use super::apply::apply;
 use super::apply_tests::{GROUP, NOW, State, config, endorsed, key, members, operator, statement};
 use super::command::{Command, GeneratedKey, RenewedKey, RenewedShares};
 use super::entry::Entry;
-use super::members::{configured, is_ordered, wanted};
+use super::members::{configured, goes_on, is_ordered, wanted};
 use super::outcome::{Outcome, Rejection, Reply};
 use super::record::{KeyType, Material};
 use super::state::{ReadState as _, WriteState as _};
@@ -75,6 +75,23 @@ fn complete(tag: u64, number: u64, by: &[u64]) -> Entry {
     endorsed(statement(tag, Command::CompleteMove(number), 0), &at(tag, by))
 }
 
+fn begin(tag: u64, number: u64, by: &[u64]) -> Entry {
+    endorsed(statement(tag, Command::BeginMove(number), 0), &at(tag, by))
+}
+
+/// The last order begins, and voting is joint.
+fn enter_joint(state: &mut State, by: &[u64]) {
+    let next = rosters().of(state).unwrap().next.clone().unwrap().0;
+    let begun = run(state, &begin(500 + next.index, next.index, by));
+    assert_eq!(begun, Outcome::Applied(Reply::Begun(next.index)));
+    configured(&rosters(), (&next.nodes(), true), state).unwrap();
+}
+
+fn stage(state: &State) -> Option<Stage> {
+    let roster = rosters().of(state).unwrap();
+    roster.next.as_ref().map(|(_, stage)| *stage)
+}
+
 fn create(tag: u64, by: &[u64]) -> Entry {
     let command = Command::CreateKeystore {
         id: LocalId([tag as u8; 16]),
@@ -95,7 +112,7 @@ fn joint() -> State {
         run(&mut state, &entry(1, order, &[1, 2])),
         Outcome::Applied(Reply::Ordered(1))
     );
-    configured(&rosters(), (&[3, 4, 5], true), &mut state).unwrap();
+    enter_joint(&mut state, &[1, 2]);
     state
 }
 
@@ -105,27 +122,41 @@ fn a_group_goes_from_its_members_to_others_in_stages() {
     assert_eq!(wanted(&rosters(), &state).unwrap(), None);
     let order = order(&state, 1, &[3, 4, 5], &operator());
     run(&mut state, &entry(1, order, &[1, 2]));
-    let roster = rosters().of(&state).unwrap();
-    assert_eq!(roster.next.as_ref().unwrap().1, Stage::Announced);
-    assert_eq!(roster.deciders(), [1, 2, 3], "the old ones alone");
-    assert_eq!(roster.births().nodes(), [1, 2, 3]);
-    let next = wanted(&rosters(), &state).unwrap().unwrap();
-    assert_eq!(
-        (next.from, next.to, next.complete),
-        (vec![1, 2, 3], vec![3, 4, 5], false)
-    );
+    let old_ones_decide = |state: &State| {
+        let roster = rosters().of(state).unwrap();
+        assert_eq!(roster.deciders(), [1, 2, 3], "the old ones alone");
+        assert_eq!(roster.births().nodes(), [1, 2, 3]);
+        let next = wanted(&rosters(), state).unwrap().unwrap();
+        assert_eq!((next.from, next.to), (vec![1, 2, 3], vec![3, 4, 5]));
+        (next.begun, next.complete)
+    };
+    assert_eq!(stage(&state), Some(Stage::Announced));
+    assert_eq!(old_ones_decide(&state), (false, false));
+    assert_eq!(rosters().of(&state).unwrap().begun().index, 1);
 
     // A configuration that nobody asked for, or too early, changes nothing.
     configured(&rosters(), (&[3, 4, 5], false), &mut state).unwrap();
     configured(&rosters(), (&[1, 2, 3], true), &mut state).unwrap();
+    configured(&rosters(), (&[3, 4, 5], true), &mut state).unwrap();
     assert!(matches!(
         run(&mut state, &complete(2, 2, &[1, 2])),
         Outcome::Refused(Rejection::Members(_))
     ));
+    assert_eq!(stage(&state), Some(Stage::Announced));
+
     assert_eq!(
-        rosters().of(&state).unwrap().next.as_ref().unwrap().1,
-        Stage::Announced
+        run(&mut state, &begin(4, 2, &[1, 2])),
+        Outcome::Applied(Reply::Begun(2))
     );
+    assert_eq!(stage(&state), Some(Stage::Begun));
+    assert_eq!(old_ones_decide(&state), (true, false));
+    assert_eq!(rosters().of(&state).unwrap().begun().index, 2);
+    configured(&rosters(), (&[3, 4, 5], false), &mut state).unwrap();
+    assert!(matches!(
+        run(&mut state, &complete(5, 2, &[1, 2])),
+        Outcome::Refused(Rejection::Members(_))
+    ));
+    assert_eq!(stage(&state), Some(Stage::Begun));
 
     configured(&rosters(), (&[3, 4, 5], true), &mut state).unwrap();
     let roster = rosters().of(&state).unwrap();
@@ -145,6 +176,37 @@ fn a_group_goes_from_its_members_to_others_in_stages() {
     assert_eq!(rosters().numbered(&state, 2).unwrap().nodes(), [3, 4, 5]);
     assert!(rosters().numbered(&state, 3).is_err());
     assert!(is_ordered(&rosters(), &state).unwrap());
+}
+
+#[test]
+fn a_move_begins_by_the_word_of_a_quorum_of_the_old_members() {
+    for few in [&[1][..], &[], &[1, 1], &[1, 3, 4], &[4, 5], &[3, 4, 5]] {
+        let mut state = State::new();
+        let order = order(&state, 1, &[3, 4, 5], &operator());
+        run(&mut state, &entry(1, order, &[1, 2]));
+        assert!(not_endorsed(&run(&mut state, &begin(2, 2, few))), "{few:?}");
+        assert_eq!(stage(&state), Some(Stage::Announced));
+    }
+    let refused = |state: &mut State, entry: &Entry| {
+        let before = stage(state);
+        let refused = matches!(run(state, entry), Outcome::Refused(Rejection::Members(_)));
+        refused && stage(state) == before
+    };
+    assert!(refused(&mut State::new(), &begin(2, 2, &[1, 2])), "no order");
+    let mut state = State::new();
+    let order = order(&state, 1, &[3, 4, 5], &operator());
+    run(&mut state, &entry(1, order, &[1, 2]));
+    for (tag, other) in [(3, 0), (4, 1), (5, 3), (6, u64::MAX)] {
+        assert!(refused(&mut state, &begin(tag, other, &[2, 3])), "{other}");
+    }
+    // By operations of their own: another one of the same may come too late.
+    assert!(matches!(
+        run(&mut state, &begin(20, 2, &[2, 3])),
+        Outcome::Applied(_)
+    ));
+    assert!(refused(&mut state, &begin(21, 2, &[1, 2])), "begun already");
+    let mut state = joint();
+    assert!(refused(&mut state, &begin(22, 2, &[1, 3, 4])), "joint already");
 }
 
 #[test]
@@ -203,7 +265,7 @@ fn keys_are_born_with_the_new_members_and_move_to_them() {
         matches!(run(&mut state, &born(22, 1, &[1, 2])), Outcome::Applied(_)),
         "not joint yet"
     );
-    configured(&rosters(), (&[3, 4, 5], true), &mut state).unwrap();
+    enter_joint(&mut state, &[1, 2]);
     assert!(not_endorsed(&run(&mut state, &born(23, 1, &[1, 2]))));
     assert!(
         not_endorsed(&run(&mut state, &born(24, 2, &[1, 3]))),
@@ -400,6 +462,42 @@ fn a_state_of_another_node_is_believed_for_the_operators_signatures() {
     );
 }
 
+#[test]
+fn a_state_of_another_node_knows_the_lists_that_this_one_knows() {
+    let follows = |known: &State, state: &State| {
+        let known = rosters().of(known).unwrap();
+        goes_on(&rosters(), &known, state).unwrap_or(false)
+    };
+    let genesis = State::new();
+    let mut later = joint();
+    let mut history = vec![genesis.clone(), announced_to(&[3, 4, 5]), later.clone()];
+    run(&mut later, &complete(41, 2, &[1, 3, 4]));
+    configured(&rosters(), (&[3, 4, 5], false), &mut later).unwrap();
+    history.push(later.clone());
+    let next = order(&later, 2, &[4, 5, 6], &operator());
+    run(&mut later, &entry(42, next, &[3, 4]));
+    history.push(later);
+    for (here, known) in history.iter().enumerate() {
+        for (there, state) in history.iter().enumerate() {
+            // Two stages of one move know the same lists.
+            let expected = there >= here || (here, there) == (2, 1);
+            assert_eq!(follows(known, state), expected, "{there} where {here} is known");
+        }
+    }
+    // Another list under the same number, and a list that is there and was never ordered.
+    assert!(!follows(&announced_to(&[3, 4, 5]), &announced_to(&[1, 2, 4])));
+    let mut without = genesis;
+    let order: SignedOrder = history[1].record(&layout::members(2)).unwrap().unwrap();
+    put(&mut without, &layout::members(2), &order);
+    assert!(!follows(&history[1], &without));
+    // What was taken back is known later, too.
+    let mut back = announced_to(&[1, 2, 4]);
+    let order = taking_back(&back, 2, &[1, 2, 3]);
+    run(&mut back, &entry(2, order, &[1, 2]));
+    assert!(follows(&announced_to(&[1, 2, 4]), &back));
+    assert!(!follows(&back, &announced_to(&[1, 2, 4])));
+}
+
 /// An order that starts from the members with which the last one started too.
 fn taking_back(state: &State, sequence: u64, nodes: &[u64]) -> SignedOrder {
     let roster = rosters().of(state).unwrap();
@@ -417,8 +515,12 @@ fn taking_back(state: &State, sequence: u64, nodes: &[u64]) -> SignedOrder {
 }
 
 fn announced() -> State {
+    announced_to(&[1, 2, 4])
+}
+
+fn announced_to(nodes: &[u64]) -> State {
     let mut state = State::new();
-    let order = order(&state, 1, &[1, 2, 4], &operator());
+    let order = order(&state, 1, nodes, &operator());
     run(&mut state, &entry(1, order, &[1, 2]));
     state
 }
@@ -459,7 +561,7 @@ fn another_list_may_take_its_place() {
     assert_eq!(roster.current.index, 1);
     assert_eq!(roster.next.as_ref().unwrap().0.nodes(), [2, 3, 4, 5]);
     assert!(is_ordered(&rosters(), &state).unwrap());
-    configured(&rosters(), (&[2, 3, 4, 5], true), &mut state).unwrap();
+    enter_joint(&mut state, &[1, 3]);
     run(&mut state, &complete(3, 3, &[2, 3, 4]));
     configured(&rosters(), (&[2, 3, 4, 5], false), &mut state).unwrap();
     assert_eq!(rosters().of(&state).unwrap().current.index, 3);
@@ -486,6 +588,11 @@ fn what_has_begun_is_not_taken_back_where_orders_are_counted() {
         matches!(outcome, Outcome::Refused(Rejection::Members(_)))
     };
     let mut state = announced();
+    run(&mut state, &begin(4, 2, &[1, 2]));
+    let back = taking_back(&state, 2, &[1, 2, 3]);
+    assert!(refused(&mut state.clone(), back, GROUP, &[1, 2]));
+    let back = taking_back(&state, 1, &[1, 2, 3]);
+    assert!(refused(&mut state.clone(), back, 0, &[1, 2]));
     configured(&rosters(), (&[1, 2, 4], true), &mut state).unwrap();
     let back = taking_back(&state, 2, &[1, 2, 3]);
     assert!(refused(&mut state.clone(), back, GROUP, &[1, 2, 4]));

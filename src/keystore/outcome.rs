@@ -32,6 +32,8 @@ pub enum Reply {
     Ordered(u64),
     /// The group's keys are all with the members of this number.
     Moved(u64),
+    /// The group has begun to move to the members of this number.
+    Begun(u64),
 }
 
 /// Why an entry changed nothing.

@@ -1,8 +1,9 @@
 //! Who a group's members are, and who they are to become: read from the group's own state, so that every replica knows the
 //! same at the same index.
 //!
-//! A move goes through three stages. *Announced*: the operators' order is in the group's log, the new members are learners,
-//! everything is decided by the old ones. *Joint*: what changes the state needs a quorum of the old members **and** one of the
+//! A move goes through four stages. *Announced*: the operators' order is in the group's log, the new members are learners,
+//! everything is decided by the old ones. *Begun*: a quorum of these has said that all new ones are there; the order is taken back
+//! no more. *Joint*: what changes the state needs a quorum of the old members **and** one of the
 //! new; keys are born with the new ones and move to them, key by key. *Complete*: every key has; the next configuration of Raft
 //! has the new members only, and with it the move is over.
 
@@ -25,6 +26,8 @@ pub enum Stage {
     Joint,
     /// Every key has moved.
     Complete,
+    /// After the first: the old members still decide alone, and there is no way back. Places in the encoding are kept.
+    Begun,
 }
 
 /// What a group's state says of its members; without it they are those of the genesis statement.
@@ -84,6 +87,14 @@ impl Roster {
         self.next
             .as_ref()
             .map_or(self.current.index, |(next, _)| next.index)
+    }
+
+    /// The last list that the group has begun to move to, or has come to: there is no way back from it.
+    pub fn begun(&self) -> &Arc<Membership> {
+        match &self.next {
+            Some((next, stage)) if *stage != Stage::Announced => next,
+            _ => &self.current,
+        }
     }
 
     /// The members that keys are born with, and move to.

@@ -164,10 +164,9 @@ impl Keeper {
         }
         // A state that is one node's word takes no good backup's place.
         let views = (0..parts.rules.groups).map(|group| believed(parts, GroupId(group)));
-        let views = views.collect::<Option<_>>().ok_or_else(|| {
-            let reason = "a group's state cannot be read, or is not vouched for by other members yet";
-            RecoveryError::State(crate::keystore::StateError(reason.into()))
-        })?;
+        let views = views.collect::<Result<_, _>>();
+        let views =
+            views.map_err(|reason| RecoveryError::State(crate::keystore::StateError(reason.to_string())))?;
         let source = Source {
             cluster: *parts.cluster(),
             public_url: parts.rules.public_url.clone(),

@@ -37,6 +37,8 @@ pub(crate) struct Counts {
     pub(crate) moved: u64,
     /// Changes of a group's members that were carried out.
     pub(crate) lists: u64,
+    /// Changes of a group's members that were begun.
+    pub(crate) begun: u64,
 }
 
 impl Counts {
@@ -53,6 +55,7 @@ impl Counts {
         self.calls += other.calls;
         self.moved += other.moved;
         self.lists += other.lists;
+        self.begun += other.begun;
     }
 }
 

@@ -6,6 +6,7 @@
 //! linearizable. `SEEDS=2000 cargo test --test simulation` for more seeds, `SEED=n` for one.
 #![allow(clippy::unwrap_used, reason = "a test's own helpers may fail loudly")]
 
+mod beginnings;
 mod clerk;
 mod clients;
 mod disks;
@@ -31,7 +32,7 @@ fn run_moving(seed: u64, bug: Option<Bug>) -> (Result<Report, Failure>, Counts) 
 fn run_in(mut setup: Setup, seed: u64, bug: Option<Bug>) -> (Result<Report, Failure>, Counts) {
     setup.settings.groups = 2;
     let office = Office::new(seed, &setup, bug);
-    let history = office.history();
+    let (history, beginnings) = (office.history(), office.beginnings());
     let result = World::new(seed, setup, office).run();
     let mut history = history.borrow_mut();
     let checked = result.and_then(|report| match history.check() {
@@ -42,6 +43,7 @@ fn run_in(mut setup: Setup, seed: u64, bug: Option<Bug>) -> (Result<Report, Fail
             what,
         }),
     });
+    history.counts.begun = beginnings.count();
     (checked, history.counts)
 }
 
@@ -114,6 +116,7 @@ fn changes_of_members_break_no_rule() {
             "{totals:?}"
         );
         assert!(totals.lists > 2 * count && totals.moved > count, "{totals:?}");
+        assert!(totals.begun >= totals.lists, "{totals:?}");
         assert!(
             totals.epochs > 0 && totals.calls > 20 * count && achieved > 2 * count,
             "{totals:?}"
@@ -183,6 +186,12 @@ fn a_quorum_of_one_list_alone_is_found() {
 fn a_group_that_leaves_a_key_behind_is_found() {
     let test = "--test simulation leaves_a_key_behind_is_found";
     is_found_moving(Bug::LeavesEarly, test, "has not moved");
+}
+
+#[test]
+fn a_group_that_begins_before_group_0_is_found() {
+    let test = "--test simulation begins_before_group_0_is_found";
+    is_found_moving(Bug::BeginsUnseen, test, "group 0 has not begun");
 }
 
 #[test]

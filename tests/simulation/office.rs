@@ -10,10 +10,11 @@ use conclave::identifier::OperationId;
 use conclave::keystore::{Command, Entry, KeyRecord, Statement, layout};
 use conclave::membership::{Member, Membership, Rosters};
 use conclave::operation::judge::Rules;
-use conclave_consensus::{Application, GroupId, Halt, NodeId, Restricts, StateTransaction};
-use conclave_simulator::{Cluster, Disorderly, Setup};
+use conclave_consensus::{Application, GroupId, Halt, NodeId, StateTransaction};
+use conclave_simulator::{Cluster, Disorderly, Setup, Wrapped, Wrapper};
 use ed25519_dalek::SigningKey;
 
+use crate::beginnings::Beginnings;
 use crate::clerk::{Clerk, Shared};
 use crate::clients::{AUTHORITY, BEGINNING, URL};
 use crate::history::History;
@@ -40,6 +41,8 @@ pub(crate) enum Bug {
     CountsOneList,
     /// Members endorse that every key has moved without a look.
     LeavesEarly,
+    /// Members endorse that a group begins to move without a look at group 0 and at who has come.
+    BeginsUnseen,
     /// Old shares are destroyed once a key has moved, while the old members still vote.
     DestroysEarly,
 }
@@ -104,6 +107,7 @@ impl Office {
             disks: Rc::default(),
             rules: Rc::new(rules),
             rosters: Arc::new(Rosters::new(Arc::new(membership))),
+            beginnings: Beginnings::default(),
             orders: Rc::new(setup.moves.clone()),
             pace: PACES[(seed / 16) as usize % PACES.len()],
             bug,
@@ -111,6 +115,10 @@ impl Office {
         };
         let last = setup.last_members();
         Self { last, shared }
+    }
+
+    pub(crate) fn beginnings(&self) -> Beginnings {
+        self.shared.beginnings.clone()
     }
 
     pub(crate) fn history(&self) -> Rc<RefCell<History>> {
@@ -136,13 +144,14 @@ impl Cluster for Office {
 
     fn application(&mut self, node: NodeId) -> Arc<dyn Application> {
         let real = KeystoreApplication::new(self.shared.rosters.genesis().clone());
+        real.listen(self.shared.beginnings.listener(node));
         let nodes = self.shared.rosters.genesis().nodes();
         match self.shared.bug {
-            Some(Bug::UncheckedEndorsements) => Arc::new(Credulous { real, nodes }),
-            Some(Bug::UncheckedReplacements) => Arc::new(Replacing { real, nodes }),
+            Some(Bug::UncheckedEndorsements) => Arc::new(Wrapped(Credulous { real, nodes })),
+            Some(Bug::UncheckedReplacements) => Arc::new(Wrapped(Replacing { real, nodes })),
             Some(Bug::AppliesOutOfOrder) if node == 1 => Arc::new(Disorderly::new(real)),
-            Some(Bug::ForgottenOutcomes) => Arc::new(Forgetful(real)),
-            Some(Bug::CountsOneList) => Arc::new(OneListed(real)),
+            Some(Bug::ForgottenOutcomes) => Arc::new(Wrapped(Forgetful(real))),
+            Some(Bug::CountsOneList) => Arc::new(Wrapped(OneListed(real))),
             _ => Arc::new(real),
         }
     }
@@ -177,9 +186,9 @@ struct Credulous {
     nodes: Vec<u64>,
 }
 
-impl Application for Credulous {
-    fn restricts(&self, group: GroupId, entry: &[u8]) -> Restricts {
-        self.real.restricts(group, entry)
+impl Wrapper for Credulous {
+    fn inner(&self) -> &dyn Application {
+        &self.real
     }
 
     fn apply(
@@ -206,9 +215,9 @@ impl Application for Credulous {
 /// Apply as it would be if it did not keep what operations came to.
 struct Forgetful(KeystoreApplication);
 
-impl Application for Forgetful {
-    fn restricts(&self, group: GroupId, entry: &[u8]) -> Restricts {
-        self.0.restricts(group, entry)
+impl Wrapper for Forgetful {
+    fn inner(&self) -> &dyn Application {
+        &self.0
     }
 
     fn apply(
@@ -253,9 +262,9 @@ impl Replacing {
     }
 }
 
-impl Application for Replacing {
-    fn restricts(&self, group: GroupId, entry: &[u8]) -> Restricts {
-        self.real.restricts(group, entry)
+impl Wrapper for Replacing {
+    fn inner(&self) -> &dyn Application {
+        &self.real
     }
 
     fn apply(

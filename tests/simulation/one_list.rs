@@ -3,9 +3,8 @@
 use conclave::actors::application::KeystoreApplication;
 use conclave::keystore::{Entry, ReadState, StateError};
 use conclave::membership::Rosters;
-use conclave_consensus::{
-    Application, Configuration, GroupId, Halt, Move, Restricts, StateRead, StateTransaction,
-};
+use conclave_consensus::{Application, GroupId, Halt, StateTransaction};
+use conclave_simulator::Wrapper;
 
 use crate::office::member_key;
 
@@ -45,9 +44,9 @@ fn believed(entry: &[u8], rosters: &Rosters, state: &StateTransaction<'_>) -> Op
     Some(entry.encode())
 }
 
-impl Application for OneListed {
-    fn restricts(&self, group: GroupId, entry: &[u8]) -> Restricts {
-        self.0.restricts(group, entry)
+impl Wrapper for OneListed {
+    fn inner(&self) -> &dyn Application {
+        &self.0
     }
 
     fn apply(
@@ -60,29 +59,5 @@ impl Application for OneListed {
         let believed = believed(entry, self.0.rosters(), state);
         self.0
             .apply(group, index, believed.as_deref().unwrap_or(entry), state)
-    }
-
-    fn wanted(&self, group: GroupId, state: &dyn StateRead) -> Result<Option<Move>, Halt> {
-        self.0.wanted(group, state)
-    }
-
-    fn configured(
-        &self,
-        group: GroupId,
-        index: u64,
-        configuration: &Configuration,
-        state: &mut StateTransaction<'_>,
-    ) -> Result<(), Halt> {
-        self.0.configured(group, index, configuration, state)
-    }
-
-    fn configuration_allowed(
-        &self,
-        group: GroupId,
-        configuration: &Configuration,
-        initial: &Configuration,
-        state: &dyn StateRead,
-    ) -> bool {
-        self.0.configuration_allowed(group, configuration, initial, state)
     }
 }

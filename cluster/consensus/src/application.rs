@@ -67,12 +67,6 @@ pub trait Application: Send + Sync + 'static {
         Ok(None)
     }
 
-    /// Whether a leader may begin the move that the state calls for, its newcomers having caught up: asked again and again. The
-    /// moment only is the leader's; what an entry of configuration does follows from the state.
-    fn may_begin(&self, _group: GroupId) -> bool {
-        true
-    }
-
     /// An entry of configuration was allowed and is being applied at this index: what the state has to keep of it is
     /// written here, in the same batch. Rules of [`Application::apply`].
     fn configured(
@@ -100,6 +94,12 @@ pub trait Application: Send + Sync + 'static {
     /// A leader has offered a state whose configuration is allowed. Nobody has vouched for it yet; whom it names as members by
     /// somebody's signature may have to be linked to, to be asked whether it is theirs.
     fn offered(&self, _group: GroupId, _state: &dyn StateRead) {}
+
+    /// Whether a snapshot's state may come later in the group's history than the state that this node has, for which others vouch.
+    /// What is not told apart here is told apart once others state what they have.
+    fn follows(&self, _group: GroupId, _own: &dyn StateRead, _state: &dyn StateRead) -> bool {
+        true
+    }
 }
 
 /// Reads of one group's state, by the application's keys.

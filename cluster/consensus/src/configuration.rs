@@ -2,8 +2,8 @@
 //!
 //! A move goes from stable, by learners that catch up, into a joint configuration in which both sets of voters must agree,
 //! and out of it once the application says that it is complete. Each step is an entry of the log. Which step may be next
-//! follows from the applied state alone ([`crate::Application::wanted`]), the same on every replica; a leader decides
-//! nothing but the moment.
+//! follows from the applied state alone ([`crate::Application::wanted`]), the same on every replica, also that the joint
+//! configuration may be entered; a leader decides nothing but the moment after that.
 
 use crate::ids::NodeId;
 use raft::eraftpb::{ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState};
@@ -41,8 +41,10 @@ pub struct Move {
     pub from: Vec<NodeId>,
     /// The voters that it leads to.
     pub to: Vec<NodeId>,
-    /// Whether the joint configuration may be left. Once the group is in it, it is the only way out: a move may be
-    /// withdrawn before, not after.
+    /// Whether the joint configuration may be entered: before, newcomers learn and nobody else is asked for anything. A move
+    /// may be withdrawn as long as it may not.
+    pub begun: bool,
+    /// Whether the joint configuration may be left. Once the group is in it, it is the only way out.
     pub complete: bool,
 }
 
@@ -175,6 +177,7 @@ impl Move {
         let ordered = Move {
             from: sorted(&self.from),
             to: sorted(&self.to),
+            begun: self.begun,
             complete: self.complete,
         };
         let sound = !ordered.to.is_empty() && !ordered.to.contains(&0) && ordered.to != ordered.from;
@@ -240,7 +243,7 @@ pub(crate) fn next(current: &Configuration, wanted: Option<&Move>) -> Option<Ste
             change,
         });
     }
-    let wanted = wanted?;
+    let wanted = wanted.filter(|wanted| wanted.begun)?;
     change.set_transition(ConfChangeTransition::Explicit);
     let leaving = without(&wanted.from, &wanted.to);
     let changes = change.mut_changes();
@@ -264,6 +267,7 @@ mod tests {
         Move {
             from: from.to_vec(),
             to: to.to_vec(),
+            begun: true,
             complete,
         }
     }
@@ -296,6 +300,21 @@ mod tests {
                 of(&[3, 4, 5], &[], &[]),
             ]
         );
+    }
+
+    #[test]
+    fn before_it_has_begun_newcomers_only_learn() {
+        let announced = Move {
+            begun: false,
+            ..wanted(&[1, 2, 3], &[3, 4, 5], true)
+        };
+        let steps = configurations(&[1, 2, 3], &announced);
+        assert_eq!(steps, [of(&[1, 2, 3], &[], &[]), of(&[1, 2, 3], &[], &[4, 5])]);
+        let nobody_new = Move {
+            begun: false,
+            ..wanted(&[1, 2, 3], &[1, 2], false)
+        };
+        assert_eq!(configurations(&[1, 2, 3], &nobody_new).len(), 1);
     }
 
     #[test]

@@ -67,6 +67,8 @@ pub struct GroupStatus {
     pub role: Role,
     /// Why the application stopped, if it did.
     pub halted: Option<String>,
+    /// Other nodes of it that say of themselves that they have caught up, and that others vouch for their state.
+    pub caught_up: Vec<NodeId>,
     /// Peers whose state differed at the last comparable index.
     pub differing_peers: Vec<NodeId>,
     /// Who sent a state that not enough others have vouched for yet: this node's own if it has just joined, else one that is
@@ -316,6 +318,7 @@ impl<S: Store> Driver<S> {
                 group.state_to(context, peer);
             } else {
                 group.raw.report_unreachable(peer);
+                group.fence.silence(peer);
             }
             group.resend_to(context, peer);
         }
@@ -477,6 +480,7 @@ fn status<S: Store>(group: &Group<S>, own: NodeId) -> GroupStatus {
             StateRole::Leader => Role::Leader,
         },
         halted: group.board.halted.lock().clone(),
+        caught_up: group.caught_up(),
         differing_peers: group.states.differing(),
         unvouched: (group.states.unvouched().map(|given| given.by)).or(group.snapshots.waiting_for_word()),
         chain: group.applied.chain,

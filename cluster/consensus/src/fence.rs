@@ -9,6 +9,7 @@ use crate::group::{Context, Group};
 use crate::guard::Violation;
 use crate::ids::{Millis, NodeId};
 use crate::keys;
+use crate::reconfiguration::CAUGHT_UP;
 use crate::records;
 use crate::states::Stated;
 use crate::store::{Batch, Store, StoreError};
@@ -18,6 +19,8 @@ use std::collections::BTreeMap;
 pub(crate) struct Fence {
     /// What was asked of a peer, and when.
     asked: BTreeMap<NodeId, (u64, Millis)>,
+    /// Up to where peers have applied that said, by their last word on this link, about as much as this node then had.
+    caught_up: BTreeMap<NodeId, u64>,
     /// Index and bytes of the last restricting entry that was truncated from the log.
     truncated: Option<(u64, Vec<u8>)>,
 }
@@ -33,6 +36,30 @@ impl Fence {
     /// Forgets all nodes but those.
     pub(crate) fn retain(&mut self, those: impl Fn(NodeId) -> bool) {
         self.asked.retain(|node, _| those(*node));
+        self.caught_up.retain(|node, _| those(*node));
+    }
+
+    /// The link to a node broke: what it said may not hold any more.
+    pub(crate) fn silence(&mut self, node: NodeId) {
+        self.caught_up.remove(&node);
+    }
+
+    /// Peers that have caught up by their own word, and up to which entry.
+    pub(crate) fn caught_up(&self) -> impl Iterator<Item = (NodeId, u64)> + '_ {
+        self.caught_up.iter().map(|(node, index)| (*node, *index))
+    }
+
+    /// What a peer says that it has applied, if others vouch for its state. Compared at once: what comes later says nothing
+    /// about a statement that is seconds old.
+    fn heard(&mut self, from: NodeId, stated: Option<u64>, applied: u64) {
+        match stated {
+            Some(index) if index.saturating_add(CAUGHT_UP) >= applied => {
+                self.caught_up.insert(from, index);
+            }
+            _ => {
+                self.caught_up.remove(&from);
+            }
+        }
     }
 }
 
@@ -75,6 +102,8 @@ impl<S: Store> Group<S> {
             ahead.remove(&from);
         }
         drop(ahead);
+        let stated = states.map(|[_, (index, _)]| index);
+        self.fence.heard(from, stated, self.applied.index);
         self.peer_states_its_state(context, from, states, batch);
     }
 

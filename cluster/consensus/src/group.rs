@@ -1,6 +1,6 @@
 //! One Raft group on one node: raft-rs behind the guard, and what surrounds it.
 
-use crate::application::{Application, Halt};
+use crate::application::{Application, Halt, Overlay, StateTransaction};
 use crate::board::Board;
 use crate::counters::Counters;
 use crate::fence::Fence;
@@ -213,6 +213,18 @@ impl<S: Store> Group<S> {
             staged: &|snapshot| self.snapshots.staged_generation(self.id, snapshot).is_some(),
         };
         guard::check(from, message, &sight)
+    }
+
+    /// Whether the application takes a state for a later one than this node's. One that is itself a single node's word binds
+    /// nobody.
+    pub(crate) fn may_follow(&self, app: &dyn Application, state: &StateTransaction<'_>) -> bool {
+        let log = self.log();
+        if log.record.configuration.is_empty() || self.states.unvouched().is_some() {
+            return true;
+        }
+        let (prefix, earlier) = (keys::state(self.id, log.record.generation), Overlay::new());
+        let own = StateTransaction::new(log.store(), prefix, &earlier);
+        app.follows(self.id, &own, state)
     }
 
     /// One tick of raft's clock.

@@ -19,8 +19,8 @@ use raft::eraftpb::{ConfChangeV2, Entry, EntryType, Message, MessageType};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-/// A learner that lacks no more than so many committed entries has caught up.
-const CAUGHT_UP: u64 = 64;
+/// A newcomer that lacks no more than so many entries has caught up.
+pub(crate) const CAUGHT_UP: u64 = 64;
 /// Time between two answers to a node that does not know yet that it was removed.
 const FAREWELL_MS: Millis = 100;
 /// Entries that are looked at to find where the log of such a node ends.
@@ -158,9 +158,7 @@ impl<S: Store> Group<S> {
         };
         let early = sabotage::votes_early(context.settings.sabotage);
         let begins = step.configuration.is_joint();
-        let may_begin =
-            || self.have_caught_up(&self.configuration().learners) && context.app.may_begin(self.id);
-        if begins && !early && !may_begin() {
+        if begins && !early && !self.have_caught_up(&self.configuration().learners) {
             return;
         }
         if !step.configuration.votes(context.settings.node) {
@@ -185,6 +183,18 @@ impl<S: Store> Group<S> {
                     && progress.matched + CAUGHT_UP >= raft.raft_log.committed
             })
         })
+    }
+
+    /// Who has said of itself, since the last link to it came up, that it has applied about what this node had, and that others
+    /// vouch for its state. Not who may only be believed to have another state.
+    pub(crate) fn caught_up(&self) -> Vec<NodeId> {
+        let since = self.log().record.configuration_index;
+        let differing = self.states.differing();
+        let stated = self.fence.caught_up();
+        let is_there = |(node, index): &(NodeId, u64)| {
+            self.configuration().contains(*node) && *index >= since && !differing.contains(node)
+        };
+        stated.filter(is_there).map(|(node, _)| node).collect()
     }
 
     /// How far the log of every other member is known to be, by the leader.

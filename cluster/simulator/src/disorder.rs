@@ -1,6 +1,7 @@
 //! A replica that applies some entries in another order than the log's: a bug put in on purpose.
 
-use conclave_consensus::{Application, GroupId, Halt, Restricts, StateTransaction};
+use crate::wrapped::{Wrapped, Wrapper};
+use conclave_consensus::{Application, GroupId, Halt, StateTransaction};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 
@@ -16,17 +17,17 @@ pub struct Disorderly<A> {
 
 impl<A: Application> Disorderly<A> {
     /// Around the real one.
-    pub fn new(inner: A) -> Self {
-        Self {
+    pub fn new(inner: A) -> Wrapped<Self> {
+        Wrapped(Self {
             inner,
             kept_back: Mutex::default(),
-        }
+        })
     }
 }
 
-impl<A: Application> Application for Disorderly<A> {
-    fn restricts(&self, group: GroupId, entry: &[u8]) -> Restricts {
-        self.inner.restricts(group, entry)
+impl<A: Application> Wrapper for Disorderly<A> {
+    fn inner(&self) -> &dyn Application {
+        &self.inner
     }
 
     fn apply(

@@ -1,8 +1,8 @@
 //! What the world remembers outside all nodes, and checks after every event (threats.md, invariants).
 
+use crate::wrapped::Wrapper;
 use conclave_consensus::{
-    Application, Configuration, GroupId, GroupStatus, Halt, Move, NodeId, Restricts, Role, StateRead,
-    StateTransaction,
+    Application, Configuration, GroupId, GroupStatus, Halt, NodeId, Role, StateTransaction,
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -144,9 +144,9 @@ pub(crate) struct Witness {
     pub(crate) ledger: Arc<Mutex<Ledger>>,
 }
 
-impl Application for Witness {
-    fn restricts(&self, group: GroupId, entry: &[u8]) -> Restricts {
-        self.inner.restricts(group, entry)
+impl Wrapper for Witness {
+    fn inner(&self) -> &dyn Application {
+        &*self.inner
     }
 
     fn apply(
@@ -160,18 +160,6 @@ impl Application for Witness {
         self.inner.apply(group, index, entry, state)
     }
 
-    fn applied(&self, group: GroupId, index: u64, entry: &[u8], result: &[u8]) {
-        self.inner.applied(group, index, entry, result);
-    }
-
-    fn genuine(&self, group: GroupId, entry: &[u8]) -> bool {
-        self.inner.genuine(group, entry)
-    }
-
-    fn wanted(&self, group: GroupId, state: &dyn StateRead) -> Result<Option<Move>, Halt> {
-        self.inner.wanted(group, state)
-    }
-
     fn configured(
         &self,
         group: GroupId,
@@ -183,16 +171,5 @@ impl Application for Witness {
         ledger.configured(self.node, group, index, configuration);
         drop(ledger);
         self.inner.configured(group, index, configuration, state)
-    }
-
-    fn configuration_allowed(
-        &self,
-        group: GroupId,
-        configuration: &Configuration,
-        initial: &Configuration,
-        state: &dyn StateRead,
-    ) -> bool {
-        self.inner
-            .configuration_allowed(group, configuration, initial, state)
     }
 }

@@ -27,6 +27,7 @@ mod process;
 pub mod seeds;
 mod setup;
 mod world;
+mod wrapped;
 
 pub use disk::SimulatedDisk;
 pub use disorder::Disorderly;
@@ -36,3 +37,4 @@ pub use plan::Fault;
 pub use process::{Cluster, Node, Process};
 pub use setup::{Failure, Mode, Report, Setup};
 pub use world::World;
+pub use wrapped::{Wrapped, Wrapper};

@@ -82,6 +82,28 @@ pub fn on_all_cores<T: Default + Send, E: Display>(
     })
 }
 
+/// The same where each seed is counted: the sums.
+///
+/// # Panics
+/// As [`on_all_cores`].
+pub fn sums<const N: usize, E: Display>(
+    seeds: Range<u64>,
+    replay: Replay,
+    counts: impl Fn(u64) -> Result<[u64; N], E> + Sync,
+) -> [u64; N] {
+    let add = |sums: &mut [u64; N], counts: &[u64; N]| {
+        let each = sums.iter_mut().zip(counts);
+        each.for_each(|(sum, count)| *sum += count);
+    };
+    let of_threads = on_all_cores(seeds, replay, |seed, sums: &mut Option<[u64; N]>| {
+        add(sums.get_or_insert([0; N]), &counts(seed)?);
+        Ok::<(), E>(())
+    });
+    let mut all = [0; N];
+    of_threads.iter().flatten().for_each(|sums| add(&mut all, sums));
+    all
+}
+
 /// The first seed that finds a bug put in on purpose, printed with the command that shows it.
 ///
 /// # Panics

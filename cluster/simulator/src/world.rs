@@ -13,6 +13,7 @@ use crate::network::Network;
 use crate::plan::{self, Fault};
 use crate::process::{Action, Cluster, Node, Process};
 use crate::setup::{Failure, Mode, Report, Setup};
+use crate::wrapped::Wrapped;
 use conclave_consensus::{
     Driver, GroupId, GroupStatus, Millis, NodeId, Output, Reply, Settings, Store, StoreError, Turn,
 };
@@ -355,11 +356,11 @@ impl<C: Cluster> World<C> {
         }
         let life = machine.life;
         let inner = self.cluster.application(node);
-        let witness = Arc::new(Witness {
+        let witness = Arc::new(Wrapped(Witness {
             node,
             inner,
             ledger: self.ledger.clone(),
-        });
+        }));
         let clock = Arc::new(self.clock.clone());
         let attestor = Arc::new(Name(node));
         let driver = Driver::open(settings, machine.disk.clone(), witness, attestor, clock, seed)

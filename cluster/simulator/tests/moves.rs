@@ -31,11 +31,11 @@ const REPLAY: Replay = Replay("-p conclave-simulator --test moves seeds_break_no
 fn seeds_break_no_rule() {
     let seeds = seeds::from_environment(100);
     let count = seeds.end - seeds.start;
-    let one = |seed, totals: &mut [u64; 10]| {
+    let one = |seed| {
         let (result, [uses, waits, changes, keys, epochs]) = run(seed, None, None);
         let report = result?;
         let lives = matches!(Setup::moving_from_seed(seed).mode, Mode::Liveness { .. });
-        let counts = [
+        Ok::<_, Failure>([
             report.events,
             report.acknowledgements,
             uses,
@@ -46,15 +46,8 @@ fn seeds_break_no_rule() {
             report.snapshots,
             u64::from(lives),
             report.achieved,
-        ];
-        totals
-            .iter_mut()
-            .zip(counts)
-            .for_each(|(total, count)| *total += count);
-        Ok::<(), Failure>(())
+        ])
     };
-    let of_threads = seeds::on_all_cores(seeds, REPLAY, one);
-    let sum = |place: usize| of_threads.iter().map(|totals| totals[place]).sum::<u64>();
     let [
         events,
         acknowledged,
@@ -66,7 +59,7 @@ fn seeds_break_no_rule() {
         snapshots,
         cores,
         achieved,
-    ] = std::array::from_fn(sum);
+    ] = seeds::sums(seeds, REPLAY, one);
     println!(
         "{count} seeds: {events} events, {acknowledged} acknowledged, {uses} uses, {waits} polls of waits, {changes} changes of a group's members, {keys} keys moved, {epochs} holders in another epoch, {snapshots} snapshots; {cores} cores left alone achieved {achieved}"
     );

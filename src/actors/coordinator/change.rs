@@ -185,9 +185,12 @@ fn reply(work: &Work, applied: &Applied) -> Result<Reply, Problem> {
             Ok(Reply::ok(json!({ "config": config })))
         }
         Applied::Revoked => Ok(Reply::no_content()),
-        Applied::Key(..) | Applied::Time | Applied::Renewed(_) | Applied::Ordered(_) | Applied::Moved(_) => {
-            Err(busy())
-        }
+        Applied::Key(..)
+        | Applied::Time
+        | Applied::Renewed(_)
+        | Applied::Ordered(_)
+        | Applied::Begun(_)
+        | Applied::Moved(_) => Err(busy()),
     }
 }
 

@@ -35,7 +35,7 @@ use self::using::{Target, Use};
 use super::decide::{Asked, Declined, Purpose, Weighed, group_of, weigh};
 use super::examined::Examined;
 use super::parts::Parts;
-use super::views::GROUP_ZERO;
+use super::views::{GROUP_ZERO, believed};
 use super::wire::{Abstention, Answer, Call, Forwarded};
 use crate::identifier::OperationId;
 use crate::keystore::{KeyType, KeystoreRecord, query};
@@ -403,16 +403,6 @@ pub(crate) async fn confirm_group(parts: &Parts, group: GroupId) -> Result<(), P
         Ok(_) => Ok(()),
         Err(_) => Err(Problem::unavailable(
             "The cluster has no leader for this keystore at the moment; try again.",
-        )),
-    }
-}
-
-/// 503 while nobody but its leader vouches for this node's state of the group.
-pub(crate) fn believed(parts: &Parts, group: GroupId) -> Result<(), Problem> {
-    match parts.consensus.freshness().is_vouched_for(group) {
-        true => Ok(()),
-        false => Err(Problem::unavailable(
-            "This node is being filled and does not serve yet; try another node.",
         )),
     }
 }

@@ -1,5 +1,6 @@
-//! Carrying out orders that change the members: what group 0 has taken is written into each other group, and once every key
-//! of a group is with its new members, quorums of both lists say so. Keys move by [`super::renewal`], votes by consensus.
+//! Carrying out orders that change the members: what group 0 has taken is written into each other group; once the new members
+//! are there, a quorum of the old ones says that it begins, in group 0 first; once every key of a group is with its new members,
+//! quorums of both lists say so. Keys move by [`super::renewal`], votes by consensus.
 //!
 //! Whoever leads a group does it; what is left undone is found again by whoever leads then.
 
@@ -9,7 +10,9 @@ use std::time::{Duration, Instant};
 use conclave_consensus::{GroupId, GroupStatus};
 
 use super::endorsements::{Gathered, Gathering, Question};
-use crate::actors::holder::{endorse_move, endorse_order, move_statement, order_statement};
+use crate::actors::holder::{
+    beginning_statement, endorse_beginning, endorse_move, endorse_order, move_statement, order_statement,
+};
 use crate::actors::parts::Parts;
 use crate::actors::views::GROUP_ZERO;
 use crate::actors::wire::Call;
@@ -70,10 +73,13 @@ async fn conduct(parts: &Arc<Parts>, group: GroupId) -> Result<(), String> {
             Some(order) => announce(parts, group, order).await,
             None => Ok(()),
         },
-        // Group 0 may have taken an order back.
-        Some((next, Stage::Announced)) if group != GROUP_ZERO => match next_order(parts, next.index)? {
-            Some(order) => announce(parts, group, order).await,
-            None => Ok(()),
+        Some((next, Stage::Announced)) => match group {
+            GROUP_ZERO => begin(parts, group, next.index).await,
+            // Group 0 may have taken an order back.
+            _ => match next_order(parts, next.index)? {
+                Some(order) => announce(parts, group, order).await,
+                None => begin(parts, group, next.index).await,
+            },
         },
         Some((next, Stage::Joint)) => {
             // Whoever conducts has looked already; group 0 has no keys.
@@ -101,6 +107,22 @@ async fn announce(parts: &Arc<Parts>, group: GroupId, order: SignedOrder) -> Res
     let call = Call::EndorseOrder(Box::new(order), group.0, operation);
     agree(parts, group, (statement, own), call).await?;
     tracing::info!(%group, "the group's members are being changed");
+    Ok(())
+}
+
+async fn begin(parts: &Arc<Parts>, group: GroupId, number: u64) -> Result<(), String> {
+    let operation = parts.next_operation();
+    let statement = beginning_statement(parts, group, number, operation);
+    let own = endorse_beginning(parts, group, number, &statement)
+        .await
+        .map_err(text)?;
+    let call = Call::EndorseBeginning {
+        group: group.0,
+        number,
+        operation,
+    };
+    agree(parts, group, (statement, own), call).await?;
+    tracing::info!(%group, "the new members are there: the group begins to move to them");
     Ok(())
 }
 

@@ -42,7 +42,7 @@ pub async fn submit(parts: &Arc<Parts>, order: SignedOrder) -> Result<(), Proble
             (None, true) => Err("the order that this one takes back is carried out"),
             (Some((_, Stage::Announced)), false) => Err(
                 "they are being changed already; conclave node wait shows how far that is, and conclave node withdraw takes it \
-                 back as long as no key has moved",
+                 back as long as it has not begun",
             ),
             (Some(_), _) => Err("they are being changed already; conclave node wait shows how far that is"),
         };

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value, json};
 
-use super::{Work, address_denied, admits, believed, busy, confirm_group};
+use super::{Work, address_denied, admits, busy, confirm_group};
 use crate::actors::decide::judge;
 use crate::actors::parts::Parts;
-use crate::actors::views::{GROUP_ZERO, Views};
+use crate::actors::views::{GROUP_ZERO, Views, believed};
 use crate::identifier::LocalId;
 use crate::keystore::query;
 use crate::keystore::record::Meter;
@@ -105,8 +105,7 @@ pub async fn describe_key(
         if confirmed {
             confirm_group(parts, group).await?;
         }
-        let view = parts.consensus.view(group).map_err(|_| busy())?;
-        believed(parts, group)?;
+        let view = believed(parts, group)?;
         let Some(stored) = query::keystore(&view, &keystore_id).map_err(|_| busy())? else {
             last = Problem::keystore_not_found(&keystore_url);
             continue;

@@ -124,7 +124,7 @@ fn settle_one(parts: &Parts, session: &Session) -> Result<(), String> {
     let ShareId { keystore, key, .. } = &session.id;
     let (keystore, key) = (LocalId(*keystore), LocalId(*key));
     // One view for the record and the time: between two, the entry that names this share could be applied.
-    let Some(view) = believed(parts, parts.group_of(&keystore)) else {
+    let Ok(view) = believed(parts, parts.group_of(&keystore)) else {
         return Ok(());
     };
     let record = query::key(&view, &keystore, &key).map_err(text)?;
@@ -193,7 +193,7 @@ pub(crate) async fn sweep_moved(parts: &Arc<Parts>, group: GroupId, swept: &mut 
 
 /// Removes what this node holds of all earlier epochs in a group; how much that was. Blocks on the disk.
 fn remove_passed(parts: &Parts, group: GroupId) -> Result<usize, String> {
-    let view = believed(parts, group).ok_or("the group's state is not vouched for yet")?;
+    let view = believed(parts, group).map_err(text)?;
     let (mut after, mut removed) = (None::<Vec<u8>>, 0);
     loop {
         let page = view.scan(layout::KEYS, after.as_deref(), PAGE).map_err(text)?;

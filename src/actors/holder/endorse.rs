@@ -129,7 +129,7 @@ fn is_taken(parts: &Parts, order: &SignedOrder) -> bool {
     let Change::Members(new) = &order.order.change else {
         return false;
     };
-    let zero = believed(parts, GROUP_ZERO);
+    let zero = believed(parts, GROUP_ZERO).ok();
     let taken = zero.and_then(|view| view.record::<SignedOrder>(&layout::members(new.number)).ok());
     taken.flatten().as_ref() == Some(order)
 }
@@ -207,14 +207,14 @@ fn has_moved(parts: &Parts, group: GroupId, number: u64) -> Result<bool, String>
     // Group 0 has no keys: it comes to its new members last, so that it takes no other order before.
     if group == GROUP_ZERO {
         let is_done = |group| {
-            let view = believed(parts, GroupId(group));
+            let view = believed(parts, GroupId(group)).ok();
             let roster = view.and_then(|view| parts.rosters.of(&view).ok());
             roster.is_some_and(|roster| roster.next.is_none() && roster.current.index >= number)
         };
         return Ok((1..parts.rules.groups).all(is_done));
     }
     // No group is further than group 0, whose order may still be taken back.
-    let zero = believed(parts, GROUP_ZERO).ok_or("group 0 is not vouched for yet")?;
+    let zero = believed(parts, GROUP_ZERO).map_err(|error| text(&error))?;
     let zero = parts.rosters.of(&zero).map_err(|error| text(&error))?;
     if zero.births().index < number {
         return Ok(false);

@@ -2,6 +2,7 @@
 //! judgement of the client's request. A coordinator that asks for anything else is refused, and it is counted.
 
 mod batch;
+mod beginning;
 pub(crate) mod births;
 mod claim;
 mod contribute;
@@ -33,6 +34,7 @@ use crate::overload::Turn;
 use crate::problem::Problem;
 use crate::telemetry::logs::request_span;
 
+pub(crate) use beginning::{beginning_statement, endorse_beginning};
 pub(crate) use claim::register as register_claim;
 pub(crate) use contribute::key_name;
 pub(crate) use endorse::{
@@ -74,6 +76,11 @@ async fn within(parts: &Arc<Parts>, from: u64, call: Call) -> Answer {
             number,
             operation,
         } => endorse::moved(parts, from, (group, number), operation).await,
+        Call::EndorseBeginning {
+            group,
+            number,
+            operation,
+        } => beginning::answer(parts, from, (group, number), operation).await,
         Call::EndorseTime { group, operation } => endorse::time(parts, from, group, operation).await,
         Call::Cosign(..) | Call::Commit(_) | Call::Derive(_) => contribute::to_use(parts, from, call).await,
         Call::Batch(forwarded, items) => batch::answer(parts, from, forwarded, items).await,

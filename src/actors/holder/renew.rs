@@ -229,7 +229,7 @@ async fn draw(
 
 /// Shares from before this are to be made anew by the operators' order, as far as this node has applied it.
 fn ordered(parts: &Parts) -> Result<u64, Abstention> {
-    let view = believed(parts, GROUP_ZERO).ok_or(Abstention::Fenced)?;
+    let view = believed(parts, GROUP_ZERO)?;
     let orders = query::orders(&view).map_err(|_| Abstention::Behind)?;
     Ok(orders.renew_before)
 }

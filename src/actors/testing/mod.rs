@@ -8,6 +8,7 @@ mod cluster;
 mod absence;
 mod actor;
 mod batch;
+mod beginnings;
 mod births;
 mod born_without_one;
 mod broken_off;

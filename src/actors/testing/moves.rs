@@ -43,7 +43,7 @@ pub(super) fn order(cluster: &Cluster, so_far: &Orders, come: &[Pinned], gone: &
     signed(so_far.orders.len() as u64 + 1, new)
 }
 
-fn signed(sequence: u64, new: NewMembers) -> SignedOrder {
+pub(super) fn signed(sequence: u64, new: NewMembers) -> SignedOrder {
     let order = Order {
         cluster: Hex32(CLUSTER),
         sequence,

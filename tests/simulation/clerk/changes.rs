@@ -67,7 +67,11 @@ fn call_of(command: &Command, version: u64) -> Option<(LocalId, Call)> {
             let keys = new.collect();
             Some((renewed.keystore, Call::Renew { version, keys }))
         }
-        Command::CreateMeter { .. } | Command::Time | Command::Order(_) | Command::CompleteMove(_) => None,
+        Command::CreateMeter { .. }
+        | Command::Time
+        | Command::Order(_)
+        | Command::CompleteMove(_)
+        | Command::BeginMove(_) => None,
     }
 }
 

@@ -18,6 +18,7 @@ use conclave_simulator::{Node, Process};
 use rand::Rng;
 use rand::seq::IteratorRandom;
 
+use crate::beginnings::Beginnings;
 use crate::clients::{self, BEGINNING};
 use crate::disks::Disks;
 use crate::history::History;
@@ -90,6 +91,12 @@ pub(crate) enum Message {
         operation: OperationId,
         group: GroupId,
         /// Of the list that every key is with.
+        number: u64,
+    },
+    EndorseBeginning {
+        operation: OperationId,
+        group: GroupId,
+        /// Of the list that the group is to move to.
         number: u64,
     },
 }
@@ -177,6 +184,7 @@ pub(crate) struct Shared {
     pub(crate) disks: Rc<RefCell<Disks>>,
     pub(crate) rules: Rc<Rules>,
     pub(crate) rosters: Arc<Rosters>,
+    pub(crate) beginnings: Beginnings,
     /// The lists of members that operators order, and how soon.
     pub(crate) orders: Rc<Vec<Vec<u64>>>,
     pub(crate) pace: f64,
@@ -404,6 +412,11 @@ impl Process for Clerk {
                 group,
                 number,
             } => self.endorse_move(node, from, operation, (group, number)),
+            Message::EndorseBeginning {
+                operation,
+                group,
+                number,
+            } => self.endorse_beginning(node, from, operation, (group, number)),
         }
     }
 
@@ -453,6 +466,9 @@ impl Process for Clerk {
     fn on_progress(&mut self, node: &mut Node<'_, Message>) {
         if !self.shared.orders.is_empty() {
             self.observe(node);
+            if let Some(what) = self.shared.beginnings.violation() {
+                node.violation(what);
+            }
         }
         for waiting in std::mem::take(&mut self.waiting) {
             self.decide(node, waiting);

@@ -1,5 +1,5 @@
 //! Changes of members, carried out as `src/actors/coordinator/moves.rs` does: operators order a list, group 0 takes it, the
-//! other group takes it from there, keys move to the new members, and quorums of both lists say when every key has.
+//! other group takes it from there, the old members say that the new ones are there, in group 0 first, keys move to the new members, and quorums of both lists say when every key has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use conclave::identifier::{LocalId, OperationId};
 use conclave::keystore::apply::request_hash;
 use conclave::keystore::state::decode;
 use conclave::keystore::{Command, KeyRecord, ReadState, Statement, layout, query};
+use conclave::membership::beginning::may_begin;
 use conclave::membership::{Membership, Roster, Stage};
 use conclave::operator::{Change, NewMembers, Order, SignedOrder};
 use conclave_consensus::{Configuration, GroupId, Millis, NodeId, Role, View};
@@ -77,6 +78,7 @@ impl Clerk {
             };
             match &roster.next {
                 None => self.announce(node, &roster, &view),
+                Some((next, Stage::Announced)) => self.begin(node, &roster, (group, next.index)),
                 Some((next, Stage::Joint)) => self.go_on(node, &roster, next, &view),
                 Some(_) => {}
             }
@@ -125,6 +127,23 @@ impl Clerk {
                 operation,
                 group,
                 order,
+            };
+            node.send(member, question);
+        }
+        self.await_endorsements(operation, Vec::new(), roster.clone(), None);
+    }
+
+    /// Has the old members say that the new ones are there.
+    fn begin(&mut self, node: &mut Node<'_, Message>, roster: &Arc<Roster>, (group, number): (GroupId, u64)) {
+        if !self.sees_beginning(node, group, number) || !self.begins(node, (group, None)) {
+            return;
+        }
+        let operation = self.operation(node);
+        for member in roster.deciders() {
+            let question = Message::EndorseBeginning {
+                operation,
+                group,
+                number,
             };
             node.send(member, question);
         }
@@ -193,6 +212,45 @@ impl Clerk {
             let statement = unasked(group, operation, Command::Order(order));
             self.sign(node, from, operation, statement, now);
         }
+    }
+
+    /// Endorses that a group begins to move to the members of this number.
+    pub(super) fn endorse_beginning(
+        &mut self,
+        node: &mut Node<'_, Message>,
+        from: NodeId,
+        operation: OperationId,
+        (group, number): (GroupId, u64),
+    ) {
+        if operation.node != from || node.freshness().may_contribute(group).is_err() {
+            return;
+        }
+        let seen = self.sees_beginning(node, group, number);
+        if let Some(now) = self.time(node).filter(|_| seen) {
+            let statement = unasked(group, operation, Command::BeginMove(number));
+            self.sign(node, from, operation, statement, now);
+        }
+    }
+
+    /// Whether a group may begin to move, as far as this node knows: by the rule of production.
+    fn sees_beginning(&self, node: &Node<'_, Message>, group: GroupId, number: u64) -> bool {
+        if self.has(Bug::BeginsUnseen) {
+            return true;
+        }
+        let believed = |group| {
+            let roster = self.roster(node, group);
+            roster.filter(|_| node.freshness().is_vouched_for(group))
+        };
+        let zero = match group {
+            METERS => None,
+            _ => match believed(METERS) {
+                None => return false,
+                zero => zero,
+            },
+        };
+        let status = node.status(group);
+        let is_there = |newcomer| status.is_some_and(|status| status.caught_up.contains(&newcomer));
+        believed(group).is_some_and(|own| may_begin(&own, number, zero.as_deref(), is_there).is_ok())
     }
 
     /// Endorses that every key of a group is with the members of this number.

@@ -350,15 +350,16 @@ impl<S: Store> Group<S> {
         }
     }
 
-    /// Whether the application allows the configuration that a snapshot brings, by the snapshot's own state, and this node
-    /// is in it.
+    /// Whether the application allows the configuration that a snapshot brings, by the snapshot's own state, this node is in it, and
+    /// it may follow what this node has.
     fn allows(&self, context: &Context<'_>, staging: &Staging) -> bool {
         let brought = &staging.offer.configuration;
         let (prefix, earlier) = (keys::state(self.id, staging.generation), Overlay::new());
         let state = StateTransaction::new(self.log().store(), prefix, &earlier);
         let initial = Configuration::stable(&context.settings.voters);
         let allowed = brought.contains(context.settings.node)
-            && (context.app).configuration_allowed(self.id, brought, &initial, &state);
+            && (context.app).configuration_allowed(self.id, brought, &initial, &state)
+            && self.may_follow(context.app, &state);
         if allowed {
             context.app.offered(self.id, &state);
         }

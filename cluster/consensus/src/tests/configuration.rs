@@ -271,6 +271,81 @@ fn a_move_that_is_withdrawn_takes_its_learners_away() {
     assert_eq!(nodes.status(4).standing, Standing::Removed);
 }
 
+#[test]
+fn a_leader_begins_nothing_before_the_state_says_so_and_all_know_who_has_caught_up() {
+    let mut nodes = cluster(&[4, 5]);
+    nodes.elect_of(&[1, 2, 3]);
+    nodes.cut.insert(5);
+    apply(&mut nodes, "!waits=yes");
+    apply(&mut nodes, "!move=1,2,3>2,3,4,5");
+    let learning = of(&[1, 2, 3], &[], &[4, 5]);
+    until_all_have(&mut nodes, &[1, 2, 3, 4], &learning);
+    let know = |nodes: &Nodes, newcomers: &[NodeId]| {
+        (1..=3).all(|node| {
+            let known = nodes.status(node).caught_up;
+            newcomers.iter().all(|newcomer| known.contains(newcomer))
+        })
+    };
+    until(&mut nodes, "all know that 4 has caught up", |nodes| {
+        know(nodes, &[4])
+    });
+    assert!((1..=3).all(|node| !nodes.status(node).caught_up.contains(&5)));
+    nodes.cut.clear();
+    until(&mut nodes, "all know that both have", |nodes| {
+        know(nodes, &[4, 5])
+    });
+    nodes.run(2_000);
+    assert_eq!(nodes.status(1).configuration, learning);
+    // What was said on a link that broke is said again.
+    let now = nodes.now();
+    nodes.driver(1).link(now, 5, false);
+    assert!(!nodes.status(1).caught_up.contains(&5));
+    until(&mut nodes, "it is said again", |nodes| know(nodes, &[4, 5]));
+    apply(&mut nodes, "!waits=no");
+    until_all_have(&mut nodes, &[1, 2, 3, 4, 5], &of(&[2, 3, 4, 5], &[1, 2, 3], &[]));
+}
+
+#[test]
+fn who_says_that_it_is_far_behind_has_not_caught_up() {
+    let mut nodes = cluster(&[4]);
+    let leads = nodes.elect_of(&[1, 2, 3]);
+    apply(&mut nodes, "!waits=yes");
+    nodes.propose(leads, 1, "!move=1,2,3>1,2,3,4");
+    // What a node with the true state says at this moment.
+    let true_word = |nodes: &Nodes| nodes.machines[&leads].driver.groups[&G].stated();
+    let mut before = None;
+    while nodes.status(leads).configuration.learners.is_empty() {
+        before = true_word(&nodes);
+        deliver_one(&mut nodes);
+    }
+    let knows = |nodes: &Nodes| nodes.status(leads).caught_up.contains(&4);
+    until(&mut nodes, "4 has caught up", knows);
+    let says = |nodes: &mut Nodes, states| {
+        let statement = crate::frame::Call::Statement {
+            restricting: 0,
+            states,
+        };
+        nodes.receive(leads, 4, &call_frame(&statement));
+        knows(nodes)
+    };
+    let since = nodes.status(leads).configuration_index;
+    assert!(before.unwrap()[1].0 < since && nodes.status(leads).applied < since + 60);
+    let now = true_word(&nodes);
+    assert!(says(&mut nodes, now));
+    assert!(!says(&mut nodes, None), "nobody vouches for its state");
+    assert!(says(&mut nodes, now));
+    assert!(!says(&mut nodes, before), "from before it was a learner");
+    let old = true_word(&nodes);
+    for entry in 0..70 {
+        nodes.apply(leads, &format!("a={entry}"));
+    }
+    let now = true_word(&nodes);
+    assert!(says(&mut nodes, now));
+    assert!(!says(&mut nodes, old), "too far behind");
+    let [mark, (index, _)] = now.unwrap();
+    assert!(!says(&mut nodes, Some([mark, (index, [0; 32])])), "another state");
+}
+
 /// The configurations of a move from 1, 2, 3 to 3, 4, 5.
 fn path() -> [Configuration; 4] {
     [

@@ -125,10 +125,12 @@ impl Application for Words {
         let moving = state.get(b"!move")?.unwrap_or_default();
         let moving = String::from_utf8_lossy(&moving).into_owned();
         let nodes = |list: &str| list.split(',').map(|node| node.parse().unwrap()).collect();
+        let begun = state.get(b"!waits")?.as_deref() != Some(b"yes");
         let complete = state.get(b"!complete")?.is_some();
         Ok(moving.split_once('>').map(|(from, to)| Move {
             from: nodes(from),
             to: nodes(to),
+            begun,
             complete,
         }))
     }
@@ -160,6 +162,11 @@ impl Application for Words {
             Some(known) => known == format!("{configuration:?}").into_bytes(),
             None => configuration == initial,
         }
+    }
+
+    fn follows(&self, _group: GroupId, own: &dyn StateRead, state: &dyn StateRead) -> bool {
+        let lists = |state: &dyn StateRead| state.get(b"!lists").unwrap();
+        lists(own) <= lists(state)
     }
 }
 

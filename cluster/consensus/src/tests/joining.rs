@@ -257,6 +257,36 @@ fn offer_another(nodes: &mut Nodes, to: NodeId, configuration: &Configuration) {
 }
 
 #[test]
+fn a_snapshot_that_cannot_come_after_what_a_node_knows_is_refused() {
+    let mut nodes = away();
+    nodes.cut.clear();
+    nodes.cut.extend([1, 2]);
+    let knows_lists = |nodes: &Nodes, known: bool| {
+        let disk = &nodes.machines[&3].disk;
+        let record: records::GroupRecord = records::read(&**disk, &keys::group(G)).unwrap().unwrap();
+        let key = [&keys::state(G, record.generation), &b"!lists"[..]].concat();
+        let mut batch = Batch::default();
+        match known {
+            true => batch.put(key, b"2".to_vec()),
+            false => batch.delete(key),
+        }
+        disk.write(&batch, true).unwrap();
+    };
+    knows_lists(&nodes, true);
+    for _ in 0..400 {
+        if nodes.dropped(3, Violation::SnapshotConfiguration) > 0 {
+            break;
+        }
+        nodes.run(25);
+    }
+    assert_eq!(nodes.dropped(3, Violation::SnapshotConfiguration), 1);
+    assert_eq!(nodes.driver(3).counters().snapshots_installed.get(), 0);
+    knows_lists(&nodes, false);
+    nodes.run(15_000);
+    assert_eq!(nodes.driver(3).counters().snapshots_installed.get(), 1);
+}
+
+#[test]
 fn a_joiner_takes_no_configuration_from_the_initial_voters_either_that_the_state_does_not_allow() {
     let mut nodes = cluster(&[4]);
     nodes.elect_of(&[1, 2, 3]);

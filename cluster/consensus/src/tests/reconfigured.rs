@@ -117,6 +117,10 @@ fn a_step_out_of_its_order_changes_nothing_and_the_right_one_counts() {
         (learner.clone(), of(&[1, 2, 3], &[], &[4])),
         (learner.clone(), of(&[1, 2, 3], &[], &[4])),
         (leave.clone(), of(&[1, 2, 3], &[], &[4])),
+        // The newcomers have come, and the state does not say yet that it may begin.
+        (word("!waits=yes"), of(&[1, 2, 3], &[], &[4])),
+        (joint.clone(), of(&[1, 2, 3], &[], &[4])),
+        (word("!waits=no"), of(&[1, 2, 3], &[], &[4])),
         (joint.clone(), of(&[1, 2, 3, 4], &[1, 2, 3], &[])),
         (leave.clone(), of(&[1, 2, 3, 4], &[1, 2, 3], &[])),
         (word("!complete=yes"), of(&[1, 2, 3, 4], &[1, 2, 3], &[])),
@@ -145,7 +149,7 @@ fn a_step_out_of_its_order_changes_nothing_and_the_right_one_counts() {
         assert_eq!(status.configuration, Configuration::stable(&[1, 2, 3, 4]));
         let counters = nodes.driver(follower).counters();
         assert_eq!(counters.configurations_applied.get(), 3);
-        assert_eq!(counters.configurations_refused.get(), 8);
+        assert_eq!(counters.configurations_refused.get(), 9);
         // And the disk has it.
         let disk = kill(&mut nodes, follower);
         nodes.start(mover(follower), disk, Words::default());

@@ -295,6 +295,7 @@ impl Application for Register {
         Ok(members.next.map(|(to, stage)| Move {
             from: members.current,
             to,
+            begun: true,
             complete: stage == Stage::Complete,
         }))
     }
