@@ -445,6 +445,7 @@ mod tests {
                 vec![group(0, Some(2), 4), group(1, None, 5)]
             },
             shares: ShareStatus {
+                holds_any: true,
                 open_envelopes: 1,
                 open: vec![OpenEnvelope {
                     keystore: "k1".to_owned(),
