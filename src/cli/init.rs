@@ -13,7 +13,7 @@ use crate::{
         Hex32, Listen, Log, LogFormat, MeterAdmins, PublicUrl, SealMethod,
         fields::{FieldError, check_did_key, is_host_port, split_host_port},
     },
-    membership::symmetric_notice,
+    membership::{FEWEST, MOST, MOST_NODES, symmetric_notice},
     provision::{
         NewCluster, NewNode, NodeMaterial, OperatorKey, ProvisionError,
         cluster::{self, Created, HookError, SealPlan},
@@ -68,6 +68,10 @@ pub struct InitArguments {
     /// Number of Raft groups, fixed for good.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(2..=1024))]
     groups: u32,
+    /// How many nodes each group is on, and with it each keystore and its keys: 3 to 5. Else all of up to five nodes; more nodes want
+    /// it said.
+    #[arg(long, value_name = "N", value_parser = parse_committee)]
+    committee: Option<usize>,
     /// An identity that may create meters (repeatable).
     #[arg(long = "meter-admin", value_name = "DID")]
     meter_admins: Vec<String>,
@@ -153,8 +157,18 @@ fn plan(arguments: &InitArguments) -> Result<NewCluster, InitError> {
         })
         .collect::<Result<Vec<_>, _>>()?;
     nodes.sort_by_key(|node| node.node);
-    if !(3..=5).contains(&nodes.len()) {
-        return Err(InitError::Members("a cluster begins with 3 to 5 members"));
+    match arguments.committee {
+        None if !(FEWEST..=MOST).contains(&nodes.len()) => {
+            return Err(InitError::Members(
+                "a cluster begins with 3 to 5 members, or up to 16 with --committee, which says how many of them have a group",
+            ));
+        }
+        Some(committee) if !(committee..=MOST_NODES).contains(&nodes.len()) => {
+            return Err(InitError::Members(
+                "a cluster begins with as many members as a committee has, up to 16",
+            ));
+        }
+        _ => {}
     }
     if nodes.windows(2).any(|pair| pair[0].node == pair[1].node) {
         return Err(InitError::Members("two members have the same number"));
@@ -193,6 +207,7 @@ fn plan(arguments: &InitArguments) -> Result<NewCluster, InitError> {
         operator,
         further_operators: arguments.operators.clone(),
         threshold: arguments.operator_threshold,
+        committee: arguments.committee,
         seal,
         log: Log {
             format: LogFormat::Json,
@@ -216,6 +231,12 @@ pub(super) fn seal_plan(like: &SealMethod) -> Result<SealPlan, InitError> {
 
 fn ask_for_passphrase() -> Result<Zeroizing<Vec<u8>>, PromptError> {
     read_passphrase("A passphrase for the nodes (12 bytes or more): ", true)
+}
+
+/// `--committee`.
+pub(super) fn parse_committee(text: &str) -> Result<usize, String> {
+    let size = text.parse().ok().filter(|size| (FEWEST..=MOST).contains(size));
+    size.ok_or_else(|| "a committee has 3 to 5 nodes".to_owned())
 }
 
 /// `ID=PEER_HOST:PORT[,HTTPS_IP:PORT[,ADMIN_IP:PORT]]`.
@@ -276,7 +297,7 @@ fn print_json(arguments: &InitArguments, created: &Created) {
         "operator": created.operator.to_string(),
         "public_url": arguments.public_url.to_string(),
         "nodes": nodes,
-        "notice": symmetric_notice(created.nodes.len()),
+        "notice": symmetric_notice(arguments.committee.unwrap_or(created.nodes.len())),
     });
     println!("{facts}");
 }
@@ -317,7 +338,7 @@ fn print_steps(arguments: &InitArguments, plan: &NewCluster, created: &Created) 
         }
     }
     println!("  On each machine: conclave server --config node-N/node.toml --check, then without --check.");
-    if let Some(notice) = symmetric_notice(plan.nodes.len()) {
+    if let Some(notice) = symmetric_notice(plan.committee.unwrap_or(plan.nodes.len())) {
         println!("  Note: {notice}");
     }
     if arguments.meter_admins.is_empty() {

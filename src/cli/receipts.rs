@@ -74,7 +74,12 @@ impl Witnesses {
     /// Who vouches for a reply.
     pub(crate) fn check(&self, receipt: Option<&str>, subject: Subject) -> Result<Vec<u64>, Doubt> {
         let receipt = Receipt::parse(receipt.ok_or(Doubt::Missing)?)?;
-        receipt.verify(&self.members, subject, unix_seconds().saturating_mul(1_000))
+        // Where groups are placed it is the keystore's group that vouches.
+        let group = subject
+            .keystore()
+            .map(|keystore| keystore.group(self.members.groups));
+        let members = self.members.of_group(group.unwrap_or(0));
+        receipt.verify(&members, subject, unix_seconds().saturating_mul(1_000))
     }
 
     /// Tells who vouches for `what`, or what is wrong. Who vouches is returned: nobody, if that is not required.
@@ -85,7 +90,9 @@ impl Witnesses {
         match checked {
             Ok(vouching) => {
                 let nodes: Vec<String> = vouching.iter().map(u64::to_string).collect();
-                let (of, nodes) = (self.members.members.len(), nodes.join(", "));
+                let placement = self.members.placement.as_ref();
+                let of = placement.map_or(self.members.members.len(), |placement| placement.committee());
+                let nodes = nodes.join(", ");
                 note(format_args!(
                     "{} of {of} members vouch for {what} (nodes {nodes})",
                     vouching.len()

@@ -44,6 +44,7 @@ fn plan(seal: SealPlan) -> NewCluster {
         operator: None,
         further_operators: Vec::new(),
         threshold: 1,
+        committee: None,
         seal,
         log: Log::default(),
     }

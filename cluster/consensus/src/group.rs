@@ -229,7 +229,7 @@ impl<S: Store> Group<S> {
         };
         let (prefix, earlier) = (keys::state(self.id, generation), Overlay::new());
         let state = StateTransaction::new(self.log().store(), prefix, &earlier);
-        let initial = Configuration::stable(&context.settings.voters);
+        let initial = Configuration::stable(context.settings.voters_of(self.id));
         brought.contains(context.settings.node)
             && context
                 .app

@@ -34,9 +34,10 @@ pub async fn submit(parts: &Arc<Parts>, order: SignedOrder) -> Result<(), Proble
     if order.order.sequence != last + 1 {
         return Err(out_of_sequence(last));
     }
-    let roster = parts.rosters.of(&view).map_err(|_| busy())?;
+    let roster = parts.roster_in(&view).map_err(|_| busy())?;
     if let Change::Members(new) = &order.order.change {
-        let lineage = members::lineage(&parts.rosters, &roster, &view).map_err(|_| busy())?;
+        let lineage =
+            members::lineage(&parts.rosters.of_group(GROUP_ZERO.0), &roster, &view).map_err(|_| busy())?;
         let fits = match (&roster.next, lineage.takes_back(new)) {
             (None, false) | (Some((_, Stage::Announced)), true) => lineage.next(new).map(drop),
             (None, true) => Err("the order that this one takes back is carried out"),

@@ -10,6 +10,7 @@ mod endorse;
 mod garble;
 mod generate;
 pub mod nonces;
+mod relay;
 pub(crate) mod renew;
 mod serve;
 mod vouch;
@@ -27,7 +28,7 @@ use super::metrics::OfNode;
 use super::parts::Parts;
 use super::stages::Stage;
 use super::symmetric::pairing;
-use super::wire::{Abstention, Answer, Call, Forwarded};
+use super::wire::{Abstention, Answer, Call, Forwarded, Progress};
 use crate::audit::{Entry, Kind};
 use crate::overload::Turn;
 use crate::problem::Problem;
@@ -113,6 +114,12 @@ async fn within(parts: &Arc<Parts>, from: u64, call: Call) -> Answer {
         Call::Serve(forwarded) => serve::answer(parts, from, forwarded).await,
         Call::AuditHead => Answer::AuditHead(parts.audit.signed_head()),
         Call::Vouch(vouch) => vouch::answer(parts, from, *vouch).await,
+        Call::Relay(relay) => relay::answer(parts, from, *relay).await,
+        Call::List(forwarded, group) => Box::pin(relay::list(parts, from, &forwarded, group)).await,
+        Call::Progress(group) => match Progress::of(parts, GroupId(group)) {
+            Ok(progress) => Answer::Progress(progress),
+            Err(abstention) => abstention.into(),
+        },
     };
     if let Answer::Misfit(reason) = &answer {
         parts.metrics.misfits.get_or_create(&OfNode { node: from }).inc();

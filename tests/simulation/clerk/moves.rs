@@ -302,6 +302,7 @@ fn ordered(list: &[u64], current: &Membership, zero: &View) -> Option<SignedOrde
             number: current.index + 1,
             replaces: Hex32(current.digest()),
             members: list.iter().map(|node| member(*node).pinned()).collect(),
+            placement: None,
         }),
     };
     let key = operator_key();
