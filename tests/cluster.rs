@@ -21,6 +21,8 @@ mod logs;
 mod members;
 #[path = "cluster/orders.rs"]
 mod orders;
+#[path = "cluster/placement.rs"]
+mod placement;
 #[path = "cluster/receipts.rs"]
 mod receipts;
 #[path = "cluster/recovery.rs"]

@@ -21,7 +21,7 @@ use crate::common::world::{self, ED25519, Key, World, X25519};
 const CHANGE: Duration = Duration::from_secs(120);
 
 /// A node that joined.
-struct Joined {
+pub(crate) struct Joined {
     https: SocketAddr,
     admin: SocketAddr,
     _server: Child,
@@ -29,7 +29,12 @@ struct Joined {
 
 /// Changes the members: `gone` leave, and so many new machines come, numbered from `first`. Answers the new ones once the
 /// change is carried out.
-async fn change(world: &World, kind: &str, gone: &[u64], (first, come): (u64, u16)) -> Vec<Joined> {
+pub(crate) async fn change(
+    world: &World,
+    kind: &str,
+    gone: &[u64],
+    (first, come): (u64, u16),
+) -> Vec<Joined> {
     let cluster = world.cluster.path();
     let base = free_ports(come.max(1));
     let admin = world.cluster.nodes()[0].admin.to_string();
@@ -88,6 +93,24 @@ async fn change(world: &World, kind: &str, gone: &[u64], (first, come): (u64, u1
     joined
 }
 
+/// Runs a command that moves groups and brings no new machine; what it says.
+pub(crate) async fn ordered(world: &World, words: &[&str]) -> String {
+    let cluster = world.cluster.path();
+    let admin = world.cluster.nodes()[0].admin.to_string();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_conclave"));
+    command.arg("node").args(words).arg("--cluster").arg(&cluster);
+    command.args(["--admin", &admin, "--timeout", "110"]);
+    let ran = timeout(CHANGE, command.stdin(Stdio::null()).output());
+    let ran = ran.await.expect("in time").unwrap();
+    let told = String::from_utf8_lossy(&ran.stdout).into_owned();
+    assert!(
+        ran.status.success(),
+        "{told}{}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
+    told
+}
+
 async fn ready(admin: SocketAddr) {
     let until = Instant::now() + CHANGE;
     loop {
@@ -100,7 +123,7 @@ async fn ready(admin: SocketAddr) {
     }
 }
 
-fn client_of(world: &World, node: &Joined) -> Client {
+pub(crate) fn client_of(world: &World, node: &Joined) -> Client {
     world::client(
         &world.cluster.public_url,
         &world.cluster.ca(),
@@ -108,7 +131,7 @@ fn client_of(world: &World, node: &Joined) -> Client {
     )
 }
 
-async fn derive(client: &Client, alice: &Identity, key: &Key) -> Vec<u8> {
+pub(crate) async fn derive(client: &Client, alice: &Identity, key: &Key) -> Vec<u8> {
     let own = x25519_dalek::StaticSecret::from([9; 32]);
     let public = x25519_dalek::PublicKey::from(&own);
     let public =
