@@ -337,6 +337,62 @@ mod tests {
         );
     }
 
+    fn other_members(placement: Option<Placement>) -> Order {
+        Order {
+            cluster: Hex32([9; 32]),
+            sequence: 7,
+            change: Change::Members(NewMembers {
+                number: 2,
+                replaces: Hex32([5; 32]),
+                members: Vec::new(),
+                placement,
+            }),
+        }
+    }
+
+    #[test]
+    fn an_order_without_a_placement_is_what_it_always_was() {
+        let order = other_members(None);
+        let bytes = [
+            PREFIX,
+            &[9; 32],
+            &[0, 0, 0, 0, 0, 0, 0, 7, 2],
+            &[0, 0, 0, 0, 0, 0, 0, 2],
+            &[5; 32],
+            &[0; 8],
+        ];
+        assert_eq!(order.signed_bytes(), bytes.concat());
+        let logged = [&[1, 2][..], &postcard::to_stdvec(&Hex32([5; 32])).unwrap(), &[0]].concat();
+        assert_eq!(postcard::to_stdvec(&order.change).unwrap(), logged);
+        let json = serde_json::to_value(&order.change).unwrap();
+        assert_eq!(json["members"]["number"], 2);
+        assert!(json["members"].get("placement").is_none());
+    }
+
+    #[test]
+    fn a_placement_is_signed_and_written_with_the_rest() {
+        let placed = |nodes: &[u64]| {
+            let placement = vec![crate::membership::placement::Placed {
+                group: 1,
+                nodes: nodes.to_vec(),
+            }];
+            other_members(Some(Placement::new(placement)))
+        };
+        let order = placed(&[1, 2, 3]);
+        assert_ne!(order.signed_bytes(), placed(&[1, 2, 4]).signed_bytes());
+        assert_ne!(order.signed_bytes(), other_members(None).signed_bytes());
+        let logged = postcard::to_stdvec(&order).unwrap();
+        assert_eq!(postcard::from_bytes::<Order>(&logged).unwrap(), order);
+        let text = serde_json::to_string(&order).unwrap();
+        assert_eq!(serde_json::from_str::<Order>(&text).unwrap(), order);
+        assert!(serde_json::from_str::<Order>(&text.replace("placed-members", "members")).is_err());
+        assert!(
+            order.change.explain().contains("node"),
+            "{}",
+            order.change.explain()
+        );
+    }
+
     #[test]
     fn a_file_is_read_back_and_nothing_else_is() {
         let order = signed(&[1, 2]);
