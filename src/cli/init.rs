@@ -13,12 +13,12 @@ use crate::{
         Hex32, Listen, Log, LogFormat, MeterAdmins, PublicUrl, SealMethod,
         fields::{FieldError, check_did_key, is_host_port, split_host_port},
     },
-    membership::{FEWEST, MOST, MOST_NODES, symmetric_notice},
+    membership::{FEWEST, MOST, MOST_NODES, Placement, symmetric_notice},
     provision::{
         NewCluster, NewNode, NodeMaterial, OperatorKey, ProvisionError,
         cluster::{self, Created, HookError, SealPlan},
     },
-    seal::passphrase::Cost,
+    seal::{passphrase::Cost, secret_file},
 };
 
 /// Makes the material of a new cluster: one folder for each node, to be copied to its machine.
@@ -72,6 +72,10 @@ pub struct InitArguments {
     /// it said.
     #[arg(long, value_name = "N", value_parser = parse_committee)]
     committee: Option<usize>,
+    /// Where groups are: a file with what stands as "placement" in a genesis statement or an order, for a cluster that is restored from
+    /// one whose groups have been moved.
+    #[arg(long, value_name = "FILE", conflicts_with = "committee")]
+    placement: Option<PathBuf>,
     /// An identity that may create meters (repeatable).
     #[arg(long = "meter-admin", value_name = "DID")]
     meter_admins: Vec<String>,
@@ -158,7 +162,7 @@ fn plan(arguments: &InitArguments) -> Result<NewCluster, InitError> {
         .collect::<Result<Vec<_>, _>>()?;
     nodes.sort_by_key(|node| node.node);
     match arguments.committee {
-        None if !(FEWEST..=MOST).contains(&nodes.len()) => {
+        None if arguments.placement.is_none() && !(FEWEST..=MOST).contains(&nodes.len()) => {
             return Err(InitError::Members(
                 "a cluster begins with 3 to 5 members, or up to 16 with --committee, which says how many of them have a group",
             ));
@@ -208,12 +212,31 @@ fn plan(arguments: &InitArguments) -> Result<NewCluster, InitError> {
         further_operators: arguments.operators.clone(),
         threshold: arguments.operator_threshold,
         committee: arguments.committee,
+        placement: arguments.placement()?,
         seal,
         log: Log {
             format: LogFormat::Json,
             ..Log::default()
         },
     })
+}
+
+impl InitArguments {
+    fn placement(&self) -> Result<Option<Placement>, InitError> {
+        const MAX: usize = 64 * 1024;
+        let Some(path) = &self.placement else {
+            return Ok(None);
+        };
+        let bytes = secret_file::read_public(path, MAX).map_err(ProvisionError::from)?;
+        let placement = serde_json::from_slice(&bytes);
+        placement.map(Some).map_err(|_| {
+            let (path, expected) = (
+                path.clone(),
+                "where groups are: a list of groups with their nodes",
+            );
+            InitError::Provision(ProvisionError::Malformed { path, expected })
+        })
+    }
 }
 
 /// How a further node gets its key: as a node does that there is.

@@ -211,6 +211,7 @@ fn prepare(arguments: &PrepareArguments, genesis: &Genesis) -> Result<(Pinned, P
         further_operators: Vec::new(),
         threshold: genesis.body().threshold,
         committee: None,
+        placement: None,
         seal: seal_plan(&like.seal)?,
         log: like.log,
     };

@@ -132,6 +132,9 @@ impl Roster {
     }
 }
 
+/// A list, by its digest, and a group.
+type OfGroup = ([u8; 32], u32);
+
 /// Every list of members that this node has read: the genesis statement's, and those of orders. What was read once is kept, since
 /// the list of an order never changes.
 pub struct Lists {
@@ -139,7 +142,7 @@ pub struct Lists {
     /// Lists by the order that made them.
     made: RwLock<HashMap<[u8; 32], Arc<Membership>>>,
     /// Of lists in which groups are placed: the part of a group, by the list's digest.
-    committees: RwLock<HashMap<([u8; 32], u32), Arc<Membership>>>,
+    committees: RwLock<HashMap<OfGroup, Arc<Membership>>>,
     /// The roster of a group whose members have never changed.
     stable: RwLock<HashMap<u32, Arc<Roster>>>,
 }

@@ -28,7 +28,7 @@ use crate::{
         Audit, Config, Hex32, Https, Limits, Listen, Log, MeterAdmins, Operators, PeerFiles, PublicUrl, Raft,
         SealMethod, Twins, fields::encode_hex,
     },
-    membership::placement::place,
+    membership::{Placement, placement::place},
     seal::{
         NodeKey,
         passphrase::{Cost, SealedNodeKey},
@@ -56,6 +56,8 @@ pub struct NewCluster {
     pub threshold: u32,
     /// How many nodes each group is on; none: all.
     pub committee: Option<usize>,
+    /// Where groups are, in place of what follows from `committee`.
+    pub placement: Option<Placement>,
     /// How the nodes get their keys.
     pub seal: SealPlan,
     /// Logs.
@@ -230,7 +232,7 @@ fn sign_genesis(
     let operators = [&[Hex32(operator.public())], plan.further_operators.as_slice()].concat();
     let numbers: Vec<u64> = plan.nodes.iter().map(|node| node.node).collect();
     let placed = |committee| place(plan.groups, &numbers, committee, |_| Vec::new());
-    let placement = plan.committee.and_then(placed);
+    let placement = plan.placement.clone().or_else(|| plan.committee.and_then(placed));
     let body = Body {
         format: if placement.is_some() { 2 } else { 1 },
         nonce: Hex32(nonce),

@@ -45,6 +45,7 @@ fn plan(seal: SealPlan) -> NewCluster {
         further_operators: Vec::new(),
         threshold: 1,
         committee: None,
+        placement: None,
         seal,
         log: Log::default(),
     }

@@ -87,6 +87,7 @@ impl Wanted {
             further_operators: Vec::new(),
             threshold: 1,
             committee: self.committee,
+            placement: None,
             seal: SealPlan::File,
             log: Log::default(),
         }
