@@ -7,14 +7,17 @@ use serde_json::json;
 use super::batch::{answers, batch, sign, statuses};
 use super::client::{Client, ED25519, Key, Keystore, X25519, derive_well, furnished_in, sign_well, status};
 use super::cluster::{Candidate, Cluster, Node, run, until};
-use super::moves::{carried_out, placed};
+use super::moves::{carried_out, placed, staged};
 use super::receipts::{described_to, wanting};
 use super::symmetric::{Desk, HMAC, KEK};
 use crate::actors::coordinator::order::submit;
 use crate::actors::coordinator::upkeep;
+use crate::actors::holder::{endorse_move, move_statement};
+use crate::actors::views::GROUP_ZERO;
 use crate::actors::wire::{Answer, Call, Forwarded, Relay};
 use crate::authorization::RawRequest;
 use crate::authorization::issue::Capability;
+use crate::membership::Stage;
 use crate::membership::placement::place;
 use crate::provision::introduction::Orders;
 use crate::receipt::HEADER;
@@ -312,6 +315,37 @@ fn groups_move_between_nodes_while_their_keys_are_used() {
                 );
             }
         }
+        cluster.stop().await;
+    });
+}
+
+/// While a group is on its way nobody says that all have come, who has no part of it neither.
+#[test]
+fn group_0_ends_last_whoever_is_asked() {
+    run(async {
+        let cluster = Cluster::start_placed(5, 3).await;
+        let (cluster, _, keystore, ..) = furnished_in(cluster).await;
+        let group = cluster.node(1).parts.group_of(&keystore.id);
+        let first = cluster.genesis().nodes_of(group.0);
+        let other = (1..=5).find(|node| !first.contains(node)).unwrap();
+        // Nobody moves keys here: the group stays between both lists.
+        let order = placed(&cluster, &Orders::default(), group, &[first[0], first[1], other]);
+        submit(&cluster.node(1).parts, order).await.unwrap();
+        staged(&cluster, &first, &keystore, Stage::Joint).await;
+        for node in cluster.nodes() {
+            let parts = &node.parts;
+            until("group 0 has begun", || {
+                let zero = parts.roster(GROUP_ZERO).unwrap();
+                zero.next
+                    .as_ref()
+                    .is_some_and(|(_, stage)| *stage == Stage::Joint)
+            })
+            .await;
+            let statement = move_statement(parts, GROUP_ZERO, 2, parts.next_operation());
+            let endorsed = endorse_move(parts, GROUP_ZERO, 2, &statement).await;
+            assert!(endorsed.is_err(), "node {} says that it is over", parts.node);
+        }
+        carried_out(&cluster, 2, async |_| tokio::task::yield_now().await).await;
         cluster.stop().await;
     });
 }
