@@ -8,7 +8,7 @@ use super::change::no_quorum;
 use super::endorsements::{Gathered, Gathering, Question};
 use super::using::cannot_contribute;
 use super::{busy, confirm_group, propose_problem};
-use crate::actors::holder::{endorse_order, order_statement};
+use crate::actors::holder::{endorse_order, have_others_come, order_statement};
 use crate::actors::parts::Parts;
 use crate::actors::views::GROUP_ZERO;
 use crate::actors::wire::Call;
@@ -46,6 +46,16 @@ pub async fn submit(parts: &Arc<Parts>, order: SignedOrder) -> Result<(), Proble
                  back as long as no key has moved",
             ),
             (Some(_), _) => Err("they are being changed already; conclave node wait shows how far that is"),
+        };
+        let fits = match fits {
+            Ok(()) if roster.next.is_none() => {
+                let come = have_others_come(parts, roster.current.index).await;
+                let come = come.map_err(cannot_contribute)?;
+                come.then_some(()).ok_or(
+                    "groups are on their way by the last order; conclave node wait shows how far that is",
+                )
+            }
+            fits => fits,
         };
         fits.map_err(|reason| {
             let message = format!("The members cannot be changed so: {reason}.");

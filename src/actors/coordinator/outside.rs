@@ -24,7 +24,7 @@ use crate::actors::wire::{Abstention, Answer, Call, Forwarded, Progress, Relay, 
 use crate::authorization::RawRequest;
 use crate::identifier::{LocalId, OperationId};
 use crate::keystore::KeystoreRecord;
-use crate::membership::{Membership, Stage, quorum_of};
+use crate::membership::{FIRST, Membership, Stage, quorum_of};
 use crate::operation::route::Route;
 use crate::overload::{Class, Turn};
 use crate::problem::Problem;
@@ -49,22 +49,35 @@ impl Parts {
         !self.is_in(group) && self.is_in(GROUP_ZERO)
     }
 
-    /// The lists of the cluster's members by which groups have theirs now, the likeliest first, as group 0 knows them.
-    fn lists(&self) -> Vec<Arc<Membership>> {
-        let Ok(zero) = self.roster(GROUP_ZERO) else {
+    /// The lists of the cluster's members by which a group may have its own now, the likeliest first, as group 0 knows them.
+    fn lists(&self, group: GroupId) -> Vec<Arc<Membership>> {
+        let Ok(zero) = self.consensus.view(GROUP_ZERO) else {
             return Vec::new();
         };
-        match &zero.next {
-            None => vec![zero.current.clone()],
-            Some((next, Stage::Announced)) => vec![zero.current.clone(), next.clone()],
-            Some((next, _)) => vec![next.clone(), zero.current.clone()],
+        let Ok(roster) = self.roster_in(&zero) else {
+            return Vec::new();
+        };
+        match &roster.next {
+            Some((next, Stage::Announced)) => return vec![roster.current.clone(), next.clone()],
+            Some((next, _)) => return vec![next.clone(), roster.current.clone()],
+            None => {}
         }
+        let last = roster.current.index;
+        let known = self.elsewhere.lock().get(&group).copied();
+        if known.is_some_and(|known| known.current == last && known.next.is_none()) {
+            return vec![roster.current.clone()];
+        }
+        // Where its own nodes stay the same, group 0 is with an order at once, and the others may be on their way; one of the two
+        // lists before may have been taken back.
+        let before = (last.saturating_sub(2).max(FIRST)..last).rev();
+        let before = before.filter_map(|number| self.numbered_in(&zero, number).ok());
+        std::iter::once(roster.current.clone()).chain(before).collect()
     }
 
     /// Others that are members of a group as far as group 0 knows, and linked to: the likeliest first, those of one list in turn.
     pub(crate) fn members_elsewhere(&self, group: GroupId, turn: u64) -> Vec<u64> {
         let mut found: Vec<u64> = Vec::new();
-        for list in self.lists() {
+        for list in self.lists(group) {
             let mut nodes = list.nodes_of(group.0);
             nodes.retain(|node| *node != self.node && !found.contains(node) && self.network.connected(*node));
             let turns = usize::try_from(turn).unwrap_or(0) % nodes.len().max(1);
@@ -186,7 +199,7 @@ async fn ask(
 }
 
 fn names(parts: &Parts, group: GroupId) -> String {
-    let nodes = parts.lists().first().map(|list| list.nodes_of(group.0));
+    let nodes = parts.lists(group).first().map(|list| list.nodes_of(group.0));
     let nodes: Vec<String> = nodes.unwrap_or_default().iter().map(u64::to_string).collect();
     nodes.join(", ")
 }

@@ -104,7 +104,7 @@ pub(super) async fn time(parts: &Arc<Parts>, from: u64, group: u32, operation: O
 
 /// Endorses an order of the operators: their signatures stand behind it, and this member's clock and record.
 pub(super) async fn order(
-    parts: &Parts,
+    parts: &Arc<Parts>,
     from: u64,
     order: &SignedOrder,
     (group, operation): (u32, OperationId),
@@ -198,7 +198,7 @@ pub(crate) async fn endorse_move(
 
 /// Whether every group but group 0 is with its new members: group 0 comes to them last, so that it takes no other order before. Of a
 /// group on other nodes a quorum of those says so.
-async fn have_others_come(parts: &Arc<Parts>, number: u64) -> Result<bool, Abstention> {
+pub(crate) async fn have_others_come(parts: &Arc<Parts>, number: u64) -> Result<bool, Abstention> {
     let is_here = |group: &GroupId| {
         let view = believed(parts, *group);
         let roster = view.and_then(|view| parts.roster_in(&view).ok());
@@ -272,9 +272,10 @@ fn has_moved(parts: &Parts, group: GroupId, number: u64) -> Result<bool, String>
     }
 }
 
-/// Puts a verified order on this node's record, then signs the statement of its entry.
+/// Puts a verified order on this node's record, then signs the statement of its entry. Group 0 takes none while groups are on their way
+/// by the one before, also where that one has left its own nodes as they were.
 pub(crate) async fn endorse_order(
-    parts: &Parts,
+    parts: &Arc<Parts>,
     order: &SignedOrder,
     statement: &Statement,
 ) -> Result<Endorsement, Abstention> {
@@ -283,6 +284,12 @@ pub(crate) async fn endorse_order(
         .freshness()
         .may_contribute(GroupId(statement.group))
         .map_err(|_| Abstention::Fenced)?;
+    if statement.group == GROUP_ZERO.0 && matches!(order.order.change, Change::Members(_)) {
+        let zero = parts.roster(GROUP_ZERO)?;
+        if zero.next.is_none() && !have_others_come(parts, zero.current.index).await? {
+            return Err(Abstention::Behind);
+        }
+    }
     let now = parts.now().map_err(|_| Abstention::Clock)?;
     let mut entry = Entry::new(Kind::Ordered, now, statement.operation);
     entry.request = Sha256::digest(order.order.signed_bytes()).into();

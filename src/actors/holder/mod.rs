@@ -37,8 +37,8 @@ use crate::telemetry::logs::request_span;
 pub(crate) use claim::register as register_claim;
 pub(crate) use contribute::key_name;
 pub(crate) use endorse::{
-    close, endorse_move, endorse_order, move_statement, near, order_statement, sign as sign_statement,
-    statement as statement_of, time_statement,
+    close, endorse_move, endorse_order, have_others_come, move_statement, near, order_statement,
+    sign as sign_statement, statement as statement_of, time_statement,
 };
 pub(crate) use generate::ceremony_id;
 pub use generate::{Sealed, session_of};

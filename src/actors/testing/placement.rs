@@ -12,13 +12,13 @@ use super::receipts::{described_to, wanting};
 use super::symmetric::{Desk, HMAC, KEK};
 use crate::actors::coordinator::order::submit;
 use crate::actors::coordinator::upkeep;
-use crate::actors::holder::{endorse_move, move_statement};
+use crate::actors::holder::{endorse_move, endorse_order, move_statement, order_statement};
 use crate::actors::views::GROUP_ZERO;
 use crate::actors::wire::{Answer, Call, Forwarded, Relay};
 use crate::authorization::RawRequest;
 use crate::authorization::issue::Capability;
 use crate::membership::Stage;
-use crate::membership::placement::place;
+use crate::membership::placement::{Placed, Placement, place};
 use crate::provision::introduction::Orders;
 use crate::receipt::HEADER;
 
@@ -266,7 +266,7 @@ fn groups_move_between_nodes_while_their_keys_are_used() {
         let first = cluster.genesis().nodes_of(group.0);
         let others: Vec<u64> = (1..=5).filter(|node| !first.contains(node)).collect();
         // One of the three stays; then back to where it was: the two that left come again.
-        let second = vec![others[0], others[1], first[2]];
+        let second = vec![others[0], others[1], first[0]];
         let mut orders = Orders::default();
         for (number, nodes) in [(2, &second), (3, &first)] {
             let order = placed(&cluster, &orders, group, nodes);
@@ -319,33 +319,78 @@ fn groups_move_between_nodes_while_their_keys_are_used() {
     });
 }
 
-/// While a group is on its way nobody says that all have come, who has no part of it neither.
+/// While a group is on its way nobody says that all have come, and no other order is taken, whoever is asked.
 #[test]
-fn group_0_ends_last_whoever_is_asked() {
+fn one_order_after_the_other_and_group_0_ends_last() {
     run(async {
         let cluster = Cluster::start_placed(5, 3).await;
-        let (cluster, _, keystore, ..) = furnished_in(cluster).await;
+        let (mut cluster, alice, keystore, signing, _) = furnished_in(cluster).await;
         let group = cluster.node(1).parts.group_of(&keystore.id);
         let first = cluster.genesis().nodes_of(group.0);
-        let other = (1..=5).find(|node| !first.contains(node)).unwrap();
-        // Nobody moves keys here: the group stays between both lists.
-        let order = placed(&cluster, &Orders::default(), group, &[first[0], first[1], other]);
+        let others: Vec<u64> = (1..=5).filter(|node| !first.contains(node)).collect();
+        // Nobody moves keys here: the group stays between both lists, and group 0, which is on all nodes, has come at once.
+        let mut orders = Orders::default();
+        let elsewhere = [others[0], others[1], first[0]];
+        let order = placed(&cluster, &orders, group, &elsewhere);
+        orders.orders.push(order.clone());
         submit(&cluster.node(1).parts, order).await.unwrap();
         staged(&cluster, &first, &keystore, Stage::Joint).await;
+        let candidate = Candidate::new(6);
+        let next = super::moves::order(&cluster, &orders, &[candidate.pinned()], &[]);
+        let nodes = [first[0], others[0], 6];
+        let next = super::moves::with_placement(next, |_| {
+            let now = orders.follow(cluster.genesis().clone()).unwrap();
+            let of_group = |other: u32| match other == group.0 {
+                true => nodes.to_vec(),
+                false => now.nodes_of(other),
+            };
+            let placed = (1..now.groups).map(|group| Placed {
+                group,
+                nodes: of_group(group),
+            });
+            let mut placed: Vec<Placed> = placed.collect();
+            placed.iter_mut().for_each(|placed| placed.nodes.sort_unstable());
+            Some(Placement::new(placed))
+        });
+        for node in cluster.nodes() {
+            let parts = &node.parts;
+            until("group 0 has the order", || {
+                parts.roster(GROUP_ZERO).unwrap().current.index == 2
+            })
+            .await;
+            let refused = submit(parts, next.clone()).await.unwrap_err();
+            assert_eq!(refused.status, 409, "node {}: {}", parts.node, refused.message);
+            let statement = order_statement(parts, GROUP_ZERO, &next, parts.next_operation());
+            let endorsed = endorse_order(parts, &next, &statement).await;
+            assert!(endorsed.is_err(), "node {} takes another order", parts.node);
+            // Its keys are used by those that have them, whoever is asked.
+            sign_well(node, &alice, &keystore, &signing, b"between two lists").await;
+        }
+        carried_out(&cluster, 2, async |_| tokio::task::yield_now().await).await;
+        let deadline = std::time::Instant::now() + super::cluster::SOON;
+        while submit(&cluster.node(1).parts, next.clone()).await.is_err() {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "the next order is not taken"
+            );
+        }
+        orders.orders.push(next);
+        cluster.join(candidate, &orders);
+        staged(&cluster, &elsewhere, &keystore, Stage::Joint).await;
         for node in cluster.nodes() {
             let parts = &node.parts;
             until("group 0 has begun", || {
-                let zero = parts.roster(GROUP_ZERO).unwrap();
-                zero.next
-                    .as_ref()
-                    .is_some_and(|(_, stage)| *stage == Stage::Joint)
+                let zero = parts.roster(GROUP_ZERO);
+                let next = zero.ok().and_then(|zero| zero.next.clone());
+                next.is_some_and(|(_, stage)| stage == Stage::Joint)
             })
             .await;
-            let statement = move_statement(parts, GROUP_ZERO, 2, parts.next_operation());
-            let endorsed = endorse_move(parts, GROUP_ZERO, 2, &statement).await;
+            let statement = move_statement(parts, GROUP_ZERO, 3, parts.next_operation());
+            let endorsed = endorse_move(parts, GROUP_ZERO, 3, &statement).await;
             assert!(endorsed.is_err(), "node {} says that it is over", parts.node);
         }
-        carried_out(&cluster, 2, async |_| tokio::task::yield_now().await).await;
+        carried_out(&cluster, 3, async |_| tokio::task::yield_now().await).await;
+        sign_well(cluster.node(6), &alice, &keystore, &signing, b"with the sixth").await;
         cluster.stop().await;
     });
 }
