@@ -168,6 +168,23 @@ mod tests {
     }
 
     #[test]
+    fn where_groups_are_on_some_nodes_the_one_with_the_fewest_to_spare_counts() {
+        let mut facts = facts(5, &[]);
+        facts.committees.extend([vec![1, 2, 3], vec![3, 4, 5]]);
+        assert_eq!(word(&facts), Word::Optimal);
+        facts.away = vec![1];
+        assert_eq!(
+            word(&facts),
+            Word::Degraded,
+            "group 1 has none to spare, though the cluster has"
+        );
+        facts.away = vec![1, 2];
+        let health = Health::of(&facts);
+        assert_eq!(health.health, Word::Degraded);
+        assert!(health.concerns[0].contains("groups 1 "), "{:?}", health.concerns);
+    }
+
+    #[test]
     fn what_wants_to_be_looked_at_is_said_and_the_gravest_comes_first() {
         let mut facts = facts(3, &[]);
         facts.open_envelopes = 2;
