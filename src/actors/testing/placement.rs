@@ -395,6 +395,39 @@ fn one_order_after_the_other_and_group_0_ends_last() {
     });
 }
 
+/// Group 0 is with such an order at once, and the group's keys are still with the nodes that it leaves.
+#[test]
+fn while_a_group_moves_both_its_lists_are_asked() {
+    run(async {
+        let cluster = Cluster::start_placed(6, 3).await;
+        let (cluster, alice, keystore, signing, _) = furnished_in(cluster).await;
+        let group = cluster.node(1).parts.group_of(&keystore.id);
+        let first = cluster.genesis().nodes_of(group.0);
+        let others: Vec<u64> = (1..=6).filter(|node| !first.contains(node)).collect();
+        let order = placed(
+            &cluster,
+            &Orders::default(),
+            group,
+            &[first[0], others[0], others[1]],
+        );
+        submit(&cluster.node(1).parts, order).await.unwrap();
+        staged(&cluster, &first, &keystore, Stage::Joint).await;
+        let outside = cluster.node(others[2]);
+        until("group 0 has the order", || {
+            outside.parts.roster(GROUP_ZERO).unwrap().current.index == 2
+        })
+        .await;
+        let asked = outside.parts.members_elsewhere(group, 0);
+        let all = [&first[..], &others[..2]].concat();
+        assert!(
+            all.iter().all(|node| asked.contains(node)),
+            "{asked:?} of {all:?}"
+        );
+        sign_well(outside, &alice, &keystore, &signing, b"between two lists").await;
+        cluster.stop().await;
+    });
+}
+
 #[test]
 fn a_lost_node_of_five_is_replaced_in_its_groups_only() {
     run(async {
