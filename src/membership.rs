@@ -2,22 +2,28 @@
 
 pub mod beginning;
 pub mod lineage;
+pub mod placement;
 pub mod roster;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use ed25519_dalek::VerifyingKey;
 use sha2::{Digest, Sha256};
 
+use crate::operator::NewMembers;
 use crate::provision::genesis::Member as Pinned;
 
 pub use lineage::Lineage;
-pub use roster::{Roster, Rosters, Stage};
+pub use placement::Placement;
+pub use roster::{Lists, Roster, Rosters, Stage};
 
 /// A committee has at least so many members ...
 pub const FEWEST: usize = 3;
 /// ... and at most so many.
 pub const MOST: usize = 5;
+/// A cluster whose groups are placed has at most so many nodes: all of them vote in group 0.
+pub const MOST_NODES: usize = 16;
 
 /// One node, as pinned by an operators' statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +43,8 @@ pub struct Member {
 /// The number of the members that the genesis statement names.
 pub const FIRST: u64 = 1;
 
-/// A committee: the members of a group, and of each of its keys in some epoch.
+/// What operators have signed: all members, and where groups are placed. And the part of one group in it, its committee, by
+/// [`Membership::of_group`]: the members of a group, and of each of its keys in some epoch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Membership {
     /// The cluster.
@@ -50,6 +57,10 @@ pub struct Membership {
     pub operators: Vec<VerifyingKey>,
     /// How many of them must sign an order.
     pub operator_threshold: usize,
+    /// Number of Raft groups.
+    pub groups: u32,
+    /// Who has which group; none: everybody has all. None in a committee of a group other than 0.
+    pub placement: Option<Arc<Placement>>,
 }
 
 /// What who makes a cluster or a keystore should know of symmetric keys in a committee of so many: each has up to four holders,
@@ -92,7 +103,13 @@ impl Membership {
 
     /// A hash over all of it that an order to replace these members names.
     pub fn digest(&self) -> [u8; 32] {
-        let mut hash = Sha256::new_with_prefix(b"conclave members 1");
+        let mut hash = match &self.placement {
+            None => Sha256::new_with_prefix(b"conclave members 1"),
+            Some(placement) => {
+                let placed = Sha256::new_with_prefix(b"conclave placed members 1");
+                placed.chain_update(Sha256::digest(placement.bytes()))
+            }
+        };
         hash.update(self.cluster);
         hash.update(self.index.to_be_bytes());
         for member in &self.members {
@@ -101,19 +118,44 @@ impl Membership {
         hash.finalize().into()
     }
 
+    /// The members of a group. Group 0 is on all, and knows where the others are.
+    pub fn of_group(&self, group: u32) -> Self {
+        let nodes = self.placement.as_ref().and_then(|placement| placement.of(group));
+        let Some(nodes) = nodes else {
+            return self.clone();
+        };
+        let of_group = self.members.iter().filter(|member| nodes.contains(&member.node));
+        Self {
+            members: of_group.cloned().collect(),
+            placement: None,
+            ..self.clone()
+        }
+    }
+
+    /// The numbers of a group's members, ascending.
+    pub fn nodes_of(&self, group: u32) -> Vec<u64> {
+        let nodes = self.placement.as_ref().and_then(|placement| placement.of(group));
+        nodes.map_or_else(|| self.nodes(), <[u64]>::to_vec)
+    }
+
     /// The members that take these members' place. `known` are those that keep number and keys; `highest` is the highest number
-    /// that a node of the group ever had.
+    /// that a node of the cluster ever had.
     ///
     /// # Errors
     /// What is wrong with them.
     fn followed_by<'a>(
         &self,
-        members: &[Pinned],
+        new: &NewMembers,
         known: impl Fn(u64) -> Option<&'a Member>,
         highest: u64,
     ) -> Result<Self, &'static str> {
-        if !(FEWEST..=MOST).contains(&members.len()) {
-            return Err("a group has 3 to 5 members");
+        let members = &new.members;
+        match &new.placement {
+            None if !(FEWEST..=MOST).contains(&members.len()) => return Err("a group has 3 to 5 members"),
+            Some(_) if !(FEWEST..=MOST_NODES).contains(&members.len()) => {
+                return Err("a cluster whose groups are placed has 3 to 16 nodes");
+            }
+            _ => {}
         }
         if !members.is_sorted_by(|one, next| one.node < next.node) {
             return Err("members are listed once, by rising number");
@@ -138,9 +180,13 @@ impl Membership {
             }
             next.push(member);
         }
+        if let Some(placement) = &new.placement {
+            placement.check(self.groups, |node| next.iter().any(|member| member.node == node))?;
+        }
         Ok(Self {
             index: self.index + 1,
             members: next,
+            placement: new.placement.clone().map(Arc::new),
             ..self.clone()
         })
     }

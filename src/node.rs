@@ -42,6 +42,7 @@ use crate::audit::{Audit, RefusalRate, Settings as AuditSettings};
 use crate::authorization::{ChainCache, DidKey, Policy};
 use crate::config::{Config, ConfigError, MeterAdmins, Twins};
 use crate::counted;
+use crate::membership::Placement;
 use crate::operation::judge::Rules;
 use crate::provision::cluster::HookError;
 use crate::provision::introduction::first_members;
@@ -99,7 +100,7 @@ fn start<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
 pub fn bootstrap(material: &NodeMaterial<'_>) -> Result<(), HookError> {
     let folder = material.config.data_dir.join("raft");
     std::fs::create_dir_all(&material.config.data_dir)?;
-    Consensus::bootstrap(&folder, &raft_settings(material.config, &nodes_of(material)))?;
+    Consensus::bootstrap(&folder, &raft_settings(material.config, material.genesis))?;
     Ok(())
 }
 
@@ -110,7 +111,7 @@ pub fn bootstrap(material: &NodeMaterial<'_>) -> Result<(), HookError> {
 pub fn prepare_joining(material: &NodeMaterial<'_>) -> Result<(), HookError> {
     let folder = material.config.data_dir.join("raft");
     std::fs::create_dir_all(&material.config.data_dir)?;
-    Consensus::prepare_joining(&folder, &raft_settings(material.config, &nodes_of(material)))?;
+    Consensus::prepare_joining(&folder, &raft_settings(material.config, material.genesis))?;
     Ok(())
 }
 
@@ -119,9 +120,7 @@ pub fn prepare_joining(material: &NodeMaterial<'_>) -> Result<(), HookError> {
 /// # Errors
 /// What consensus says.
 pub fn restoration(config: &Config, genesis: &Genesis) -> Result<Restoration, OpenError> {
-    let nodes = genesis.body().members.iter().map(|member| member.node);
-    let settings = raft_settings(config, &nodes.collect::<Vec<_>>());
-    Restoration::begin(&config.data_dir.join("raft"), settings)
+    Restoration::begin(&config.data_dir.join("raft"), raft_settings(config, genesis))
 }
 
 /// How this node's share store is opened; blocks on the disk.
@@ -138,18 +137,14 @@ pub fn share_store(
     move || ShareStore::open(&folder, &epochs, key, cluster, node, OsRng)
 }
 
-fn nodes_of(material: &NodeMaterial<'_>) -> Vec<u64> {
-    material
-        .genesis
-        .body()
-        .members
-        .iter()
-        .map(|member| member.node)
-        .collect()
-}
-
-fn raft_settings(config: &Config, nodes: &[u64]) -> RaftSettings {
-    let mut settings = RaftSettings::new(config.cluster.0, config.node, nodes.to_vec());
+fn raft_settings(config: &Config, genesis: &Genesis) -> RaftSettings {
+    let body = genesis.body();
+    let nodes = body.members.iter().map(|member| member.node).collect();
+    let mut settings = RaftSettings::new(config.cluster.0, config.node, nodes);
+    let placed = body.placement.iter().flat_map(Placement::each);
+    settings.placed = placed
+        .map(|(group, nodes)| (GroupId(group), nodes.to_vec()))
+        .collect();
     settings.groups = config.groups;
     settings.tick_ms = config.raft.tick_ms;
     settings.heartbeat_ticks = usize::try_from(config.raft.heartbeat_ticks).unwrap_or(4);
@@ -337,7 +332,7 @@ impl Node {
         let first = first
             .ok_or("a member that cannot be")
             .map_err(start("the genesis statement"))?;
-        let mut raft = raft_settings(config, &first.nodes());
+        let mut raft = raft_settings(config, &material.genesis);
         raft.peers = material
             .introduction
             .everybody
@@ -400,6 +395,7 @@ impl Node {
             #[cfg(test)]
             passed: AtomicU64::new(0),
             operations: AtomicU64::new(0),
+            elsewhere: Mutex::default(),
         });
         let told = parts.clone();
         let (sender, applied) = recheck::queue();

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Hex32;
 use crate::config::fields::{decode_hex, encode_hex};
-use crate::membership::{Membership, pinned_bytes};
+use crate::membership::{Membership, Placement, pinned_bytes};
 use crate::provision::genesis::Member as Pinned;
 
 /// The largest order, in bytes of JSON.
@@ -17,7 +17,7 @@ const PREFIX: &[u8] = b"conclave operator order v1\0";
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(from = "Written", into = "Written")]
 pub enum Change {
     /// Make all shares anew that are older than the order, whatever their age.
     RenewShares,
@@ -26,8 +26,7 @@ pub enum Change {
 }
 
 /// The whole list of members after a change, with the public keys of each.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewMembers {
     /// The number of this list: that of the list before it, and 1.
     pub number: u64,
@@ -35,6 +34,77 @@ pub struct NewMembers {
     pub replaces: Hex32,
     /// All members, by rising number.
     pub members: Vec<Pinned>,
+    /// Who of them has which group; none: everybody has all.
+    pub placement: Option<Placement>,
+}
+
+/// A change as it is written, in files and in logs: one with a placement is a kind of its own, so that an order without one is
+/// what it always was.
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Written {
+    RenewShares,
+    Members(Listed),
+    PlacedMembers(PlacedMembers),
+}
+
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Listed {
+    number: u64,
+    replaces: Hex32,
+    members: Vec<Pinned>,
+}
+
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct PlacedMembers {
+    number: u64,
+    replaces: Hex32,
+    members: Vec<Pinned>,
+    placement: Placement,
+}
+
+impl From<Written> for Change {
+    fn from(written: Written) -> Self {
+        match written {
+            Written::RenewShares => Self::RenewShares,
+            Written::Members(new) => Self::Members(NewMembers {
+                number: new.number,
+                replaces: new.replaces,
+                members: new.members,
+                placement: None,
+            }),
+            Written::PlacedMembers(new) => Self::Members(NewMembers {
+                number: new.number,
+                replaces: new.replaces,
+                members: new.members,
+                placement: Some(new.placement),
+            }),
+        }
+    }
+}
+
+impl From<Change> for Written {
+    fn from(change: Change) -> Self {
+        let Change::Members(new) = change else {
+            return Self::RenewShares;
+        };
+        let (number, replaces, members) = (new.number, new.replaces, new.members);
+        match new.placement {
+            None => Self::Members(Listed {
+                number,
+                replaces,
+                members,
+            }),
+            Some(placement) => Self::PlacedMembers(PlacedMembers {
+                number,
+                replaces,
+                members,
+                placement,
+            }),
+        }
+    }
 }
 
 impl Change {
@@ -42,12 +112,15 @@ impl Change {
         match self {
             Self::RenewShares => bytes.push(1),
             Self::Members(new) => {
-                bytes.push(2);
+                bytes.push(if new.placement.is_some() { 3 } else { 2 });
                 bytes.extend_from_slice(&new.number.to_be_bytes());
                 bytes.extend_from_slice(&new.replaces.0);
                 bytes.extend_from_slice(&(new.members.len() as u64).to_be_bytes());
                 let members = new.members.iter().map(pinned_bytes);
                 members.for_each(|member| bytes.extend_from_slice(&member));
+                if let Some(placement) = &new.placement {
+                    bytes.extend_from_slice(&placement.bytes());
+                }
             }
         }
     }
@@ -63,7 +136,15 @@ impl Change {
                 let members: Vec<String> = members
                     .map(|member| format!("{} at {} with key {}", member.node, member.peer, member.identity))
                     .collect();
-                format!("the members are, from now on: {}", members.join("; "))
+                let members = format!("the members are, from now on: {}", members.join("; "));
+                let Some(placement) = &new.placement else {
+                    return format!("{members}; every one of them has all groups");
+                };
+                let nodes: Vec<u64> = new.members.iter().map(|member| member.node).collect();
+                format!(
+                    "{members}\nand only these nodes hold keys of a group:\n{}",
+                    placement.explain(&nodes)
+                )
             }
         }
     }
@@ -208,6 +289,7 @@ mod tests {
             members: Vec::new(),
             operators: (1..=3).map(|number| operator(number).verifying_key()).collect(),
             operator_threshold: 2,
+            ..Membership::default()
         }
     }
 
@@ -252,6 +334,62 @@ mod tests {
             order.verify(&elsewhere),
             Err(OrderError::Signature),
             "signed for one cluster"
+        );
+    }
+
+    fn other_members(placement: Option<Placement>) -> Order {
+        Order {
+            cluster: Hex32([9; 32]),
+            sequence: 7,
+            change: Change::Members(NewMembers {
+                number: 2,
+                replaces: Hex32([5; 32]),
+                members: Vec::new(),
+                placement,
+            }),
+        }
+    }
+
+    #[test]
+    fn an_order_without_a_placement_is_what_it_always_was() {
+        let order = other_members(None);
+        let bytes = [
+            PREFIX,
+            &[9; 32],
+            &[0, 0, 0, 0, 0, 0, 0, 7, 2],
+            &[0, 0, 0, 0, 0, 0, 0, 2],
+            &[5; 32],
+            &[0; 8],
+        ];
+        assert_eq!(order.signed_bytes(), bytes.concat());
+        let logged = [&[1, 2][..], &postcard::to_stdvec(&Hex32([5; 32])).unwrap(), &[0]].concat();
+        assert_eq!(postcard::to_stdvec(&order.change).unwrap(), logged);
+        let json = serde_json::to_value(&order.change).unwrap();
+        assert_eq!(json["members"]["number"], 2);
+        assert!(json["members"].get("placement").is_none());
+    }
+
+    #[test]
+    fn a_placement_is_signed_and_written_with_the_rest() {
+        let placed = |nodes: &[u64]| {
+            let placement = vec![crate::membership::placement::Placed {
+                group: 1,
+                nodes: nodes.to_vec(),
+            }];
+            other_members(Some(Placement::new(placement)))
+        };
+        let order = placed(&[1, 2, 3]);
+        assert_ne!(order.signed_bytes(), placed(&[1, 2, 4]).signed_bytes());
+        assert_ne!(order.signed_bytes(), other_members(None).signed_bytes());
+        let logged = postcard::to_stdvec(&order).unwrap();
+        assert_eq!(postcard::from_bytes::<Order>(&logged).unwrap(), order);
+        let text = serde_json::to_string(&order).unwrap();
+        assert_eq!(serde_json::from_str::<Order>(&text).unwrap(), order);
+        assert!(serde_json::from_str::<Order>(&text.replace("placed-members", "members")).is_err());
+        assert!(
+            order.change.explain().contains("node"),
+            "{}",
+            order.change.explain()
         );
     }
 

@@ -9,13 +9,14 @@ use parking_lot::RwLock;
 use crate::actors::coordinator::order;
 use crate::actors::parts::Parts;
 use crate::actors::views::GROUP_ZERO;
+use crate::actors::wire::Progress;
 use crate::audit::Health as AuditHealth;
 use crate::config::Config;
 use crate::format::{NEWEST, OLDEST};
 use crate::identifier::LocalId;
 use crate::keystore::state::decode;
 use crate::keystore::{KeyRecord, ReadState as _, layout, query};
-use crate::membership::{FIRST, SYMMETRIC_NEEDED, Stage};
+use crate::membership::{FIRST, Membership, SYMMETRIC_NEEDED, Stage};
 use crate::operator::SignedOrder;
 use crate::problem::Problem;
 use crate::provision::introduction::Orders;
@@ -183,7 +184,9 @@ fn symmetric(parts: &Parts) -> SymmetricStatus {
         ..SymmetricStatus::default()
     };
     let mut looked = 0;
-    for group in (1..parts.rules.groups).map(GroupId) {
+    // What is on other nodes those tell.
+    let here = (1..parts.rules.groups).map(GroupId);
+    for group in here.filter(|group| !parts.is_outside(*group)) {
         let Ok(view) = parts.consensus.view(group) else {
             status.complete = false;
             continue;
@@ -267,12 +270,13 @@ pub(crate) fn ready(parts: &Parts) -> Result<(), NotReady> {
     if let Err(error) = parts.now() {
         return Err(NotReady::new(error.to_string(), "set the system clock right"));
     }
-    let Some((members, quorum)) = committee(parts) else {
+    let Some(list) = list(parts) else {
         return Err(NotReady::new(
             "the state cannot be read",
             "wait until the node has its first snapshot, or look at its log",
         ));
     };
+    let (members, quorum) = (list.nodes(), list.quorum());
     if !members.contains(&parts.node) {
         return Err(NotReady::new(
             "this node is none of the members",
@@ -290,7 +294,8 @@ pub(crate) fn ready(parts: &Parts) -> Result<(), NotReady> {
             "start the other nodes, or look at the network between them",
         ));
     }
-    for status in parts.consensus.status() {
+    let has = |status: &conclave_consensus::GroupStatus| list.nodes_of(status.group.0).contains(&parts.node);
+    for status in parts.consensus.status().into_iter().filter(has) {
         if status.leader.is_none() {
             return Err(NotReady::new(
                 format!("{} has no leader", status.group),
@@ -320,21 +325,28 @@ fn members(parts: &Parts) -> Option<MembersStatus> {
     let last = zero.next.as_ref().map_or(&zero.current, |(next, _)| next);
     let mut under_way = Vec::new();
     for group in (0..parts.rules.groups).map(GroupId) {
-        let roster = parts.roster(group).ok()?;
-        if roster.current.index == last.index {
+        let progress = match parts.is_outside(group) {
+            true => parts.elsewhere.lock().get(&group).copied(),
+            false => Some(Progress::of_state(parts, group).ok()?),
+        };
+        if progress.is_some_and(|progress| progress.current == last.index) {
             continue;
         }
-        let stage = match roster.next.as_ref().map(|(_, stage)| stage) {
-            None => "waiting",
-            Some(Stage::Announced) => "announced",
-            Some(Stage::Begun) => "begun",
-            Some(Stage::Joint) => "joint",
-            Some(Stage::Complete) => "complete",
+        let stage = match progress.map(|progress| progress.next.map(|(_, stage)| stage)) {
+            None => "unknown",
+            Some(None) => "waiting",
+            Some(Some(Stage::Announced)) => "announced",
+            Some(Some(Stage::Begun)) => "begun",
+            Some(Some(Stage::Joint)) => "joint",
+            Some(Some(Stage::Complete)) => "complete",
         };
+        let from = progress.and_then(|progress| zero.numbered(progress.current));
         under_way.push(MoveStatus {
             group: group.0,
-            from: roster.current.nodes(),
+            from: from.map(|from| from.nodes_of(group.0)).unwrap_or_default(),
+            to: last.nodes_of(group.0),
             stage: stage.into(),
+            keys: progress.and_then(|progress| progress.unmoved),
         });
     }
     Some(MembersStatus {
@@ -347,7 +359,7 @@ fn members(parts: &Parts) -> Option<MembersStatus> {
 /// The orders that changed the members, one after the other.
 fn orders_so_far(parts: &Parts) -> Option<Orders> {
     let view = parts.consensus.view(GROUP_ZERO).ok()?;
-    let roster = parts.rosters.of(&view).ok()?;
+    let roster = parts.roster_in(&view).ok()?;
     let last = roster
         .next
         .as_ref()
@@ -361,11 +373,10 @@ fn orders_so_far(parts: &Parts) -> Option<Orders> {
     Some(Orders { orders })
 }
 
-/// The members, and how many of them are a quorum: while they change, those that will be.
-fn committee(parts: &Parts) -> Option<(Vec<u64>, usize)> {
+/// The members: while they change, those that will be.
+fn list(parts: &Parts) -> Option<Arc<Membership>> {
     let roster = parts.roster(GROUP_ZERO).ok()?;
-    let members = roster.births();
-    Some((members.nodes(), members.quorum()))
+    Some(roster.births().clone())
 }
 
 fn is_there(parts: &Parts, node: u64) -> bool {
@@ -373,16 +384,16 @@ fn is_there(parts: &Parts, node: u64) -> bool {
 }
 
 fn health(parts: &Parts) -> Health {
-    let (members, quorum) = committee(parts).unwrap_or_default();
+    let list = list(parts).unwrap_or_default();
+    let committees = (0..parts.rules.groups).map(|group| list.nodes_of(group));
     Health::of(&Facts {
         ready: ready(parts),
-        members: members.len(),
-        away: members
-            .iter()
-            .copied()
+        committees: committees.collect(),
+        away: list
+            .nodes()
+            .into_iter()
             .filter(|node| !is_there(parts, *node))
             .collect(),
-        quorum,
         open_envelopes: parts.shares.open_envelopes(),
         due_for_renewal: due_for_renewal(parts),
     })
@@ -398,6 +409,7 @@ fn describe(status: &mut NodeStatus, parts: &Parts) {
         None => NodeState::Serving,
         Some(_) => NodeState::Quarantined,
     };
+    let list = list(parts).unwrap_or_default();
     (status.formats.agreed, status.formats.written) = parts.formats().unwrap_or_default();
     let groups = parts.consensus.status();
     status.groups = groups
@@ -410,6 +422,7 @@ fn describe(status: &mut NodeStatus, parts: &Parts) {
             group: group.group.0,
             role: match group.halted {
                 Some(_) => "halted".to_owned(),
+                None if parts.is_outside(group.group) => "elsewhere".to_owned(),
                 None => format!("{:?}", group.role).to_lowercase(),
             },
             agreed,
@@ -423,6 +436,8 @@ fn describe(status: &mut NodeStatus, parts: &Parts) {
             voters: group.configuration.voters,
             holders: if group.group.0 == 0 {
                 Vec::new()
+            } else if parts.is_outside(group.group) {
+                list.nodes_of(group.group.0)
             } else {
                 let roster = parts.roster(group.group);
                 roster.map_or_else(|_| Vec::new(), |roster| roster.births().nodes())

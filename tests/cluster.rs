@@ -23,6 +23,8 @@ mod members;
 mod migration;
 #[path = "cluster/orders.rs"]
 mod orders;
+#[path = "cluster/placement.rs"]
+mod placement;
 #[path = "cluster/receipts.rs"]
 mod receipts;
 #[path = "cluster/recovery.rs"]

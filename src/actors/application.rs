@@ -18,14 +18,14 @@ use crate::keystore::state::Pair;
 use crate::keystore::{
     Entry, Outcome, ReadState, Rejection, StateError, WriteState, members, query, unknown, written,
 };
-use crate::membership::{Membership, Roster, Rosters, Stage};
+use crate::membership::{Lists, Membership, Roster, Stage};
 
 /// What is told of an applied entry.
 pub type Listener = Box<dyn Fn(GroupId, &Entry, &Outcome) + Send + Sync>;
 
 /// The keystore state machine as consensus drives it.
 pub struct KeystoreApplication {
-    rosters: Arc<Rosters>,
+    lists: Arc<Lists>,
     /// Of each group the roster that was last seen when an entry was applied, and the one before it.
     seen: Mutex<HashMap<GroupId, Vec<Arc<Roster>>>>,
     listener: Mutex<Option<Arc<Listener>>>,
@@ -37,7 +37,7 @@ impl KeystoreApplication {
     /// With the members that the genesis statement names.
     pub fn new(genesis: Arc<Membership>) -> Self {
         Self {
-            rosters: Arc::new(Rosters::new(genesis)),
+            lists: Arc::new(Lists::new(genesis)),
             seen: Mutex::default(),
             listener: Mutex::new(None),
             directory: Mutex::new(None),
@@ -45,14 +45,14 @@ impl KeystoreApplication {
         }
     }
 
-    /// Reads who the members are from the groups' states.
-    pub fn rosters(&self) -> &Arc<Rosters> {
-        &self.rosters
+    /// Who the members are, to be read from the groups' states.
+    pub fn rosters(&self) -> &Arc<Lists> {
+        &self.lists
     }
 
     /// Keeps a group's roster: what was endorsed under it may be shown a little later.
     fn see(&self, group: GroupId, state: &impl ReadState) -> Result<(), StateError> {
-        let roster = self.rosters.of(state)?;
+        let roster = self.lists.of_group(group.0).of(state)?;
         let mut seen = self.seen.lock();
         let known = seen.entry(group).or_default();
         let same = |known: &Arc<Roster>| {
@@ -92,7 +92,8 @@ impl KeystoreApplication {
             Some(keystore) => query::keystore(state, &keystore).map_err(halt)?,
             None => None,
         };
-        let outcome = apply(&entry, group.0, &self.rosters, state).map_err(halt)?;
+        let rosters = self.lists.of_group(group.0);
+        let outcome = apply(&entry, group.0, &rosters, state).map_err(halt)?;
         self.see(group, state).map_err(halt)?;
         if let (Some(sender), Outcome::Applied(_)) = (sender, &outcome) {
             let applied = Applied { group, entry, before };
@@ -222,7 +223,7 @@ impl Application for KeystoreApplication {
             }
             Err(EntryError::Malformed) => not_endorsed("not an entry"),
             Err(error @ EntryError::UnknownFormat(_)) => {
-                let roster = self.rosters.of(&Transaction(state));
+                let roster = self.lists.of_group(group.0).of(&Transaction(state));
                 let roster = roster.map_err(|error| Halt::new(error.to_string()))?;
                 if unknown::is_endorsed(entry, &roster) {
                     return Err(Halt::new(error.to_string()));
@@ -243,7 +244,7 @@ impl Application for KeystoreApplication {
             return false;
         };
         let seen = self.seen.lock().get(&group).cloned().unwrap_or_default();
-        let genesis = Roster::stable(self.rosters.genesis().clone());
+        let genesis = Roster::stable(self.lists.genesis().of_group(group.0).into());
         let endorsed = |roster: &Roster| is_endorsed(&entry, group.0, roster);
         match seen.is_empty() {
             true => endorsed(&genesis),
@@ -260,7 +261,7 @@ impl Application for KeystoreApplication {
         check_format(&Read(state))?;
         self.see(group, &Read(state))
             .map_err(|error| Halt::new(error.to_string()))?;
-        let wanted = members::wanted(&self.rosters, &Read(state));
+        let wanted = members::wanted(&self.lists.of_group(group.0), &Read(state));
         let wanted = wanted.map_err(|error| Halt::new(error.to_string()))?;
         Ok(wanted.map(|wanted| Move {
             from: wanted.from,
@@ -280,7 +281,7 @@ impl Application for KeystoreApplication {
         let halt = |error: StateError| Halt::new(error.to_string());
         let mut state = Transaction(state);
         let voters = (&configuration.voters[..], configuration.is_joint());
-        members::configured(&self.rosters, voters, &mut state).map_err(halt)?;
+        members::configured(&self.lists.of_group(group.0), voters, &mut state).map_err(halt)?;
         self.see(group, &state).map_err(halt)
     }
 
@@ -292,10 +293,11 @@ impl Application for KeystoreApplication {
         state: &dyn StateRead,
     ) -> bool {
         let state = Read(state);
-        let Ok(roster) = self.rosters.of(&state) else {
+        let rosters = self.lists.of_group(group.0);
+        let Ok(roster) = rosters.of(&state) else {
             return false;
         };
-        let ordered = members::is_ordered(&self.rosters, &state).unwrap_or(false);
+        let ordered = members::is_ordered(&rosters, &state).unwrap_or(false);
         if !ordered {
             tracing::error!(%group, "a snapshot names members that the operators have not ordered");
         }
@@ -304,14 +306,15 @@ impl Application for KeystoreApplication {
 
     fn offered(&self, group: GroupId, state: &dyn StateRead) {
         let directory = self.directory.lock().clone();
-        if let (Some(directory), Ok(roster)) = (directory, self.rosters.of(&Read(state))) {
+        if let (Some(directory), Ok(roster)) = (directory, self.lists.of_group(group.0).of(&Read(state))) {
             directory.offered(group, roster);
         }
     }
 
     fn follows(&self, group: GroupId, own: &dyn StateRead, state: &dyn StateRead) -> bool {
-        let known = self.rosters.of(&Read(own));
-        let follows = known.and_then(|known| members::goes_on(&self.rosters, &known, &Read(state)));
+        let rosters = self.lists.of_group(group.0);
+        let known = rosters.of(&Read(own));
+        let follows = known.and_then(|known| members::goes_on(&rosters, &known, &Read(state)));
         let follows = follows.unwrap_or(false);
         if !follows {
             tracing::error!(%group, "a snapshot knows fewer lists of the group's members than this node, or others");
@@ -362,6 +365,7 @@ mod tests {
             members: Vec::new(),
             operators: vec![SigningKey::from_bytes(&[1; 32]).verifying_key()],
             operator_threshold: 1,
+            ..Membership::default()
         }));
         let mut state = State::default();
         let mut written = |format: Format| {

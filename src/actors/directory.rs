@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conclave_consensus::GroupId;
+use conclave_consensus::{GroupId, View};
 use conclave_transport::Peer;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
+use super::coordinator::outside;
 use super::parts::Parts;
 use super::wire::Abstention;
 use crate::identifier::LocalId;
-use crate::keystore::KeyRecord;
+use crate::keystore::{KeyRecord, StateError};
 use crate::membership::{Member, Membership, Roster};
 
 /// How often the groups' states are looked at when nobody says that one has changed.
@@ -105,6 +106,7 @@ impl Directory {
 pub async fn keep(parts: Arc<Parts>) {
     loop {
         refresh(&parts);
+        outside::look(&parts).await;
         let _ = tokio::time::timeout(LOOK, parts.directory.changed.notified()).await;
     }
 }
@@ -114,6 +116,10 @@ pub(crate) fn refresh(parts: &Parts) {
     let mut members = BTreeMap::new();
     let mut whole = true;
     for group in (0..parts.rules.groups).map(GroupId) {
+        // Of a group that is on other nodes nothing is here, or what was when this node left it; group 0 has everybody.
+        if parts.is_outside(group) {
+            continue;
+        }
         // Nothing of a group is here before its first snapshot.
         let own = parts.roster(group).ok();
         whole &= own.is_some();
@@ -169,7 +175,23 @@ impl Parts {
     /// [`Abstention::Behind`] where the state cannot be read.
     pub fn roster(&self, group: GroupId) -> Result<Arc<Roster>, Abstention> {
         let view = self.consensus.view(group).map_err(|_| Abstention::Behind)?;
-        self.rosters.of(&view).map_err(|_| Abstention::Behind)
+        self.roster_in(&view).map_err(|_| Abstention::Behind)
+    }
+
+    /// Who the members of a group are in this state of it.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub fn roster_in(&self, view: &View) -> Result<Arc<Roster>, StateError> {
+        self.rosters.of_group(view.group().0).of(view)
+    }
+
+    /// Its members by the list of this number, also one that was replaced.
+    ///
+    /// # Errors
+    /// When the state cannot be read, or never had one of this number.
+    pub fn numbered_in(&self, view: &View, number: u64) -> Result<Arc<Membership>, StateError> {
+        self.rosters.of_group(view.group().0).numbered(view, number)
     }
 
     /// Who the members of a keystore's group are.
@@ -193,13 +215,8 @@ impl Parts {
     /// # Errors
     /// As [`Parts::roster`].
     pub fn numbered(&self, group: GroupId, number: u64) -> Result<Arc<Membership>, Abstention> {
-        if number == crate::membership::FIRST {
-            return Ok(self.rosters.genesis().clone());
-        }
         let view = self.consensus.view(group).map_err(|_| Abstention::Behind)?;
-        self.rosters
-            .numbered(&view, number)
-            .map_err(|_| Abstention::Behind)
+        self.numbered_in(&view, number).map_err(|_| Abstention::Behind)
     }
 }
 

@@ -65,7 +65,7 @@ impl Parts {
     pub fn formats_in(&self, group: GroupId) -> Result<(Format, Format), Abstention> {
         let view = self.consensus.view(group).map_err(|_| Abstention::Behind)?;
         let written = written::format(&view).map_err(|_| Abstention::Behind)?;
-        let roster = self.rosters.of(&view).map_err(|_| Abstention::Behind)?;
+        let roster = self.roster_in(&view).map_err(|_| Abstention::Behind)?;
         let members = roster.everybody();
         let stated = members.map(|member| self.stated_by(member.node));
         Ok((agreed(SPOKEN, stated, written), written))
@@ -76,7 +76,9 @@ impl Parts {
     /// # Errors
     /// As [`Parts::formats_in`].
     pub fn formats(&self) -> Result<(Format, Format), Abstention> {
-        let groups = (0..self.rules.groups).map(|group| self.formats_in(GroupId(group)));
+        let groups = (0..self.rules.groups).map(GroupId);
+        let groups = groups.filter(|group| !self.is_outside(*group));
+        let groups = groups.map(|group| self.formats_in(group));
         let all = groups.collect::<Result<Vec<_>, _>>()?;
         let agreed = all.iter().map(|(agreed, _)| *agreed).min();
         let written = all.iter().map(|(_, written)| *written).max();

@@ -27,11 +27,11 @@ use super::proposals::Proposals;
 use super::receipts::Receipts;
 use super::renewals::Renewals;
 use super::symmetric::Symmetric;
-use super::wire::{Abstention, Answer, Call};
+use super::wire::{Abstention, Answer, Call, Progress};
 use crate::audit::{self, AppendError, Audit, RefusalRate};
 use crate::identifier::{LocalId, OperationId};
 use crate::keystore::{Entry, KeyRecord, Outcome, Rejection};
-use crate::membership::{Member, Rosters};
+use crate::membership::{Lists, Member};
 use crate::operation::judge::Rules;
 use crate::overload::{At, Class, Turn};
 use crate::replay::{Claims, ClockError, HolderClock, Moment, ReplayGuard};
@@ -49,7 +49,7 @@ pub struct Parts {
     /// Drawn at this start.
     pub boot: [u8; 16],
     /// Who the members of groups are, by their states.
-    pub rosters: Arc<Rosters>,
+    pub rosters: Arc<Lists>,
     /// Everybody whom some group counts or will count among its members.
     pub directory: Directory,
     /// Members that this node's own files name: whom it links to before it has any state.
@@ -111,6 +111,8 @@ pub struct Parts {
     pub passed: AtomicU64,
     /// Counts this boot's operations.
     pub operations: AtomicU64,
+    /// How far the groups are of which this node has no part, by their members' word.
+    pub elsewhere: Mutex<BTreeMap<GroupId, Progress>>,
 }
 
 /// A key of this node's with its share opened.

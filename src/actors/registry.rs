@@ -13,7 +13,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::coordinator::{Caller, Work, busy, receipt};
+use super::coordinator::{Caller, Work, busy, outside, receipt};
 use super::examined::Examined;
 use super::holder;
 use super::keystore::{Ask, KeystoreActor, MAILBOX};
@@ -25,7 +25,7 @@ use crate::authorization::RawRequest;
 use crate::format::Format;
 use crate::identifier::{LocalId, OperationId};
 use crate::operation::route::Route;
-use crate::overload::{At, Class, Overloaded, Shares, Turn};
+use crate::overload::{At, Class, Overloaded, Place, Shares, Turn};
 use crate::problem::Problem;
 use crate::reply::Reply;
 
@@ -150,6 +150,11 @@ impl Registry {
             let Some(id) = keystore.id else {
                 return super::coordinator::describe_key(&self.parts, &keystore, &key, &addresses).await;
             };
+            let group = self.parts.group_of(&id);
+            if self.parts.is_outside(group) {
+                let asked = (&addresses[..], wants_receipt);
+                return outside::describe(&self.parts, (group, operation), &request, asked).await;
+            }
             self.tell(
                 id,
                 Ask::Describe {
@@ -176,19 +181,19 @@ impl Registry {
         let examine = async { Examined::of_client(&request, &self.parts.rules, now) };
         let examined = self.parts.metrics.stages.time(Stage::verify, examine).await;
         let request = Arc::new(examined?);
+        if let Some(group) = outside::group_outside(&self.parts, &request, &operation) {
+            let _place = match request.route.keystore().and_then(|named| named.id) {
+                Some(id) => Some(self.place(id, request.class())?),
+                None => None,
+            };
+            let asked = (&addresses[..], wants_receipt);
+            return outside::serve(&self.parts, (group, operation), &request, asked).await;
+        }
         let asked = wants_receipt.then(|| request.clone());
         let served = match request.route.keystore().and_then(|named| named.id) {
             Some(id) => {
                 // Only now, since anybody can write anybody's keystore into a path.
-                let class = request.class();
-                let place = self.under_way.enter(id, class).map_err(|why| {
-                    let at = match why {
-                        Overloaded::Share => At::Keystore,
-                        _ => At::Node,
-                    };
-                    self.parts.metrics.shed.count(at, class);
-                    Problem::from(why)
-                })?;
+                let place = self.place(id, request.class())?;
                 let (answer, answered) = oneshot::channel();
                 self.tell(
                     id,
@@ -212,6 +217,18 @@ impl Registry {
             Some(request) => receipt::with_change(&self.parts, &request, served).await,
             None => served,
         }
+    }
+
+    /// A place among what is under way for clients.
+    fn place(&self, id: LocalId, class: Class) -> Result<Place<LocalId>, Problem> {
+        self.under_way.enter(id, class).map_err(|why| {
+            let at = match why {
+                Overloaded::Share => At::Keystore,
+                _ => At::Node,
+            };
+            self.parts.metrics.shed.count(at, class);
+            Problem::from(why)
+        })
     }
 
     /// Answers a question that this build cannot read; its format, if it is in none that this build speaks.

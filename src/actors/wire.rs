@@ -9,6 +9,7 @@
 //! client had sent it there. Nothing in a question is believed but what it is checked against.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use conclave_garbled::session::Tail;
 use serde::de::DeserializeOwned;
@@ -21,7 +22,8 @@ use crate::audit::PeerHead;
 use crate::format::{self, FIRST, Format, NEWEST, OLDEST};
 use crate::identifier::{LocalId, OperationId};
 use crate::keystore::record::Sharing;
-use crate::keystore::{Endorsement, Statement};
+use crate::keystore::{Endorsement, KeystoreRecord, Statement};
+use crate::membership::Stage;
 use crate::operator::SignedOrder;
 use crate::overload::Class;
 use crate::problem::Problem;
@@ -48,6 +50,51 @@ pub struct Forwarded {
     pub participants: Vec<u64>,
     /// Of a use: the epoch of the key in the sender's state. Whoever has another one abstains.
     pub epoch: Option<u64>,
+}
+
+/// Addresses of a client that are read: the socket's, and what proxies say.
+pub const MAX_ADDRESSES: usize = 32;
+
+/// A client's request about a group of which the node that it reached has no part.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Relay {
+    /// The request.
+    pub forwarded: Forwarded,
+    /// The client's addresses, for the allow list: the sender's word. [`MAX_ADDRESSES`] at most.
+    pub addresses: Vec<IpAddr>,
+    /// Whether the client asks for a receipt.
+    pub receipt: bool,
+}
+
+/// What a client is to be told.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Relayed {
+    /// The reply, or why there is none.
+    pub served: Result<Served, Problem>,
+    /// Members' signatures over it, if they were asked for.
+    pub receipt: Option<String>,
+}
+
+/// A reply on its way to the node that the client reached.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Served {
+    /// The HTTP status.
+    pub status: u16,
+    /// Where the new thing is.
+    pub location: Option<String>,
+    /// JSON; none with 204.
+    pub body: Option<Vec<u8>>,
+}
+
+/// How far a group's members have changed, as one of them has applied it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The number of the list that its members are of.
+    pub current: u64,
+    /// The list that it is on its way to, and how far.
+    pub next: Option<(u64, Stage)>,
+    /// Keys that are to be moved yet, where the node knows: its leader does.
+    pub unmoved: Option<u64>,
 }
 
 /// A question.
@@ -138,6 +185,12 @@ pub enum Call {
         /// Names the entry.
         operation: OperationId,
     },
+    /// Serve this request in the place of the sender, which has no part of its group.
+    Relay(Box<Relay>),
+    /// The keystores in this group that this request lists; the sender has no part of it.
+    List(Box<Forwarded>, u32),
+    /// How far are the members of this group? The sender has no part of it.
+    Progress(u32),
 }
 
 /// What the coordinator of a renewal proposes; participants look for themselves whether the shares are due.
@@ -403,6 +456,12 @@ pub enum Answer {
     AuditHead(Option<PeerHead>),
     /// To [`Call::Vouch`]: the member's clock, ms, and its signature as two halves.
     Voucher(u64, [[u8; 32]; 2]),
+    /// To [`Call::Relay`].
+    Relayed(Box<Relayed>),
+    /// To [`Call::List`].
+    Listed(Vec<(LocalId, KeystoreRecord)>),
+    /// To [`Call::Progress`].
+    Progress(Progress),
 }
 
 /// Why a holder abstains.
@@ -531,6 +590,7 @@ impl Call {
             | Self::SignShare(..)
             | Self::Derive(_)
             | Self::Claim(..)
+            | Self::List(..)
             | Self::Vouch(_) => Class::Signatures,
             Self::Batch(_, items) => {
                 let is_symmetric = |item: &Item| matches!(item.ask, ItemAsk::Garble(_) | ItemAsk::Serve);
@@ -561,6 +621,8 @@ impl Call {
             | Self::Standing(..)
             | Self::Birth(..)
             | Self::BirthStep(..)
+            | Self::Progress(_)
+            | Self::Relay(_)
             | Self::Serve(_) => Class::Changes,
         }
     }
@@ -577,6 +639,8 @@ impl Call {
             | Self::Birth(forwarded, _)
             | Self::Serve(forwarded)
             | Self::Begin(forwarded, ..) => Some(forwarded),
+            Self::Relay(relay) => Some(&relay.forwarded),
+            Self::List(forwarded, _) => Some(forwarded),
             _ => None,
         }
     }

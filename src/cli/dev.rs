@@ -20,6 +20,7 @@ use tokio::{
 };
 
 use crate::{
+    cli::init::parse_committee,
     config::{MeterAdmins, PublicUrl, fields::FieldError},
     provision::{
         ClusterFile, ClusterNode, NodeMaterial, ProvisionError,
@@ -43,8 +44,11 @@ Examples:
   conclave dev --public-url https://localhost:9000     (a relay on port 9000 spreads connections over the nodes)")]
 pub struct DevArguments {
     /// Number of nodes.
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(3..=5))]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(3..=16))]
     nodes: u64,
+    /// How many nodes each group is on, 3 to 5; else all of up to five nodes, and three of more.
+    #[arg(long, value_name = "N", value_parser = parse_committee)]
+    committee: Option<usize>,
     /// Where everything lives; made if it is not there.
     #[arg(long, value_name = "DIR", default_value = ".conclave")]
     dir: PathBuf,
@@ -190,6 +194,7 @@ fn wanted(arguments: &DevArguments) -> Result<Wanted, DevError> {
     };
     Ok(Wanted {
         nodes: arguments.nodes,
+        committee: arguments.committee.or((arguments.nodes > 5).then_some(3)),
         port: arguments.port,
         public_url: url,
         meter_admins,

@@ -13,12 +13,12 @@ use crate::{
         Hex32, Listen, Log, LogFormat, MeterAdmins, PublicUrl, SealMethod,
         fields::{FieldError, check_did_key, is_host_port, split_host_port},
     },
-    membership::symmetric_notice,
+    membership::{FEWEST, MOST, MOST_NODES, Placement, symmetric_notice},
     provision::{
         NewCluster, NewNode, NodeMaterial, OperatorKey, ProvisionError,
         cluster::{self, Created, HookError, SealPlan},
     },
-    seal::passphrase::Cost,
+    seal::{passphrase::Cost, secret_file},
 };
 
 /// Makes the material of a new cluster: one folder for each node, to be copied to its machine.
@@ -68,6 +68,14 @@ pub struct InitArguments {
     /// Number of Raft groups, fixed for good.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(2..=1024))]
     groups: u32,
+    /// How many nodes each group is on, and with it each keystore and its keys: 3 to 5. Else all of up to five nodes; more nodes want
+    /// it said.
+    #[arg(long, value_name = "N", value_parser = parse_committee)]
+    committee: Option<usize>,
+    /// Where groups are: a file with what stands as "placement" in a genesis statement or an order, for a cluster that is restored from
+    /// one whose groups have been moved.
+    #[arg(long, value_name = "FILE", conflicts_with = "committee")]
+    placement: Option<PathBuf>,
     /// An identity that may create meters (repeatable).
     #[arg(long = "meter-admin", value_name = "DID")]
     meter_admins: Vec<String>,
@@ -153,8 +161,18 @@ fn plan(arguments: &InitArguments) -> Result<NewCluster, InitError> {
         })
         .collect::<Result<Vec<_>, _>>()?;
     nodes.sort_by_key(|node| node.node);
-    if !(3..=5).contains(&nodes.len()) {
-        return Err(InitError::Members("a cluster begins with 3 to 5 members"));
+    match arguments.committee {
+        None if arguments.placement.is_none() && !(FEWEST..=MOST).contains(&nodes.len()) => {
+            return Err(InitError::Members(
+                "a cluster begins with 3 to 5 members, or up to 16 with --committee, which says how many of them have a group",
+            ));
+        }
+        Some(committee) if !(committee..=MOST_NODES).contains(&nodes.len()) => {
+            return Err(InitError::Members(
+                "a cluster begins with as many members as a committee has, up to 16",
+            ));
+        }
+        _ => {}
     }
     if nodes.windows(2).any(|pair| pair[0].node == pair[1].node) {
         return Err(InitError::Members("two members have the same number"));
@@ -193,12 +211,32 @@ fn plan(arguments: &InitArguments) -> Result<NewCluster, InitError> {
         operator,
         further_operators: arguments.operators.clone(),
         threshold: arguments.operator_threshold,
+        committee: arguments.committee,
+        placement: arguments.placement()?,
         seal,
         log: Log {
             format: LogFormat::Json,
             ..Log::default()
         },
     })
+}
+
+impl InitArguments {
+    fn placement(&self) -> Result<Option<Placement>, InitError> {
+        const MAX: usize = 64 * 1024;
+        let Some(path) = &self.placement else {
+            return Ok(None);
+        };
+        let bytes = secret_file::read_public(path, MAX).map_err(ProvisionError::from)?;
+        let placement = serde_json::from_slice(&bytes);
+        placement.map(Some).map_err(|_| {
+            let (path, expected) = (
+                path.clone(),
+                "where groups are: a list of groups with their nodes",
+            );
+            InitError::Provision(ProvisionError::Malformed { path, expected })
+        })
+    }
 }
 
 /// How a further node gets its key: as a node does that there is.
@@ -216,6 +254,12 @@ pub(super) fn seal_plan(like: &SealMethod) -> Result<SealPlan, InitError> {
 
 fn ask_for_passphrase() -> Result<Zeroizing<Vec<u8>>, PromptError> {
     read_passphrase("A passphrase for the nodes (12 bytes or more): ", true)
+}
+
+/// `--committee`.
+pub(super) fn parse_committee(text: &str) -> Result<usize, String> {
+    let size = text.parse().ok().filter(|size| (FEWEST..=MOST).contains(size));
+    size.ok_or_else(|| "a committee has 3 to 5 nodes".to_owned())
 }
 
 /// `ID=PEER_HOST:PORT[,HTTPS_IP:PORT[,ADMIN_IP:PORT]]`.
@@ -276,7 +320,7 @@ fn print_json(arguments: &InitArguments, created: &Created) {
         "operator": created.operator.to_string(),
         "public_url": arguments.public_url.to_string(),
         "nodes": nodes,
-        "notice": symmetric_notice(created.nodes.len()),
+        "notice": symmetric_notice(arguments.committee.unwrap_or(created.nodes.len())),
     });
     println!("{facts}");
 }
@@ -317,7 +361,7 @@ fn print_steps(arguments: &InitArguments, plan: &NewCluster, created: &Created) 
         }
     }
     println!("  On each machine: conclave server --config node-N/node.toml --check, then without --check.");
-    if let Some(notice) = symmetric_notice(plan.nodes.len()) {
+    if let Some(notice) = symmetric_notice(plan.committee.unwrap_or(plan.nodes.len())) {
         println!("  Note: {notice}");
     }
     if arguments.meter_admins.is_empty() {

@@ -48,8 +48,10 @@ enum NodeSubcommand {
         admin: String,
     },
     /// Adds a member: prepares its folder, signs the order, brings it, and waits until all keys are there.
+    #[command(visible_alias = "join")]
     Add(change::ChangeArguments),
     /// Removes a member, whether it is up or not; what it holds is worth nothing afterwards.
+    #[command(visible_alias = "drain")]
     Remove(change::ChangeArguments),
     /// Puts a new machine in the place of a member, whether that one is up or lost.
     #[command(
@@ -57,6 +59,11 @@ enum NodeSubcommand {
                       127.0.0.1:9600"
     )]
     Replace(change::ChangeArguments),
+    /// Puts the groups, and with them the keys, on other nodes of the cluster: --committee of them each, evenly.
+    #[command(
+        after_help = "Example:\n  conclave node place --committee 3 --cluster cluster --admin 127.0.0.1:9600"
+    )]
+    Place(change::ChangeArguments),
     /// Takes back the order to change the members that is under way, as long as no group has begun to move: of a new machine that
     /// does not come up, say.
     #[command(after_help = "Example:\n  conclave node withdraw --cluster cluster --admin 127.0.0.1:9600")]
@@ -160,6 +167,7 @@ impl NodeCommand {
             NodeSubcommand::Add(arguments) => return arguments.run(change::Kind::Add).await,
             NodeSubcommand::Remove(arguments) => return arguments.run(change::Kind::Remove).await,
             NodeSubcommand::Replace(arguments) => return arguments.run(change::Kind::Replace).await,
+            NodeSubcommand::Place(arguments) => return arguments.run(change::Kind::Place).await,
             NodeSubcommand::Withdraw(arguments) => return arguments.withdraw().await,
             NodeSubcommand::Wait { admin, timeout } => {
                 return change::wait(&[admin], 1, Duration::from_secs(timeout)).await;
@@ -204,6 +212,8 @@ fn prepare(arguments: &PrepareArguments, genesis: &Genesis) -> Result<(Pinned, P
         operator: None,
         further_operators: Vec::new(),
         threshold: genesis.body().threshold,
+        committee: None,
+        placement: None,
         seal: seal_plan(&like.seal)?,
         log: like.log,
     };

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use clap::{Args, Subcommand, ValueEnum};
 use hyper::StatusCode;
 
+use crate::cli::init::parse_committee;
 use crate::config::Hex32;
 use crate::operator::{Change, MAX_ORDER, NewMembers, Order, SignedOrder};
 use crate::provision::genesis::{GenesisError, MAX_GENESIS};
@@ -53,6 +54,9 @@ enum OperatorSubcommand {
         /// With members: one that goes (repeatable).
         #[arg(long, value_name = "NODE")]
         remove: Vec<u64>,
+        /// With members: how many nodes each group is on, 3 to 5; else as many as before.
+        #[arg(long, value_name = "N", value_parser = parse_committee)]
+        committee: Option<usize>,
         /// The cluster's genesis statement.
         #[arg(long, value_name = "FILE")]
         genesis: PathBuf,
@@ -75,7 +79,7 @@ enum OperatorSubcommand {
 enum ChangeArgument {
     /// Make all key shares anew, whatever their age: what was stolen of them before is worth nothing after.
     RenewShares,
-    /// Other members: --add and --remove say which.
+    /// Other members: --add and --remove say which; or other places of groups: --committee.
     Members,
     /// Takes the last order for other members back, as long as no group has begun to move: wants --orders.
     Withdrawal,
@@ -144,6 +148,7 @@ impl OperatorCommand {
                 orders,
                 add,
                 remove,
+                committee,
                 genesis,
                 key,
             } => {
@@ -156,7 +161,8 @@ impl OperatorCommand {
                         change: match change {
                             Some(ChangeArgument::RenewShares) | None => Change::RenewShares,
                             Some(ChangeArgument::Members) => {
-                                Change::Members(new_members(&genesis, orders.as_deref(), &add, &remove)?)
+                                let changes = (&add[..], &remove[..]);
+                                Change::Members(new_members(&genesis, orders.as_deref(), changes, committee)?)
                             }
                             Some(ChangeArgument::Withdrawal) => {
                                 let orders = orders
@@ -191,8 +197,8 @@ fn read(file: &Path) -> Result<SignedOrder, OperatorError> {
 fn new_members(
     genesis: &Genesis,
     orders: Option<&Path>,
-    add: &[PathBuf],
-    remove: &[u64],
+    (add, remove): (&[PathBuf], &[u64]),
+    committee: Option<usize>,
 ) -> Result<NewMembers, OperatorError> {
     const MAX_MEMBER: usize = 4 * 1024;
     let orders = orders.map(Orders::read).transpose()?.unwrap_or_default();
@@ -203,7 +209,7 @@ fn new_members(
         come.push(member.map_err(|_| OperatorError::Malformed(file.clone()))?);
     }
     orders
-        .next(genesis, &come, remove)
+        .next(genesis, (&come, remove), committee)
         .map_err(OperatorError::Members)
 }
 

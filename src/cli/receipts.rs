@@ -74,7 +74,12 @@ impl Witnesses {
     /// Who vouches for a reply.
     pub(crate) fn check(&self, receipt: Option<&str>, subject: Subject) -> Result<Vec<u64>, Doubt> {
         let receipt = Receipt::parse(receipt.ok_or(Doubt::Missing)?)?;
-        receipt.verify(&self.members, subject, unix_seconds().saturating_mul(1_000))
+        // Where groups are placed it is the keystore's group that vouches.
+        let group = subject
+            .keystore()
+            .map(|keystore| keystore.group(self.members.groups));
+        let members = self.members.of_group(group.unwrap_or(0));
+        receipt.verify(&members, subject, unix_seconds().saturating_mul(1_000))
     }
 
     /// Tells who vouches for `what`, or what is wrong. Who vouches is returned: nobody, if that is not required.
@@ -85,7 +90,9 @@ impl Witnesses {
         match checked {
             Ok(vouching) => {
                 let nodes: Vec<String> = vouching.iter().map(u64::to_string).collect();
-                let (of, nodes) = (self.members.members.len(), nodes.join(", "));
+                let placement = self.members.placement.as_ref();
+                let of = placement.map_or(self.members.members.len(), |placement| placement.committee());
+                let nodes = nodes.join(", ");
                 note(format_args!(
                     "{} of {of} members vouch for {what} (nodes {nodes})",
                     vouching.len()
@@ -98,5 +105,62 @@ impl Witnesses {
             }
             Err(doubt) => Err(Failure::unvouched(format!("{what} is not vouched for: {doubt}"))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use ed25519_dalek::SigningKey;
+
+    use super::*;
+    use crate::identifier::LocalId;
+    use crate::membership::Member;
+    use crate::membership::placement::place;
+    use crate::receipt::Statement;
+
+    fn key(node: u64) -> SigningKey {
+        SigningKey::from_bytes(&[u8::try_from(node).unwrap(); 32])
+    }
+
+    #[test]
+    fn where_groups_are_placed_only_the_keystores_own_nodes_vouch() {
+        let member = |node: u64| Member {
+            node,
+            index: u16::try_from(node).unwrap(),
+            address: String::new(),
+            verifying_key: key(node).verifying_key(),
+            envelope_key: [0; 32],
+        };
+        let members = Membership {
+            cluster: [7; 32],
+            index: 1,
+            members: (1..=5).map(member).collect(),
+            groups: 4,
+            placement: place(4, &[1, 2, 3, 4, 5], 3, |_| Vec::new()).map(Arc::new),
+            ..Membership::default()
+        };
+        let keystore = LocalId([3; 16]);
+        let url = format!(
+            "https://kms.test/kms/keystores/{keystore}/keys/{}",
+            LocalId([4; 16])
+        );
+        let subject = Subject::description(url, b"a description");
+        let own = members.of_group(keystore.group(4));
+        let other = members.of_group(1 + keystore.group(4) % 3);
+        assert_ne!(own.nodes(), other.nodes());
+        let now = unix_seconds() * 1_000;
+        let vouched = |by: &Membership| {
+            let statement = Statement::new(by, subject.clone());
+            let nodes = by.nodes().into_iter().take(2);
+            let vouchers = nodes.map(|node| statement.vouch(node, &key(node), now)).collect();
+            Receipt { members: 1, vouchers }.to_string()
+        };
+        let witnesses = Witnesses::new(members.clone(), true);
+        let check = |receipt: String| witnesses.check(Some(&receipt), subject.clone());
+        assert_eq!(check(vouched(&own)).unwrap(), own.nodes()[..2]);
+        assert!(check(vouched(&other)).is_err(), "nodes of another group");
+        assert!(check(vouched(&members)).is_err(), "whoever is in the cluster");
     }
 }

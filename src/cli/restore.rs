@@ -140,6 +140,7 @@ impl AboutArguments {
             backups.push((path.clone(), read_header(path)?));
         }
         backups.sort_by_key(|(_, header)| header.header.node);
+        enough_of_each_group(&genesis, &backups)?;
         let headers = backups.iter().map(|(_, header)| header.clone()).collect();
         let url = config.public_url.to_string();
         let url = url.trim_end_matches('/');
@@ -164,6 +165,33 @@ impl AboutArguments {
             backups,
         })
     }
+}
+
+/// Where groups are placed a node's backup has its own groups only: those of a quorum of each group's nodes are needed.
+fn enough_of_each_group(
+    genesis: &Genesis,
+    backups: &[(PathBuf, VerifiedHeader)],
+) -> Result<(), RecoveryError> {
+    for (group, nodes) in genesis
+        .body()
+        .placement
+        .iter()
+        .flat_map(|placement| placement.each())
+    {
+        let has = |header: &VerifiedHeader| {
+            let head = header.header.groups.get(group as usize);
+            head.is_some_and(|head| head.applied > 0)
+        };
+        let having = backups.iter().filter(|(_, header)| has(header)).count();
+        let needed = quorum_of(nodes.len());
+        if having < needed {
+            return Err(RecoveryError::Unfit(format!(
+                "group {group} is in {having} of these backups, and {needed} are needed: give those of more of the nodes that had \
+                 it, which the new cluster has as nodes {nodes:?}"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn members(genesis: &Genesis) -> usize {
@@ -212,6 +240,7 @@ async fn run(arguments: &RunArguments) -> Result<ExitCode, RestoreError> {
     let survey = survey(&backups, |node| {
         eprintln!("Reading the backup of node {node} ...")
     })?;
+    same_places(&material.genesis, &survey)?;
     let groups = restoration(&config, &material.genesis).map_err(RecoveryError::from)?;
     let shares = share_store(&config, &node_key)().map_err(RecoveryError::from)?;
     let target = Target {
@@ -237,6 +266,24 @@ async fn run(arguments: &RunArguments) -> Result<ExitCode, RestoreError> {
         false => report.tell(),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether every group is where its keys' shares are: a share is of its node's number.
+fn same_places(genesis: &Genesis, survey: &Survey) -> Result<(), RecoveryError> {
+    let Some(placement) = &genesis.body().placement else {
+        return Ok(());
+    };
+    for ((keystore, _), live) in &survey.keys {
+        let group = keystore.group(genesis.body().groups);
+        let nodes = placement.of(group).unwrap_or_default();
+        if let Some(node) = live.holders.iter().find(|node| !nodes.contains(node)) {
+            return Err(RecoveryError::Unfit(format!(
+                "node {node} holds keys of group {group}, and the new cluster has that on nodes {nodes:?}: its groups must be on \
+                 the same nodes as before"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The node key of a node that does not run.

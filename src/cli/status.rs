@@ -1,6 +1,6 @@
 //! `conclave status`: asks each node's admin listener and prints nodes, groups, leaders and open envelopes.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, time::Duration};
 
 use futures::future::join_all;
 use serde::Serialize;
@@ -9,7 +9,7 @@ use crate::{
     provision::{ClusterFile, ProvisionError},
     telemetry::{
         client,
-        status::{BackupStatus, FormatStatus, NodeState, NodeStatus, SymmetricStatus},
+        status::{BackupStatus, FormatStatus, MoveStatus, NodeState, NodeStatus, SymmetricStatus},
     },
 };
 
@@ -243,6 +243,7 @@ fn render(answers: &[Answered]) -> String {
     }
     text.push_str(&render_formats(&statuses));
     text.push_str(&render_orders(&statuses));
+    text.push_str(&render_moves(&statuses));
     for status in &statuses {
         if let Some(failure) = status.backup.as_ref().and_then(|backup| backup.failure.as_ref()) {
             text.push_str(&format!(
@@ -333,6 +334,39 @@ fn backup_age(backup: Option<&BackupStatus>) -> String {
     }
 }
 
+/// The role of a node that has no part of a group.
+const ELSEWHERE: &str = "elsewhere";
+
+/// Which groups are on their way to other nodes, and how far, by whichever node knows most.
+fn render_moves(statuses: &[&NodeStatus]) -> String {
+    let mut moves: BTreeMap<u32, &MoveStatus> = BTreeMap::new();
+    let last = statuses.iter().map(|status| status.members.number).max();
+    for under_way in statuses
+        .iter()
+        .filter(|status| Some(status.members.number) == last)
+        .flat_map(|status| &status.members.under_way)
+    {
+        let known = moves.entry(under_way.group).or_insert(under_way);
+        let knows = |status: &MoveStatus| (status.keys.is_some(), status.stage != "unknown");
+        if knows(under_way) > knows(known) {
+            *known = under_way;
+        }
+    }
+    let list = |nodes: &[u64]| nodes.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
+    let line = |under_way: &MoveStatus| {
+        let keys = under_way.keys.map(|keys| format!(", {keys} keys to go"));
+        format!(
+            "group {} moves from nodes {} to {}: {}{}\n",
+            under_way.group,
+            list(&under_way.from),
+            list(&under_way.to),
+            under_way.stage,
+            keys.unwrap_or_default()
+        )
+    };
+    moves.into_values().map(line).collect()
+}
+
 /// One row a group: who leads by whom, and how far each node has applied.
 fn group_rows(statuses: &[&NodeStatus]) -> Vec<Vec<String>> {
     let mut header = ["group", "leader", "term", "voters", "holders"]
@@ -360,7 +394,7 @@ fn group_rows(statuses: &[&NodeStatus]) -> Vec<Vec<String>> {
         let Some(newest) = views
             .iter()
             .flatten()
-            .max_by_key(|view| (view.term, view.leader.is_some()))
+            .max_by_key(|view| (view.role != ELSEWHERE, view.term, view.leader.is_some()))
         else {
             continue;
         };
@@ -374,6 +408,7 @@ fn group_rows(statuses: &[&NodeStatus]) -> Vec<Vec<String>> {
             list(&newest.holders),
         ];
         row.extend(views.iter().map(|view| match view {
+            Some(view) if view.role == ELSEWHERE => "-".to_owned(),
             Some(view) if view.role == "halted" => format!("{} halted", view.applied),
             Some(view) => view.applied.to_string(),
             None => "-".to_owned(),

@@ -46,6 +46,7 @@ pub(super) fn members() -> Membership {
         members: (1..=3).map(member).collect(),
         operators: vec![operator().verifying_key()],
         operator_threshold: 1,
+        ..Membership::default()
     }
 }
 

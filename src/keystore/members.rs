@@ -47,8 +47,8 @@ pub(super) fn announce(
     let mut record: MembersRecord = state.record(layout::MEMBERS)?.unwrap_or_default();
     record.highest = lineage.highest();
     state.put_record(&layout::members(new.number), signed)?;
-    // The same nodes, with other addresses or since an order was taken back: nothing moves.
-    match lineage.last().nodes() == roster.current.nodes() {
+    // The same nodes, with other addresses or since an order was taken back, or one for other groups: nothing moves.
+    match rosters.place(lineage.last()).nodes() == roster.current.nodes() {
         true => (record.current, record.next) = (Some(signed.clone()), None),
         false => record.next = Some((signed.clone(), Stage::Announced)),
     }
@@ -56,25 +56,26 @@ pub(super) fn announce(
     Ok(Ok(()))
 }
 
-/// The group's last list, and the one that it was ordered in the place of.
+/// The cluster's last list as the group knows it, and the one that it was ordered in the place of.
 ///
 /// # Errors
 /// When the state cannot be read.
 pub fn lineage(rosters: &Rosters, roster: &Roster, state: &impl ReadState) -> Result<Lineage, StateError> {
     let last = roster.next.as_ref().map_or(&roster.current, |(next, _)| next);
+    let last = rosters.list(state, last.index)?;
     let mut base = last.clone();
     let record: MembersRecord = state.record(layout::MEMBERS)?.unwrap_or_default();
     let made = record.next.map(|(order, _)| order).or(record.current);
     if let Some(Change::Members(made_by)) = made.map(|order| order.order.change) {
         for number in (FIRST..last.index).rev() {
-            let earlier = rosters.numbered(state, number)?;
+            let earlier = rosters.list(state, number)?;
             if earlier.digest() == made_by.replaces.0 {
                 base = earlier;
                 break;
             }
         }
     }
-    Ok(Lineage::between(base, last.clone(), roster.highest))
+    Ok(Lineage::between(base, last, roster.highest))
 }
 
 /// The new members are there, says a quorum of the old ones, each by what it knows itself: from here on there is no way back.
@@ -212,6 +213,6 @@ pub fn is_ordered(rosters: &Rosters, state: &impl ReadState) -> Result<bool, Sta
         Some(_) => order_of(current)?,
         None => None,
     };
-    let same = *stored.current == **at_current.last() && last_kept == record.current;
+    let same = *stored.current == *rosters.place(at_current.last()) && last_kept == record.current;
     Ok(same && starts_there && stored.highest == lineage.highest())
 }

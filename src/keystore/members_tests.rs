@@ -46,6 +46,7 @@ fn order(state: &State, sequence: u64, nodes: &[u64], by: &SigningKey) -> Signed
             number: current.index + 1,
             replaces: Hex32(current.digest()),
             members: nodes.iter().map(|node| pinned(*node)).collect(),
+            placement: None,
         }),
     };
     sign(order, by)
@@ -509,6 +510,7 @@ fn taking_back(state: &State, sequence: u64, nodes: &[u64]) -> SignedOrder {
             number: last.index + 1,
             replaces: Hex32(members().digest()),
             members: nodes.iter().map(|node| pinned(*node)).collect(),
+            placement: None,
         }),
     };
     sign(order, &operator())

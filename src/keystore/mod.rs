@@ -22,6 +22,8 @@ mod memory_tests;
 #[cfg(test)]
 mod order_tests;
 pub mod outcome;
+#[cfg(test)]
+mod placement_tests;
 pub mod query;
 pub mod record;
 mod renewal;

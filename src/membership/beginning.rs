@@ -18,7 +18,7 @@ pub enum TooEarly {
 }
 
 /// Whether a group with the roster `own` may begin to move to the list of this number, as far as one member knows: `zero` is
-/// group 0's roster, none if the group is that one; `is_there` whether a node is linked, has caught up with the group, and
+/// group 0's roster and the number of the group, none if that is group 0 itself; `is_there` whether a node is linked, has caught up with the group, and
 /// others vouch for its state.
 ///
 /// # Errors
@@ -26,14 +26,14 @@ pub enum TooEarly {
 pub fn may_begin(
     own: &Roster,
     number: u64,
-    zero: Option<&Roster>,
+    zero: Option<(&Roster, u32)>,
     is_there: impl Fn(u64) -> bool,
 ) -> Result<(), TooEarly> {
     let next = match &own.next {
         Some((next, Stage::Announced)) if next.index == number => next,
         _ => return Err(TooEarly::NotAnnounced),
     };
-    if zero.is_some_and(|zero| zero.begun() != next) {
+    if zero.is_some_and(|(zero, group)| zero.begun().of_group(group) != **next) {
         return Err(TooEarly::GroupZero);
     }
     let newcomers = next.members.iter().map(|member| member.node);
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn no_group_begins_before_group_0_or_after_it_took_the_order_back() {
         let own = moving(2, &[1, 2, 4], Stage::Announced);
-        let with = |zero: Roster| may_begin(&own, 2, Some(&zero), EVERYBODY);
+        let with = |zero: Roster| may_begin(&own, 2, Some((&zero, 7)), EVERYBODY);
         for stage in [Stage::Begun, Stage::Joint, Stage::Complete] {
             assert_eq!(with(moving(2, &[1, 2, 4], stage)), Ok(()));
         }

@@ -62,7 +62,7 @@ impl Lineage {
             let base = takes_back.then(|| self.base.member(node)).flatten();
             self.last.member(node).or(base)
         };
-        self.last.followed_by(&new.members, known, self.highest)
+        self.last.followed_by(new, known, self.highest)
     }
 
     /// The same, which is the last list from then on.

@@ -37,7 +37,7 @@ pub struct MembersRecord {
     pub current: Option<SignedOrder>,
     /// The order that is being carried out, and how far.
     pub next: Option<(SignedOrder, Stage)>,
-    /// The highest number that a node of this group ever had, if an order was carried out.
+    /// The highest number that a node of the cluster ever had, if an order was carried out.
     pub highest: u64,
 }
 
@@ -150,63 +150,70 @@ impl Roster {
     }
 }
 
-/// Reads rosters from states; what was read once is kept, since the list of a number never changes.
-pub struct Rosters {
+/// A list, by its digest, and a group.
+type OfGroup = ([u8; 32], u32);
+
+/// Every list of members that this node has read: the genesis statement's, and those of orders. What was read once is kept, since
+/// the list of an order never changes.
+pub struct Lists {
     genesis: Arc<Membership>,
-    stable: Arc<Roster>,
     /// Lists by the order that made them.
     made: RwLock<HashMap<[u8; 32], Arc<Membership>>>,
+    /// Of lists in which groups are placed: the part of a group, by the list's digest.
+    committees: RwLock<HashMap<OfGroup, Arc<Membership>>>,
+    /// The roster of a group whose members have never changed.
+    stable: RwLock<HashMap<u32, Arc<Roster>>>,
 }
 
-impl Rosters {
+impl Lists {
     /// With the members that the genesis statement names.
     pub fn new(genesis: Arc<Membership>) -> Self {
         Self {
-            stable: Arc::new(Roster::stable(genesis.clone())),
             genesis,
             made: RwLock::default(),
+            committees: RwLock::default(),
+            stable: RwLock::default(),
         }
     }
 
-    /// The cluster, its operators and its first members.
+    /// The cluster, its operators and all its first members.
     pub fn genesis(&self) -> &Arc<Membership> {
         &self.genesis
     }
 
-    /// The roster of the group whose state this is.
-    ///
-    /// # Errors
-    /// When the state cannot be read.
-    pub fn of(&self, state: &impl ReadState) -> Result<Arc<Roster>, StateError> {
-        let Some(record) = state.record::<MembersRecord>(layout::MEMBERS)? else {
-            return Ok(self.stable.clone());
-        };
-        let current = match &record.current {
-            Some(order) => self.made_by(order)?,
-            None => self.genesis.clone(),
-        };
-        let next = match &record.next {
-            Some((order, stage)) => Some((self.made_by(order)?, *stage)),
-            None => None,
-        };
-        let highest = record.highest.max(self.stable.highest);
-        Ok(Arc::new(Roster {
-            current,
-            next,
-            highest,
-        }))
+    /// What reads a group's state.
+    pub fn of_group(self: &Arc<Self>, group: u32) -> Rosters {
+        Rosters {
+            lists: self.clone(),
+            group,
+        }
     }
 
-    /// The list of this number in the group whose state this is, also one that was replaced.
-    ///
-    /// # Errors
-    /// When the state cannot be read, or never had one of this number.
-    pub fn numbered(&self, state: &impl ReadState, number: u64) -> Result<Arc<Membership>, StateError> {
-        if number == FIRST {
-            return Ok(self.genesis.clone());
+    /// A group's part of a list.
+    fn committee(&self, list: &Arc<Membership>, group: u32) -> Arc<Membership> {
+        if group == 0 || list.placement.is_none() {
+            return list.clone();
         }
-        let order: Option<SignedOrder> = state.record(&layout::members(number))?;
-        self.made_by(&order.ok_or_else(|| StateError(format!("no list of members has number {number}")))?)
+        let key = (list.digest(), group);
+        if let Some(known) = self.committees.read().get(&key) {
+            return known.clone();
+        }
+        let committee = Arc::new(list.of_group(group));
+        self.committees.write().insert(key, committee.clone());
+        committee
+    }
+
+    fn stable(&self, group: u32) -> Arc<Roster> {
+        if let Some(known) = self.stable.read().get(&group) {
+            return known.clone();
+        }
+        let highest = self.genesis.members.last().map_or(0, |member| member.node);
+        let roster = Arc::new(Roster {
+            highest,
+            ..Roster::stable(self.committee(&self.genesis, group))
+        });
+        self.stable.write().insert(group, roster.clone());
+        roster
     }
 
     /// The members that an order makes; it was verified when it was applied.
@@ -222,10 +229,82 @@ impl Rosters {
         let made = Arc::new(Membership {
             index: new.number,
             members: members.ok_or_else(|| StateError("a member whose key cannot be".into()))?,
+            placement: new.placement.clone().map(Arc::new),
             ..(*self.genesis).clone()
         });
         self.made.write().insert(digest, made.clone());
         Ok(made)
+    }
+}
+
+/// Reads a group's rosters from its states.
+#[derive(Clone)]
+pub struct Rosters {
+    lists: Arc<Lists>,
+    group: u32,
+}
+
+impl Rosters {
+    /// Of group 0, with the members that the genesis statement names.
+    pub fn new(genesis: Arc<Membership>) -> Self {
+        Arc::new(Lists::new(genesis)).of_group(0)
+    }
+
+    /// The cluster, its operators and all its first members.
+    pub fn genesis(&self) -> &Arc<Membership> {
+        &self.lists.genesis
+    }
+
+    /// The group's part of a list of members.
+    pub fn place(&self, list: &Arc<Membership>) -> Arc<Membership> {
+        self.lists.committee(list, self.group)
+    }
+
+    /// The roster of the group whose state this is.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub fn of(&self, state: &impl ReadState) -> Result<Arc<Roster>, StateError> {
+        let stable = || self.lists.stable(self.group);
+        let Some(record) = state.record::<MembersRecord>(layout::MEMBERS)? else {
+            return Ok(stable());
+        };
+        let made_by = |order| Ok::<_, StateError>(self.place(&self.lists.made_by(order)?));
+        let current = match &record.current {
+            Some(order) => made_by(order)?,
+            None => stable().current.clone(),
+        };
+        let next = match &record.next {
+            Some((order, stage)) => Some((made_by(order)?, *stage)),
+            None => None,
+        };
+        let highest = record.highest.max(stable().highest);
+        Ok(Arc::new(Roster {
+            current,
+            next,
+            highest,
+        }))
+    }
+
+    /// The group's members by the list of this number, also one that was replaced.
+    ///
+    /// # Errors
+    /// When the state cannot be read, or never had one of this number.
+    pub fn numbered(&self, state: &impl ReadState, number: u64) -> Result<Arc<Membership>, StateError> {
+        Ok(self.place(&self.list(state, number)?))
+    }
+
+    /// The whole list of this number, as operators have signed it.
+    ///
+    /// # Errors
+    /// As [`Rosters::numbered`].
+    pub fn list(&self, state: &impl ReadState, number: u64) -> Result<Arc<Membership>, StateError> {
+        if number == FIRST {
+            return Ok(self.genesis().clone());
+        }
+        let order: Option<SignedOrder> = state.record(&layout::members(number))?;
+        let order = order.ok_or_else(|| StateError(format!("no list of members has number {number}")))?;
+        self.lists.made_by(&order)
     }
 }
 
@@ -236,5 +315,11 @@ fn digest(new: &NewMembers) -> [u8; 32] {
     hash.update(new.replaces.0);
     let members = new.members.iter().map(super::pinned_bytes);
     members.for_each(|member| hash.update(member));
-    hash.finalize().into()
+    let hash: [u8; 32] = hash.finalize().into();
+    let Some(placement) = &new.placement else {
+        return hash;
+    };
+    let placed = sha2::Sha256::new_with_prefix(b"conclave placed list of members 1");
+    let placed = placed.chain_update(hash).chain_update(placement.bytes());
+    placed.finalize().into()
 }

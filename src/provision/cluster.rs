@@ -28,6 +28,7 @@ use crate::{
         Audit, Config, Hex32, Https, Limits, Listen, Log, MeterAdmins, Operators, PeerFiles, PublicUrl, Raft,
         SealMethod, Twins, fields::encode_hex,
     },
+    membership::{Placement, placement::place},
     seal::{
         NodeKey,
         passphrase::{Cost, SealedNodeKey},
@@ -53,6 +54,10 @@ pub struct NewCluster {
     pub further_operators: Vec<Hex32>,
     /// How many operators must sign a change of membership.
     pub threshold: u32,
+    /// How many nodes each group is on; none: all.
+    pub committee: Option<usize>,
+    /// Where groups are, in place of what follows from `committee`.
+    pub placement: Option<Placement>,
     /// How the nodes get their keys.
     pub seal: SealPlan,
     /// Logs.
@@ -225,13 +230,17 @@ fn sign_genesis(
         envelope: Hex32(identity.envelope_public()),
     };
     let operators = [&[Hex32(operator.public())], plan.further_operators.as_slice()].concat();
+    let numbers: Vec<u64> = plan.nodes.iter().map(|node| node.node).collect();
+    let placed = |committee| place(plan.groups, &numbers, committee, |_| Vec::new());
+    let placement = plan.placement.clone().or_else(|| plan.committee.and_then(placed));
     let body = Body {
-        format: 1,
+        format: if placement.is_some() { 2 } else { 1 },
         nonce: Hex32(nonce),
         groups: plan.groups,
         members: plan.nodes.iter().zip(identities).map(member).collect(),
         operators,
         threshold: plan.threshold,
+        placement,
     };
     Ok(Genesis::sign(body, operator)?)
 }

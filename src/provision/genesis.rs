@@ -14,7 +14,7 @@ use crate::config::{
     Hex32, Operators,
     fields::{decode_hex, encode_hex, is_host_port},
 };
-use crate::membership::pinned_bytes;
+use crate::membership::{FEWEST, MOST_NODES, Placement, pinned_bytes};
 
 /// The largest genesis file, in bytes.
 pub const MAX_GENESIS: usize = 64 * 1024;
@@ -69,7 +69,7 @@ pub struct Member {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Body {
-    /// 1.
+    /// 1, and 2 where groups are placed.
     pub format: u8,
     /// Random: two clusters of the same members are two clusters.
     pub nonce: Hex32,
@@ -81,6 +81,9 @@ pub struct Body {
     pub operators: Vec<Hex32>,
     /// How many operators must sign a change of membership.
     pub threshold: u32,
+    /// Who of the members has which group; none: everybody has all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
 }
 
 /// One operator's signature.
@@ -116,6 +119,9 @@ impl Body {
             bytes.extend_from_slice(&operator.0);
         }
         bytes.extend_from_slice(&self.threshold.to_be_bytes());
+        if let Some(placement) = &self.placement {
+            bytes.extend_from_slice(&placement.bytes());
+        }
         Sha256::digest(&bytes).into()
     }
 
@@ -127,9 +133,13 @@ impl Body {
                 Err(GenesisError::Inconsistent(what))
             }
         };
-        if self.format != 1 {
+        if !(1..=2).contains(&self.format) {
             return Err(GenesisError::Format(self.format));
         }
+        check(
+            (self.format == 2) == self.placement.is_some(),
+            "a statement of format 2 says where groups are, and one of format 1 does not",
+        )?;
         check(
             (1..=MAX_MEMBERS).contains(&self.members.len()),
             "from 1 to 64 members",
@@ -161,6 +171,15 @@ impl Body {
             "a key is not a sound Ed25519 public key",
         )?;
         check((2..=1024).contains(&self.groups), "from 2 to 1024 groups")?;
+        if let Some(placement) = &self.placement {
+            check(
+                (FEWEST..=MOST_NODES).contains(&self.members.len()),
+                "a cluster whose groups are placed has 3 to 16 nodes",
+            )?;
+            let is_member = |node| self.members.iter().any(|member| member.node == node);
+            let placed = placement.check(self.groups, is_member);
+            placed.map_err(GenesisError::Inconsistent)?;
+        }
         check(
             (1..=self.operators.len()).contains(&(self.threshold as usize)),
             "a threshold that operators can meet",

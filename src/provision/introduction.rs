@@ -2,6 +2,7 @@
 //! that followed it, each verified. From the first snapshot on the groups' own states say it.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use ed25519_dalek::VerifyingKey;
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::genesis::Member as Pinned;
 use super::{Genesis, ProvisionError};
 use crate::config::{Config, Hex32};
-use crate::membership::{FIRST, Lineage, Member, Membership};
+use crate::membership::placement::place;
+use crate::membership::{FIRST, Lineage, MOST, Member, Membership};
 use crate::operator::{Change, NewMembers, SignedOrder};
 use crate::seal::secret_file;
 
@@ -45,11 +47,17 @@ impl Orders {
         json
     }
 
-    /// The next list of members: without some, and with others beside them.
+    /// The next list of members: without some, and with others beside them. Groups are put on `committee` nodes each, or on as many
+    /// as before.
     ///
     /// # Errors
     /// Why there cannot be such a list.
-    pub fn next(&self, genesis: &Genesis, come: &[Pinned], gone: &[u64]) -> Result<NewMembers, String> {
+    pub fn next(
+        &self,
+        genesis: &Genesis,
+        (come, gone): (&[Pinned], &[u64]),
+        committee: Option<usize>,
+    ) -> Result<NewMembers, String> {
         let lineage = self.lineage_of(genesis)?;
         let current = lineage.last();
         if let Some(node) = gone.iter().find(|node| current.member(**node).is_none()) {
@@ -64,10 +72,24 @@ impl Orders {
             .filter(|member| !gone.contains(&member.node));
         let mut members: Vec<Pinned> = stay.map(Member::pinned).chain(come.iter().cloned()).collect();
         members.sort_by_key(|member| member.node);
+        let committee = committee.or_else(|| Some(current.placement.as_ref()?.committee()));
+        let nodes: Vec<u64> = members.iter().map(|member| member.node).collect();
+        let placed = |committee| place(current.groups, &nodes, committee, |group| current.nodes_of(group));
+        let placement = committee.and_then(placed);
+        if come.is_empty() && gone.is_empty() && placement.as_ref() == current.placement.as_deref() {
+            return Err("the members and their groups are so already".into());
+        }
+        if placement.is_none() && nodes.len() > MOST {
+            return Err(format!(
+                "{} nodes are more than a committee has: say with --committee how many of them are to have a group",
+                nodes.len()
+            ));
+        }
         let new = NewMembers {
             number: current.index + 1,
             replaces: Hex32(current.digest()),
             members,
+            placement,
         };
         lineage.next(&new)?;
         Ok(new)
@@ -92,6 +114,7 @@ impl Orders {
             number: lineage.last().index + 1,
             replaces: Hex32(lineage.base().digest()),
             members: lineage.base().members.iter().map(Member::pinned).collect(),
+            placement: lineage.base().placement.as_deref().cloned(),
         };
         match lineage.takes_back(&new) {
             true => Ok(new),
@@ -182,6 +205,8 @@ pub fn first_members(genesis: &Genesis) -> Option<Membership> {
         members: body.members.iter().map(Member::of).collect::<Option<_>>()?,
         operators: operators.collect::<Option<_>>()?,
         operator_threshold: body.threshold as usize,
+        groups: body.groups,
+        placement: body.placement.clone().map(Arc::new),
     })
 }
 

@@ -44,6 +44,8 @@ fn plan(seal: SealPlan) -> NewCluster {
         operator: None,
         further_operators: Vec::new(),
         threshold: 1,
+        committee: None,
+        placement: None,
         seal,
         log: Log::default(),
     }
@@ -419,6 +421,42 @@ fn other_seals_leave_no_key_beside_the_identity() {
         let key = NodeKey::new(&text.trim().parse::<Hex32>().unwrap().0);
         Started::open(&made.config(2), &key).unwrap();
     }
+}
+
+#[test]
+fn a_cluster_of_more_nodes_than_a_committee_says_who_has_what() {
+    let mut placed = plan(SealPlan::File);
+    placed.nodes = (1..=3).flat_map(|_| placed.nodes.clone()).take(5).collect();
+    for (node, at) in (1..).zip(&mut placed.nodes) {
+        (at.node, at.peer) = (node, format!("node-{node}.internal:9443"));
+    }
+    placed.committee = Some(3);
+    let made = made_with(&placed);
+    let config = made.config(2);
+    let genesis = super::start::read_genesis(&config).unwrap();
+    let body = genesis.body();
+    let placement = body.placement.as_ref().unwrap();
+    assert_eq!((body.format, placement.committee()), (2, 3));
+    assert_eq!(placement.groups_of(2).count(), 9);
+    // Another place is another cluster, and a statement that says none where one belongs is none.
+    let text = String::from_utf8(genesis.to_json()).unwrap();
+    assert!(Genesis::parse(text.as_bytes()).is_ok());
+    let refused = |text: &str, why: &str| {
+        let error = Genesis::parse(text.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    };
+    let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let groups = value["statement"]["placement"].as_array_mut().unwrap();
+    groups[3]["nodes"] = serde_json::json!([1, 3, 5]);
+    refused(&value.to_string(), "not signed by an operator");
+    value["statement"]["placement"][3]["nodes"] = serde_json::json!([1, 3]);
+    refused(&value.to_string(), "3 to 5 nodes");
+    value["statement"]["placement"][3]["nodes"] = serde_json::json!([1, 3, 7]);
+    refused(&value.to_string(), "no member");
+    value["statement"]["placement"].as_array_mut().unwrap().remove(3);
+    refused(&value.to_string(), "not placed");
+    value["statement"].as_object_mut().unwrap().remove("placement");
+    refused(&value.to_string(), "format 2");
 }
 
 #[test]

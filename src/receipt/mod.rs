@@ -13,6 +13,7 @@ mod tests;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use sha2::{Digest, Sha256};
 
+use crate::identifier::LocalId;
 use crate::membership::Membership;
 
 pub use header::{MAX_RECEIPT, Malformed};
@@ -63,6 +64,16 @@ impl Subject {
             url: url.into(),
             body: Sha256::digest(body).into(),
         }
+    }
+
+    /// The keystore that it is about: its group's members vouch.
+    pub fn keystore(&self) -> Option<LocalId> {
+        let url = match self {
+            Self::Description { url, .. } | Self::Birth { url, .. } => url,
+            Self::Revocation { keystore, .. } => keystore,
+        };
+        let (_, named) = url.split_once("/kms/keystores/")?;
+        LocalId::parse(named.split('/').next()?)
     }
 
     /// A new key as whoever asked for it has it.

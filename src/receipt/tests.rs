@@ -26,6 +26,7 @@ fn members_of(nodes: &[u64], index: u64) -> Membership {
         members: nodes.iter().map(member).collect(),
         operators: Vec::new(),
         operator_threshold: 1,
+        ..Membership::default()
     }
 }
 

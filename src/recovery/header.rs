@@ -25,7 +25,7 @@ const MAX_HEADER: usize = 256 * 1024;
 const SIGNATURE: usize = 64;
 
 /// One group, as its state is in the backup.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, Default)]
 pub struct GroupHead {
     /// Index of the last entry whose effects it has.
     pub applied: u64,

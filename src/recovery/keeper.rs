@@ -163,7 +163,12 @@ impl Keeper {
             }
         }
         // A state that is one node's word takes no good backup's place.
-        let views = (0..parts.rules.groups).map(|group| believed(parts, GroupId(group)));
+        let of_group = |group| match parts.is_outside(group) {
+            // Its own nodes back it up.
+            true => Ok(None),
+            false => believed(parts, group).map(Some),
+        };
+        let views = (0..parts.rules.groups).map(GroupId).map(of_group);
         let views = views.collect::<Result<_, _>>();
         let views =
             views.map_err(|reason| RecoveryError::State(crate::keystore::StateError(reason.to_string())))?;

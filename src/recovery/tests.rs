@@ -46,6 +46,7 @@ impl Cluster {
             members: members.collect(),
             operators: vec![Hex32(operator.public())],
             threshold: 1,
+            placement: None,
         };
         Self {
             genesis: Genesis::sign(body, operator).unwrap(),

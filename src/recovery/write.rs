@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use conclave_consensus::{GroupId, StoreError, View};
+use conclave_consensus::{StoreError, View};
 use conclave_shares::{ShareId, ShareStore};
 use rand::{CryptoRng, RngCore};
 
@@ -37,8 +37,8 @@ pub struct Source<'a> {
     pub genesis: Vec<u8>,
     /// The officers who will be able to open it.
     pub officers: &'a OfficerKeys,
-    /// A snapshot of each group's state, by number.
-    pub views: Vec<View>,
+    /// A snapshot of each group's state, by number; none of a group that is on other nodes.
+    pub views: Vec<Option<View>>,
     /// The node's shares.
     pub shares: &'a ShareStore,
     /// The folder of its audit segments.
@@ -129,8 +129,11 @@ fn fill(
     header.write(&mut to)?;
 
     let mut section = SectionWriter::new(&mut to, &state_key, header.hash(), Section::State);
-    for view in source.views {
-        group(&view, &mut section, source.stops)?;
+    for (number, view) in (0..).zip(source.views) {
+        section.record(&StateRecord::Group(number))?;
+        if let Some(view) = view {
+            group(&view, &mut section, source.stops)?;
+        }
     }
     let mut after = None;
     while let Some(page) = page(source.shares, &mut after)? {
@@ -206,7 +209,10 @@ fn scan(
     }
 }
 
-fn head(view: &View) -> Result<GroupHead, RecoveryError> {
+fn head(view: &Option<View>) -> Result<GroupHead, RecoveryError> {
+    let Some(view) = view else {
+        return Ok(GroupHead::default());
+    };
     let count = |prefix: &[u8]| {
         let mut count = 0;
         scan(view, prefix, |_, _| {
@@ -236,8 +242,6 @@ fn group<W: Write>(
     section: &mut SectionWriter<'_, W>,
     stops: &AtomicBool,
 ) -> Result<(), RecoveryError> {
-    let GroupId(number) = view.group();
-    section.record(&StateRecord::Group(number))?;
     scan(view, &[], |key, value| {
         go_on(stops)?;
         section.record(&StateRecord::Pair { key, value })

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::NotReady;
+use crate::membership::quorum_of;
 
 /// The word; the worse one is the greater.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
@@ -39,12 +40,10 @@ impl Word {
 pub struct Facts {
     /// Whether this node can serve.
     pub ready: Result<(), NotReady>,
-    /// Members of the cluster.
-    pub members: usize,
-    /// Those that have no link with this node.
+    /// The members of each group, by its number: of one that is on other nodes, too.
+    pub committees: Vec<Vec<u64>>,
+    /// Members of the cluster that have no link with this node.
     pub away: Vec<u64>,
-    /// Members that a use or a change needs.
-    pub quorum: usize,
     /// Envelopes that this node keeps for members that have not got their shares.
     pub open_envelopes: u64,
     /// Keys whose shares are older than they are to be, in the groups that this node leads.
@@ -77,18 +76,33 @@ impl Health {
         if let Err(NotReady { reason, hint }) = &facts.ready {
             found.push((Word::Unhealthy, format!("{reason}; {hint}")));
         }
+        let there = |committee: &[u64]| committee.iter().filter(|node| !facts.away.contains(node)).count();
+        let stopped: Vec<String> = (0..)
+            .zip(&facts.committees)
+            .filter(|(_, committee)| there(committee) < quorum_of(committee.len()))
+            .map(|(group, _): (u32, _)| group.to_string())
+            .collect();
+        if facts.ready.is_ok() && !stopped.is_empty() {
+            let groups = stopped.join(", ");
+            let concern = format!(
+                "too few nodes of groups {groups} are up: their keystores are not served; start them"
+            );
+            found.push((Word::Degraded, concern));
+        }
+        // How many more each group may lose; the fewest count.
+        let spare = |committee: &Vec<u64>| there(committee).saturating_sub(quorum_of(committee.len()));
+        let spare = facts.committees.iter().map(spare).min().unwrap_or(0);
         if !facts.away.is_empty() {
             let nodes: Vec<String> = facts.away.iter().map(u64::to_string).collect();
-            let there = facts.members.saturating_sub(facts.away.len());
-            let (word, more) = match there > facts.quorum {
-                true => (Word::Healthy, "one more may be lost"),
-                false => (Word::Degraded, "no other may be lost"),
+            let (word, more) = match spare {
+                0 => (Word::Degraded, "no other may be lost"),
+                _ => (Word::Healthy, "one more may be lost"),
             };
             let nodes = nodes.join(", ");
             let concern =
                 format!("no link with node {nodes}: {more}; start it, or look at the network between");
             found.push((word, concern));
-        } else if facts.members <= facts.quorum {
+        } else if spare == 0 {
             let concern = "the cluster has no node to spare: three nodes may lose one".to_owned();
             found.push((Word::Degraded, concern));
         }
@@ -120,9 +134,8 @@ mod tests {
     fn facts(members: usize, away: &[u64]) -> Facts {
         Facts {
             ready: Ok(()),
-            members,
+            committees: vec![(1..=members as u64).collect()],
             away: away.to_vec(),
-            quorum: members / 2 + 1,
             open_envelopes: 0,
             due_for_renewal: 0,
         }
@@ -152,6 +165,23 @@ mod tests {
         assert_eq!(word(&facts(4, &[4])), Word::Degraded);
         assert_eq!(word(&facts(3, &[2])), Word::Degraded);
         assert_eq!(word(&facts(1, &[])), Word::Degraded, "a trial of one");
+    }
+
+    #[test]
+    fn where_groups_are_on_some_nodes_the_one_with_the_fewest_to_spare_counts() {
+        let mut facts = facts(5, &[]);
+        facts.committees.extend([vec![1, 2, 3], vec![3, 4, 5]]);
+        assert_eq!(word(&facts), Word::Optimal);
+        facts.away = vec![1];
+        assert_eq!(
+            word(&facts),
+            Word::Degraded,
+            "group 1 has none to spare, though the cluster has"
+        );
+        facts.away = vec![1, 2];
+        let health = Health::of(&facts);
+        assert_eq!(health.health, Word::Degraded);
+        assert!(health.concerns[0].contains("groups 1 "), "{:?}", health.concerns);
     }
 
     #[test]

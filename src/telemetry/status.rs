@@ -82,8 +82,12 @@ pub struct MoveStatus {
     pub group: u32,
     /// The nodes that it comes from.
     pub from: Vec<u64>,
-    /// `waiting`, `announced`, `joint` or `complete`.
+    /// The nodes that take their place.
+    pub to: Vec<u64>,
+    /// `waiting`, `announced`, `joint` or `complete`; `unknown` of a group that is on other nodes, none of which has told.
     pub stage: String,
+    /// Keys that are to be moved yet, where that is known: the group's leader knows.
+    pub keys: Option<u64>,
 }
 
 /// A node's backups.
@@ -133,7 +137,7 @@ pub enum NodeState {
 pub struct GroupStatus {
     /// The group.
     pub group: u32,
-    /// `leader`, `follower`, `candidate`, `pre-candidate` or `halted`.
+    /// `leader`, `follower`, `candidate`, `pre-candidate` or `halted`; `elsewhere` of a group that is on other nodes.
     pub role: String,
     /// Who leads, if known.
     pub leader: Option<u64>,

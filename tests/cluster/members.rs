@@ -21,20 +21,20 @@ use crate::common::world::{self, ED25519, Key, World, X25519};
 const CHANGE: Duration = Duration::from_secs(120);
 
 /// A node that joined.
-pub(super) struct Joined {
-    pub(super) https: SocketAddr,
-    pub(super) admin: SocketAddr,
+pub(crate) struct Joined {
+    pub(crate) https: SocketAddr,
+    pub(crate) admin: SocketAddr,
     _server: Child,
 }
 
 /// Changes the members by the first node's word: `gone` leave, and so many new machines come, numbered from `first`. Answers the
 /// new ones once the change is carried out.
-async fn change(world: &World, kind: &str, gone: &[u64], come: (u64, u16)) -> Vec<Joined> {
+pub(crate) async fn change(world: &World, kind: &str, gone: &[u64], come: (u64, u16)) -> Vec<Joined> {
     change_through(world, world.cluster.nodes()[0].admin, kind, gone, come).await
 }
 
 /// The same by the word of the node with this admin address.
-pub(super) async fn change_through(
+pub(crate) async fn change_through(
     world: &World,
     admin: SocketAddr,
     kind: &str,
@@ -99,6 +99,24 @@ pub(super) async fn change_through(
     joined
 }
 
+/// Runs a command that moves groups and brings no new machine; what it says.
+pub(crate) async fn ordered(world: &World, words: &[&str]) -> String {
+    let cluster = world.cluster.path();
+    let admin = world.cluster.nodes()[0].admin.to_string();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_conclave"));
+    command.arg("node").args(words).arg("--cluster").arg(&cluster);
+    command.args(["--admin", &admin, "--timeout", "110"]);
+    let ran = timeout(CHANGE, command.stdin(Stdio::null()).output());
+    let ran = ran.await.expect("in time").unwrap();
+    let told = String::from_utf8_lossy(&ran.stdout).into_owned();
+    assert!(
+        ran.status.success(),
+        "{told}{}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
+    told
+}
+
 async fn ready(admin: SocketAddr) {
     let until = Instant::now() + CHANGE;
     loop {
@@ -111,7 +129,7 @@ async fn ready(admin: SocketAddr) {
     }
 }
 
-pub(super) fn client_of(world: &World, node: &Joined) -> Client {
+pub(crate) fn client_of(world: &World, node: &Joined) -> Client {
     world::client(
         &world.cluster.public_url,
         &world.cluster.ca(),
@@ -119,7 +137,7 @@ pub(super) fn client_of(world: &World, node: &Joined) -> Client {
     )
 }
 
-pub(super) async fn derive(client: &Client, alice: &Identity, key: &Key) -> Result<Vec<u8>, ClientError> {
+pub(crate) async fn derive(client: &Client, alice: &Identity, key: &Key) -> Result<Vec<u8>, ClientError> {
     let own = x25519_dalek::StaticSecret::from([9; 32]);
     let public = x25519_dalek::PublicKey::from(&own);
     let public =

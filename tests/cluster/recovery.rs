@@ -66,6 +66,11 @@ struct Place {
     folder: TempDir,
     base: u16,
     alice: Identity,
+    /// Its nodes, and on how many of them groups are.
+    nodes: u16,
+    committee: Option<&'static str>,
+    /// The nodes whose backups are left.
+    left: &'static [u16],
 }
 
 impl Place {
@@ -85,12 +90,15 @@ impl Place {
         SocketAddr::from(([127, 0, 0, 1], self.base + lane * 100 + node - 1))
     }
 
-    /// `conclave init` of three nodes into the folder `name`.
+    /// `conclave init` of all nodes into the folder `name`.
     async fn init(&self, name: &str, operator: Option<&str>) -> Ran {
         let (url, out) = (self.url(), self.text(name));
         let mut arguments = vec!["init", "--public-url", &url, "--seal", "file", "--out", &out];
         arguments.extend(["--meter-admin", self.alice.did()]);
-        let nodes: Vec<String> = (1..=3)
+        if let Some(committee) = self.committee {
+            arguments.extend(["--committee", committee]);
+        }
+        let nodes: Vec<String> = (1..=self.nodes)
             .map(|node| {
                 let [public, peer, admin] = [0, 1, 2].map(|lane| self.address(node, lane));
                 format!("{node}={peer},{public},{admin}")
@@ -121,13 +129,13 @@ impl Place {
                 .spawn()
                 .unwrap()
         };
-        (1..=3).map(spawn).collect()
+        (1..=self.nodes).map(spawn).collect()
     }
 
-    /// Waits until all three can serve.
+    /// Waits until all can serve.
     async fn ready(&self) {
         let until = Instant::now() + Duration::from_secs(60);
-        for node in 1..=3 {
+        for node in 1..=self.nodes {
             loop {
                 let last = https::admin(self.address(node, 2), "/health/ready").await;
                 if matches!(&last, Ok(answer) if answer.status == 200) {
@@ -140,16 +148,19 @@ impl Place {
     }
 
     fn clients(&self, cluster: &str) -> Vec<Client> {
-        let addresses: Vec<String> = (1..=3).map(|node| self.address(node, 0).to_string()).collect();
+        let addresses = (1..=self.nodes).map(|node| self.address(node, 0).to_string());
+        let addresses: Vec<String> = addresses.collect();
         world::clients(&self.url(), &self.path(&format!("{cluster}/ca.pem")), &addresses)
     }
 
-    /// `conclave restore` of a node of the new cluster from the backups of nodes 1 and 2.
+    /// `conclave restore` of a node of the new cluster from the backups that are left.
     async fn restore(&self, action: &str, node: u16, more: &[&str]) -> Ran {
-        let (config, backups) = (
-            self.config("new", node),
-            [self.text("safe/1.backup"), self.text("safe/2.backup")],
-        );
+        let config = self.config("new", node);
+        let backups = self
+            .left
+            .iter()
+            .map(|node| self.text(&format!("safe/{node}.backup")));
+        let backups: Vec<String> = backups.collect();
         let mut arguments = vec!["restore", action, "--config", &config];
         for backup in &backups {
             arguments.extend(["--backup", backup]);
@@ -306,6 +317,9 @@ async fn every_node_is_lost_and_every_key_comes_back_by_three_of_five_officers()
         folder: tempfile::tempdir().unwrap(),
         base: free_ports(3),
         alice: Identity::generate(&mut OsRng),
+        nodes: 3,
+        committee: None,
+        left: &[1, 2],
     };
     let (alice, bob) = (&place.alice, Identity::generate(&mut OsRng));
     place.init("old", None).await.done();
@@ -474,9 +488,95 @@ async fn every_node_is_lost_and_every_key_comes_back_by_three_of_five_officers()
     }
 }
 
+/// A node's backup has the groups that the node has: k nodes of each group are needed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_cluster_whose_groups_are_on_some_nodes_comes_back() {
+    let _turn = turn().await;
+    let mut place = Place {
+        folder: tempfile::tempdir().unwrap(),
+        base: free_ports(5),
+        alice: Identity::generate(&mut OsRng),
+        nodes: 5,
+        committee: Some("3"),
+        left: &[1, 2, 3, 4],
+    };
+    place.init("old", None).await.done();
+    let (genesis, officers) = (place.text("old/genesis.json"), place.text("officers"));
+    conclave(&["recovery", "init", "--genesis", &genesis, "--out", &officers])
+        .await
+        .done();
+    for node in 1..=5 {
+        let folder = place.path(&format!("old/node-{node}"));
+        fs::copy(place.path("officers/recovery.json"), folder.join("recovery.json")).unwrap();
+        let section = "[backup]\nfolder = \"backups\"\nrecovery = \"recovery.json\"\nevery_hours = 0\n";
+        append(&folder.join("node.toml"), section);
+    }
+    let servers = place.start("old");
+    place.ready().await;
+    let clients = place.clients("old");
+    let (alice, mut kept) = (&place.alice, Vec::new());
+    for client in &clients {
+        let keystore = world::keystore(client, alice).await;
+        let signing = world::generate(client, alice, &keystore, ED25519).await.unwrap();
+        let tagging = world::generate(client, alice, &keystore, HMAC).await.unwrap();
+        let made = tag(client, alice, &tagging).await;
+        kept.push((signing, tagging, made));
+    }
+    fs::create_dir(place.path("safe")).unwrap();
+    fs::copy(place.path("old/operator.key"), place.path("safe/operator.key")).unwrap();
+    for node in 1..=5_u16 {
+        // What a node has not applied yet is not in its backup.
+        for (signing, ..) in &kept {
+            world::sign(&clients[usize::from(node) - 1], alice, signing, None)
+                .await
+                .unwrap();
+        }
+        let admin = place.address(node, 2).to_string();
+        let told = conclave(&["backup", "--admin", &admin, "--json"]).await.facts();
+        let file = told["backups"][0]["file"].as_str().unwrap();
+        fs::rename(file, place.path(&format!("safe/{node}.backup"))).unwrap();
+    }
+    drop(servers);
+    wait_until_gone(&place).await;
+    fs::remove_dir_all(place.path("old")).unwrap();
+    place
+        .init("new", Some(&place.text("safe/operator.key")))
+        .await
+        .done();
+
+    place.left = &[1, 2, 3];
+    let request = place.text("request-1.json");
+    let few = place.restore("request", 1, &["--out", &request]).await;
+    few.refused("and 2 are needed");
+    place.left = &[1, 2, 3, 4];
+    for node in 1..=5_u16 {
+        let request = place.text(&format!("request-{node}.json"));
+        place.restore("request", node, &["--out", &request]).await.done();
+        for officer in [2, 3, 5] {
+            let share = place.text(&format!("officers/officer-{officer}.json"));
+            let answer = ["recovery", "answer", "--share", &share, &request, "--yes"];
+            conclave(&answer).await.done();
+        }
+        let facts = place.run(node, node, &[2, 3, 5], &["--json"]).await.facts();
+        assert_eq!(
+            (&facts["keys"], &facts["lost"]),
+            (&10.into(), &0.into()),
+            "{facts}"
+        );
+    }
+    let _servers = place.start("new");
+    place.ready().await;
+    for client in place.clients("new") {
+        for (signing, tagging, made) in &kept {
+            world::sign(&client, &place.alice, signing, None).await.unwrap();
+            assert_eq!(tag(&client, &place.alice, tagging).await, *made);
+        }
+    }
+}
+
 /// Waits until the processes that were killed have let go of their data.
 async fn wait_until_gone(place: &Place) {
-    for node in 1..=3 {
+    for node in 1..=place.nodes {
         let until = Instant::now() + Duration::from_secs(20);
         while https::admin(place.address(node, 2), "/health/live").await.is_ok() {
             assert!(Instant::now() < until, "node {node} lives");

@@ -44,7 +44,12 @@ pub(crate) struct Key {
 
 impl World {
     pub(crate) async fn start(nodes: u16) -> World {
-        let cluster = Cluster::start(nodes, &[]).await;
+        Self::start_with(nodes, &[]).await
+    }
+
+    /// The same with further arguments of `conclave dev`.
+    pub(crate) async fn start_with(nodes: u16, more: &[&str]) -> World {
+        let cluster = Cluster::start(nodes, more).await;
         let addresses: Vec<String> = cluster
             .nodes()
             .iter()

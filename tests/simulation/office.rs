@@ -92,6 +92,7 @@ impl Office {
             members: (1..=setup.nodes).map(member).collect(),
             operators: vec![operator_key().verifying_key()],
             operator_threshold: 1,
+            ..Membership::default()
         };
         let rules = Rules {
             public_url: URL.into(),

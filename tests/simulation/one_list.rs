@@ -56,7 +56,7 @@ impl Wrapper for OneListed {
         entry: &[u8],
         state: &mut StateTransaction<'_>,
     ) -> Result<Vec<u8>, Halt> {
-        let believed = believed(entry, self.0.rosters(), state);
+        let believed = believed(entry, &self.0.rosters().of_group(group.0), state);
         self.0
             .apply(group, index, believed.as_deref().unwrap_or(entry), state)
     }

@@ -240,6 +240,12 @@ impl Freshness {
         board.is_some_and(|board| !board.unvouched.load(Ordering::Acquire))
     }
 
+    /// What this node is in a group; none if there is no such group.
+    pub fn standing(&self, group: GroupId) -> Option<Standing> {
+        let board = self.boards.get(&group)?;
+        Some(*board.standing.lock())
+    }
+
     /// The fence. Asked before every contribution, and again after a wait.
     pub fn may_contribute(&self, group: GroupId) -> Result<(), Abstain> {
         match self.reason_to_abstain(group) {

@@ -59,6 +59,14 @@ pub(crate) fn validate(settings: &Settings) -> Result<(), OpenError> {
         () if settings.node == 0 || settings.voters.contains(&0) => "a node id of 0",
         () if unique.len() != settings.voters.len() => "a voter is named twice",
         () if settings.groups == 0 || settings.groups > 4_096 => "groups must be 1 to 4096",
+        () if !settings
+            .placed
+            .values()
+            .flatten()
+            .all(|node| unique.contains(node)) =>
+        {
+            "a group is placed on a node that is no voter"
+        }
         () if settings.heartbeat_ticks == 0 || settings.election_ticks <= settings.heartbeat_ticks => {
             "an election must take longer than a heartbeat"
         }
@@ -127,11 +135,22 @@ pub(crate) fn consume_bootstrap<S: Store>(store: &S, settings: &Settings) -> Res
     }
     let mut batch = Batch::default();
     for group in (0..record.groups).map(GroupId) {
-        records::create_group(&mut batch, group, &record.voters, [0; 32])?;
+        create(&mut batch, group, settings, [0; 32])?;
     }
     batch.delete(keys::bootstrap());
     store.write(&batch, true)?;
     Ok(())
+}
+
+/// Creates a group with what its state begins with; where this node is none of its voters, with nothing.
+fn create(batch: &mut Batch, group: GroupId, settings: &Settings, state: [u8; 32]) -> Result<(), StoreError> {
+    let voters = settings.voters_of(group);
+    if voters.contains(&settings.node) {
+        return records::create_group(batch, group, voters, state);
+    }
+    let states = keys::states(group);
+    batch.delete_range(states.clone(), keys::after_prefix(&states));
+    records::create_empty_group(batch, group)
 }
 
 /// Creates the groups with nothing in them and removes the permission to, in one synced batch.
@@ -167,7 +186,7 @@ pub(crate) fn consume_restore<S: Store>(store: &S, settings: &Settings) -> Resul
     }
     let mut batch = Batch::default();
     for (group, state) in (0..groups).map(GroupId).zip(states) {
-        records::create_group(&mut batch, group, &voters, state)?;
+        create(&mut batch, group, settings, state)?;
     }
     batch.delete(keys::restore());
     store.write(&batch, true)?;

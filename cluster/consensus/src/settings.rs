@@ -1,7 +1,8 @@
 //! What a node is told about its cluster and its bounds. The defaults are those of consensus.md 3 and 5.
 
-use crate::ids::NodeId;
+use crate::ids::{GroupId, NodeId};
 use crate::sabotage::Sabotage;
+use std::collections::BTreeMap;
 
 /// An entry may be this long; more is refused before it is proposed.
 pub const MAX_ENTRY: usize = 512 * 1024;
@@ -22,8 +23,11 @@ pub struct Settings {
     pub cluster: [u8; 32],
     /// This node.
     pub node: NodeId,
-    /// The voters that every group began with.
+    /// The voters that every group began with, but those in `placed`.
     pub voters: Vec<NodeId>,
+    /// The groups that began on some of them only, each with its voters. A node that is none of them has an empty group in its
+    /// place, as one that joins: it campaigns in it for nothing and speaks about it to nobody.
+    pub placed: BTreeMap<GroupId, Vec<NodeId>>,
     /// Everybody whom this node may talk to beside the members of its groups: the nodes that an operator's statement
     /// names. A group takes a leader's messages from them, since a node that was away does not know who has joined
     /// meanwhile. Changed at run time by [`crate::Consensus::set_peers`].
@@ -71,12 +75,18 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The voters that a group began with.
+    pub fn voters_of(&self, group: GroupId) -> &[NodeId] {
+        self.placed.get(&group).unwrap_or(&self.voters)
+    }
+
     /// The defaults for this cluster: 16 groups, 25 ms ticks, elections after 0.5 to 1 s.
     pub fn new(cluster: [u8; 32], node: NodeId, voters: Vec<NodeId>) -> Self {
         Settings {
             cluster,
             node,
             peers: voters.clone(),
+            placed: BTreeMap::new(),
             voters,
             groups: 16,
             tick_ms: 25,

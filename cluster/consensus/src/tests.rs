@@ -9,6 +9,7 @@ mod hostile;
 mod joining;
 mod order;
 mod pending;
+mod placed;
 mod proposals;
 mod reads;
 mod reconfigured;

@@ -145,6 +145,7 @@ fn membership() -> Membership {
         members: (1..=3).map(member).collect(),
         operators: vec![key(9).verifying_key()],
         operator_threshold: 1,
+        ..Membership::default()
     }
 }
 

@@ -39,6 +39,9 @@ fn check(genesis: &Genesis) -> bool {
     assert!(body.members.windows(2).all(|pair| pair[0].node < pair[1].node));
     let threshold = usize::try_from(body.threshold).unwrap_or(usize::MAX);
     assert!((1..=body.operators.len()).contains(&threshold));
+    for (_, nodes) in body.placement.iter().flat_map(|placement| placement.each()) {
+        assert!(nodes.len() >= 3 && nodes.iter().all(|node| genesis.member(*node).is_some()));
+    }
     true
 }
 
@@ -56,6 +59,7 @@ fn seeds() -> Vec<Seed> {
         members: members.collect(),
         operators: vec![Hex32(operator().public())],
         threshold: 1,
+        placement: None,
     };
     let genesis = Genesis::sign(body, &operator()).expect("a sound statement");
     vec![seed("three-members", genesis.to_json()), seed("no-object", "0")]

@@ -40,6 +40,7 @@ static MEMBERS: LazyLock<Membership> = LazyLock::new(|| {
         members: (1..=3).map(member).collect(),
         operators: Vec::new(),
         operator_threshold: 1,
+        ..Membership::default()
     }
 });
 

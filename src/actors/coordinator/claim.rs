@@ -1,11 +1,13 @@
 //! This node's claim on a request whose result is secret: with every holder that can be reached, before any of them sees
 //! the request. A holder that then brings it to another one, to learn the result itself, is refused there.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::future::join_all;
 
 use super::Work;
+use crate::actors::decide::group_of;
 use crate::actors::examined::Examined;
 use crate::actors::holder::register_claim;
 use crate::actors::wire::{Answer, Call};
@@ -28,7 +30,13 @@ pub(super) async fn claim(work: &Work, requests: impl Iterator<Item = &Examined>
     }
     let own = register_claim(parts, parts.node, work.operation, &claims);
     let call = Call::Claim(work.operation, claims);
-    let members = parts.directory.all().into_iter().map(|member| member.node);
+    // Whoever may be a holder: of another group's nodes nobody is shown the request.
+    let group = group_of(parts, &work.request, &work.operation);
+    let members: Vec<u64> = match parts.roster(group) {
+        Ok(roster) => roster.everybody().map(|member| member.node).collect(),
+        Err(_) => parts.directory.all().iter().map(|member| member.node).collect(),
+    };
+    let members = members.into_iter().collect::<BTreeSet<u64>>().into_iter();
     let reached = members.filter(|node| *node != parts.node && parts.network.connected(*node));
     let receipts = join_all(reached.map(|node| parts.ask(node, &call, RECEIPTS))).await;
     for receipt in receipts.iter().chain([&Ok(own)]) {

@@ -14,6 +14,7 @@ mod gather;
 mod generate;
 pub mod moves;
 pub mod order;
+pub mod outside;
 mod read;
 pub mod receipt;
 mod relay;

@@ -8,7 +8,7 @@ use super::change::no_quorum;
 use super::endorsements::{Gathered, Gathering, Question};
 use super::using::cannot_contribute;
 use super::{busy, confirm_group, propose_problem};
-use crate::actors::holder::{endorse_order, order_statement};
+use crate::actors::holder::{endorse_order, have_others_come, order_statement};
 use crate::actors::parts::Parts;
 use crate::actors::views::GROUP_ZERO;
 use crate::actors::wire::Call;
@@ -34,9 +34,10 @@ pub async fn submit(parts: &Arc<Parts>, order: SignedOrder) -> Result<(), Proble
     if order.order.sequence != last + 1 {
         return Err(out_of_sequence(last));
     }
-    let roster = parts.rosters.of(&view).map_err(|_| busy())?;
+    let roster = parts.roster_in(&view).map_err(|_| busy())?;
     if let Change::Members(new) = &order.order.change {
-        let lineage = members::lineage(&parts.rosters, &roster, &view).map_err(|_| busy())?;
+        let lineage =
+            members::lineage(&parts.rosters.of_group(GROUP_ZERO.0), &roster, &view).map_err(|_| busy())?;
         let fits = match (&roster.next, lineage.takes_back(new)) {
             (None, false) | (Some((_, Stage::Announced)), true) => lineage.next(new).map(drop),
             (None, true) => Err("the order that this one takes back is carried out"),
@@ -45,6 +46,16 @@ pub async fn submit(parts: &Arc<Parts>, order: SignedOrder) -> Result<(), Proble
                  back as long as it has not begun",
             ),
             (Some(_), _) => Err("they are being changed already; conclave node wait shows how far that is"),
+        };
+        let fits = match fits {
+            Ok(()) if roster.next.is_none() => {
+                let come = have_others_come(parts, roster.current.index).await;
+                let come = come.map_err(cannot_contribute)?;
+                come.then_some(()).ok_or(
+                    "groups are on their way by the last order; conclave node wait shows how far that is",
+                )
+            }
+            fits => fits,
         };
         fits.map_err(|reason| {
             let message = format!("The members cannot be changed so: {reason}.");

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value, json};
 
+use super::outside::{self, MAX_LIST};
 use super::{Work, address_denied, admits, busy, confirm_group};
 use crate::actors::decide::judge;
 use crate::actors::parts::Parts;
@@ -17,9 +18,6 @@ use crate::operation::judge::Intent;
 use crate::operation::route::Named;
 use crate::problem::Problem;
 use crate::reply::Reply;
-
-/// Most keystores in a list.
-const MAX_LIST: usize = 100;
 
 /// A keystore, a meter, or the keystores of a controller.
 pub(super) async fn show(work: &Work) -> Result<Reply, Problem> {
@@ -51,11 +49,16 @@ async fn list(work: &Work, controller: &str) -> Result<Reply, Problem> {
     let parts = &work.parts;
     let mut found = Vec::new();
     let groups: Vec<_> = (1..parts.rules.groups).map(conclave_consensus::GroupId).collect();
-    futures::future::try_join_all(groups.iter().map(|group| confirm_group(parts, *group))).await?;
-    for group in groups {
+    let in_group = |group: conclave_consensus::GroupId| async move {
+        if parts.is_outside(group) {
+            return outside::list(work, group).await;
+        }
+        confirm_group(parts, group).await?;
         let view = parts.consensus.view(group).map_err(|_| busy())?;
-        found.extend(query::controlled_by(&view, controller, MAX_LIST).map_err(|_| busy())?);
-    }
+        query::controlled_by(&view, controller, MAX_LIST).map_err(|_| busy())
+    };
+    let each = futures::future::try_join_all(groups.into_iter().map(in_group)).await?;
+    found.extend(each.into_iter().flatten());
     found.sort_by_key(|(id, record)| (record.created, *id));
     found.truncate(MAX_LIST);
     if found.iter().any(|(_, record)| !work.caller.is_admitted(record)) {

@@ -148,7 +148,7 @@ impl Renewer {
         };
         let skipped: Vec<LocalId> = self.postponed.keys().copied().collect();
         let due = (policy, self.ordered);
-        let Ok(roster) = parts.rosters.of(&view) else {
+        let Ok(roster) = parts.roster_in(&view) else {
             return Found::default();
         };
         let moving_to = roster.next.is_some().then(|| roster.births().index);

@@ -130,7 +130,7 @@ fn settle_one(parts: &Parts, session: &Session) -> Result<(), String> {
     let record = query::key(&view, &keystore, &key).map_err(text)?;
     if let Some(record) = record.filter(|record| record.session == session.id.session) {
         // The members that a key comes from may be asked for it until the last key has moved and they no longer vote.
-        let roster = parts.rosters.of(&view).map_err(text)?;
+        let roster = parts.roster_in(&view).map_err(text)?;
         if roster.current.index < record.committee {
             return Ok(());
         }

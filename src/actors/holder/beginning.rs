@@ -70,7 +70,8 @@ fn look(parts: &Parts, group: GroupId, number: u64) -> Result<(), Abstention> {
         let has_caught_up = status.is_some_and(|status| status.caught_up.contains(&node));
         has_caught_up && parts.network.connected(node)
     };
-    may_begin(&own, number, zero.as_deref(), is_there).map_err(|early| {
+    let zero = zero.as_deref().map(|zero| (zero, group.0));
+    may_begin(&own, number, zero, is_there).map_err(|early| {
         tracing::debug!(%group, number, reason = %early, "a change of members does not begin yet");
         Abstention::Behind
     })
@@ -79,7 +80,7 @@ fn look(parts: &Parts, group: GroupId, number: u64) -> Result<(), Abstention> {
 /// A group's roster, by a state that is more than one node's word.
 fn roster(parts: &Parts, group: GroupId) -> Result<Arc<Roster>, Abstention> {
     let view = believed(parts, group)?;
-    parts.rosters.of(&view).map_err(|_| Abstention::Busy)
+    parts.roster_in(&view).map_err(|_| Abstention::Busy)
 }
 
 /// The statement that a group begins to move to the members of this number.

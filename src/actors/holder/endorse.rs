@@ -4,9 +4,11 @@
 use std::sync::Arc;
 
 use conclave_consensus::GroupId;
+use futures::future::join_all;
 use sha2::{Digest, Sha256};
 
 use super::{asked, examine};
+use crate::actors::coordinator::outside;
 use crate::actors::decide::{Decided, Purpose, decide};
 use crate::actors::denials::Life;
 use crate::actors::examined::Examined;
@@ -102,7 +104,7 @@ pub(super) async fn time(parts: &Arc<Parts>, from: u64, group: u32, operation: O
 
 /// Endorses an order of the operators: their signatures stand behind it, and this member's clock and record.
 pub(super) async fn order(
-    parts: &Parts,
+    parts: &Arc<Parts>,
     from: u64,
     order: &SignedOrder,
     (group, operation): (u32, OperationId),
@@ -165,6 +167,9 @@ pub(crate) async fn endorse_move(
         .freshness()
         .may_contribute(group)
         .map_err(|_| Abstention::Fenced)?;
+    if group == GROUP_ZERO && !have_others_come(parts, number).await? {
+        return Err(Abstention::Behind);
+    }
     // One look at a time: it reads every key of the group.
     if !parts.renewals.lock().looks.insert(group) {
         return Err(Abstention::Busy);
@@ -191,6 +196,27 @@ pub(crate) async fn endorse_move(
     Ok(statement.endorse(parts.node, &parts.signing_key, now))
 }
 
+/// Whether every group but group 0 is with its new members: group 0 comes to them last, so that it takes no other order before. Of a
+/// group on other nodes a quorum of those says so.
+pub(crate) async fn have_others_come(parts: &Arc<Parts>, number: u64) -> Result<bool, Abstention> {
+    let is_here = |group: &GroupId| {
+        let view = believed(parts, *group).ok();
+        let roster = view.and_then(|view| parts.roster_in(&view).ok());
+        roster.is_some_and(|roster| roster.next.is_none() && roster.current.index >= number)
+    };
+    let groups = (1..parts.rules.groups).map(GroupId);
+    let left: Vec<GroupId> = groups.filter(|group| !is_here(group)).collect();
+    if left.iter().any(|group| parts.is_in(*group)) {
+        return Ok(false);
+    }
+    let zero = parts.roster(GROUP_ZERO)?;
+    let Some(list) = zero.numbered(number) else {
+        return Ok(false);
+    };
+    let come = left.iter().map(|group| outside::has_come(parts, *group, list));
+    Ok(join_all(come).await.into_iter().all(|come| come))
+}
+
 /// Keys of one read.
 const PAGE: usize = 256;
 
@@ -199,23 +225,18 @@ const PAGE: usize = 256;
 fn has_moved(parts: &Parts, group: GroupId, number: u64) -> Result<bool, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let view = parts.consensus.view(group).map_err(|error| text(&error))?;
-    let roster = parts.rosters.of(&view).map_err(|error| text(&error))?;
+    let roster = parts.roster_in(&view).map_err(|error| text(&error))?;
     let is_member = match &roster.next {
         Some((next, Stage::Joint)) if next.index == number => next.member(parts.node).is_some(),
         _ => return Ok(false),
     };
-    // Group 0 has no keys: it comes to its new members last, so that it takes no other order before.
+    // Group 0 has no keys; the others have been looked at.
     if group == GROUP_ZERO {
-        let is_done = |group| {
-            let view = believed(parts, GroupId(group)).ok();
-            let roster = view.and_then(|view| parts.rosters.of(&view).ok());
-            roster.is_some_and(|roster| roster.next.is_none() && roster.current.index >= number)
-        };
-        return Ok((1..parts.rules.groups).all(is_done));
+        return Ok(true);
     }
     // No group is further than group 0, whose order may still be taken back.
     let zero = believed(parts, GROUP_ZERO).map_err(|error| text(&error))?;
-    let zero = parts.rosters.of(&zero).map_err(|error| text(&error))?;
+    let zero = parts.roster_in(&zero).map_err(|error| text(&error))?;
     if zero.births().index < number {
         return Ok(false);
     }
@@ -251,9 +272,10 @@ fn has_moved(parts: &Parts, group: GroupId, number: u64) -> Result<bool, String>
     }
 }
 
-/// Puts a verified order on this node's record, then signs the statement of its entry.
+/// Puts a verified order on this node's record, then signs the statement of its entry. Group 0 takes none while groups are on their way
+/// by the one before, also where that one has left its own nodes as they were.
 pub(crate) async fn endorse_order(
-    parts: &Parts,
+    parts: &Arc<Parts>,
     order: &SignedOrder,
     statement: &Statement,
 ) -> Result<Endorsement, Abstention> {
@@ -262,6 +284,12 @@ pub(crate) async fn endorse_order(
         .freshness()
         .may_contribute(GroupId(statement.group))
         .map_err(|_| Abstention::Fenced)?;
+    if statement.group == GROUP_ZERO.0 && matches!(order.order.change, Change::Members(_)) {
+        let zero = parts.roster(GROUP_ZERO)?;
+        if zero.next.is_none() && !have_others_come(parts, zero.current.index).await? {
+            return Err(Abstention::Behind);
+        }
+    }
     let now = parts.now().map_err(|_| Abstention::Clock)?;
     let mut entry = Entry::new(Kind::Ordered, now, statement.operation);
     entry.request = Sha256::digest(order.order.signed_bytes()).into();

@@ -11,6 +11,7 @@ mod endorse;
 mod garble;
 mod generate;
 pub mod nonces;
+mod relay;
 pub(crate) mod renew;
 mod serve;
 mod vouch;
@@ -28,7 +29,7 @@ use super::metrics::OfNode;
 use super::parts::Parts;
 use super::stages::Stage;
 use super::symmetric::pairing;
-use super::wire::{Abstention, Answer, Call, Forwarded};
+use super::wire::{Abstention, Answer, Call, Forwarded, Progress};
 use crate::audit::{Entry, Kind};
 use crate::overload::Turn;
 use crate::problem::Problem;
@@ -38,8 +39,8 @@ pub(crate) use beginning::{beginning_statement, endorse_beginning};
 pub(crate) use claim::register as register_claim;
 pub(crate) use contribute::key_name;
 pub(crate) use endorse::{
-    close, endorse_move, endorse_order, move_statement, near, order_statement, sign as sign_statement,
-    statement as statement_of, time_statement,
+    close, endorse_move, endorse_order, have_others_come, move_statement, near, order_statement,
+    sign as sign_statement, statement as statement_of, time_statement,
 };
 pub(crate) use generate::ceremony_id;
 pub use generate::{Sealed, session_of};
@@ -120,6 +121,12 @@ async fn within(parts: &Arc<Parts>, from: u64, call: Call) -> Answer {
         Call::Serve(forwarded) => serve::answer(parts, from, forwarded).await,
         Call::AuditHead => Answer::AuditHead(parts.audit.signed_head()),
         Call::Vouch(vouch) => vouch::answer(parts, from, *vouch).await,
+        Call::Relay(relay) => relay::answer(parts, from, *relay).await,
+        Call::List(forwarded, group) => Box::pin(relay::list(parts, from, &forwarded, group)).await,
+        Call::Progress(group) => match Progress::of(parts, GroupId(group)) {
+            Ok(progress) => Answer::Progress(progress),
+            Err(abstention) => abstention.into(),
+        },
     };
     if let Answer::Misfit(reason) = &answer {
         parts.metrics.misfits.get_or_create(&OfNode { node: from }).inc();

@@ -98,7 +98,7 @@ async fn decide(parts: &Arc<Parts>, from: u64, proposal: &Renewal) -> Result<Agr
     let view = settled(parts, keystore, *applied).await?;
     let stored = query::keystore(&view, keystore).map_err(|_| Abstention::Behind)?;
     let stored = stored.ok_or_else(|| ended("a renewal in a keystore that is not there"))?;
-    let roster = parts.rosters.of(&view).map_err(|_| Abstention::Behind)?;
+    let roster = parts.roster_in(&view).map_err(|_| Abstention::Behind)?;
     let committee = roster.births().clone();
     let mut before: Option<Arc<Membership>> = None;
     let policy = parts.renewals.lock().policy;
@@ -109,7 +109,7 @@ async fn decide(parts: &Arc<Parts>, from: u64, proposal: &Renewal) -> Result<Agr
         let record = query::key(&view, keystore, key).map_err(|_| Abstention::Behind)?;
         let record = record.filter(|record| record.session == to_renew.replaces);
         let record = record.ok_or_else(|| ended("a renewal of shares that are not the key's"))?;
-        let held_by = parts.rosters.numbered(&view, record.committee);
+        let held_by = parts.numbered_in(&view, record.committee);
         let held_by = held_by.map_err(|_| Abstention::Behind)?;
         if before
             .as_ref()

@@ -63,7 +63,11 @@ pub(crate) fn decides(
 
 /// Waits for what the sender had applied, and looks whether the key is in the epoch in which the sender knows it: in another one
 /// the sender may be a holder itself, which this node then has not seen the request of.
-async fn knows_the_same(parts: &Parts, request: &Examined, forwarded: &Forwarded) -> Result<(), Abstention> {
+pub(super) async fn knows_the_same(
+    parts: &Parts,
+    request: &Examined,
+    forwarded: &Forwarded,
+) -> Result<(), Abstention> {
     let deadline = Instant::now() + PATIENCE;
     for (group, index) in forwarded.needs.iter().take(MOST_NEEDED) {
         if *group >= parts.rules.groups {

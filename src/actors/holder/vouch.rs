@@ -48,7 +48,7 @@ async fn sign(parts: &Parts, vouch: &Vouch) -> Result<Answer, Abstention> {
     fence.map_err(|_| Abstention::Fenced)?;
     let now = parts.now().map_err(|_| Abstention::Clock)?;
     let view = consensus.view(group).map_err(|_| Abstention::Behind)?;
-    let roster = parts.rosters.of(&view).map_err(|_| Abstention::Behind)?;
+    let roster = parts.roster_in(&view).map_err(|_| Abstention::Behind)?;
     let members = roster.numbered(vouch.members).ok_or(Abstention::Behind)?;
     if members.member(parts.node).is_none() {
         return Err(Abstention::Behind);

@@ -17,7 +17,7 @@ use crate::authorization::RawRequest;
 use crate::authorization::issue::Capability;
 use crate::reply::Reply;
 
-fn sign(key: &Key, message: &str) -> Value {
+pub(super) fn sign(key: &Key, message: &str) -> Value {
     json!({
         "type": "SignOperation",
         "invocationTarget": key.url,
@@ -34,17 +34,22 @@ fn derive(key: &Key, peer: &x25519_dalek::PublicKey) -> Value {
     })
 }
 
-fn batch(client: &Client, keystore: &Keystore, capability: Capability<'_>, items: &Value) -> RawRequest {
+pub(super) fn batch(
+    client: &Client,
+    keystore: &Keystore,
+    capability: Capability<'_>,
+    items: &Value,
+) -> RawRequest {
     let path = format!("{}/operations", keystore.path);
     client.request("POST", &path, (capability, "batch"), Some(items), 0)
 }
 
-async fn answers(node: &Node, request: RawRequest) -> Vec<Value> {
+pub(super) async fn answers(node: &Node, request: RawRequest) -> Vec<Value> {
     let reply = node.serve(request).await.unwrap();
     reply.body.unwrap().as_array().unwrap().clone()
 }
 
-fn statuses(answers: &[Value]) -> Vec<u64> {
+pub(super) fn statuses(answers: &[Value]) -> Vec<u64> {
     answers
         .iter()
         .map(|answer| answer["status"].as_u64().unwrap())

@@ -180,7 +180,7 @@ pub(super) struct Keystore {
     pub(super) url: String,
     pub(super) path: String,
     pub(super) id: LocalId,
-    meter: String,
+    pub(super) meter: String,
 }
 
 /// A key as its client knows it.

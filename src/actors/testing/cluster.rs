@@ -42,6 +42,7 @@ use crate::audit::{self, Audit, Entry as AuditEntry, Kind, RefusalRate, Settings
 use crate::authorization::{ChainCache, Policy, RawRequest};
 use crate::identifier::{LocalId, OperationId};
 use crate::keystore::{KeyRecord, KeystoreRecord, query};
+use crate::membership::placement::place;
 use crate::membership::{Member, Membership};
 use crate::operation::judge::Rules;
 use crate::problem::Problem;
@@ -316,6 +317,15 @@ impl Cluster {
 
     /// The same; `recorder` sees everything that nodes say to each other.
     pub(super) async fn start_with(n: u64, recorder: Option<Recorder>) -> Self {
+        Self::begin(n, None, recorder).await
+    }
+
+    /// The same with each group on so many of the nodes.
+    pub(super) async fn start_placed(n: u64, committee: usize) -> Self {
+        Self::begin(n, Some(committee), None).await
+    }
+
+    async fn begin(n: u64, committee: Option<usize>, recorder: Option<Recorder>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let numbers: Vec<u64> = (1..=n).collect();
         let hub = Hub::new(numbers.clone(), Bounds::default(), recorder).unwrap();
@@ -327,6 +337,10 @@ impl Cluster {
             members: members.collect(),
             operators: vec![operator().verifying_key()],
             operator_threshold: 1,
+            groups: GROUPS,
+            placement: committee
+                .and_then(|committee| place(GROUPS, &numbers, committee, |_| Vec::new()))
+                .map(Arc::new),
         });
         let mut nodes = Vec::new();
         for (number, keys) in numbers.iter().zip(keys) {
@@ -366,6 +380,9 @@ impl Cluster {
     pub(super) async fn settle(&self, nodes: &[&Node]) {
         for node in nodes {
             for group in (0..GROUPS).map(GroupId) {
+                if node.parts.is_outside(group) {
+                    continue;
+                }
                 let deadline = Instant::now() + 2 * SOON;
                 node.parts.consensus.read_index(group, deadline).await.unwrap();
                 until("the node may contribute", || {
@@ -380,6 +397,9 @@ impl Cluster {
     pub(super) async fn catch_up(&self, keystore: &LocalId) {
         for node in &self.nodes {
             let group = node.parts.group_of(keystore);
+            if node.parts.is_outside(group) {
+                continue;
+            }
             let deadline = Instant::now() + SOON;
             node.parts.consensus.read_index(group, deadline).await.unwrap();
         }
@@ -476,6 +496,10 @@ fn node(
     let consensus = {
         let mut settings = RaftSettings::new(CLUSTER, number, genesis.nodes());
         settings.groups = GROUPS;
+        let placed = genesis.placement.iter().flat_map(|placement| placement.each());
+        settings.placed = placed
+            .map(|(group, nodes)| (GroupId(group), nodes.to_vec()))
+            .collect();
         settings.peers = known.iter().map(|member| member.node).collect();
         let folder = home.join("raft");
         match introduced {
@@ -556,6 +580,7 @@ fn node(
         started: Instant::now(),
         passed: AtomicU64::new(0),
         operations: AtomicU64::new(0),
+        elsewhere: Mutex::default(),
     });
     let told = parts.clone();
     let (sender, applied) = recheck::queue();

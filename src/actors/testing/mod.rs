@@ -25,6 +25,7 @@ mod malicious_leader;
 mod moves;
 mod moves_symmetric;
 mod overload;
+mod placement;
 mod races;
 mod receipts;
 mod record;

@@ -18,6 +18,7 @@ use crate::authorization::RawRequest;
 use crate::authorization::issue::Capability;
 use crate::config::Hex32;
 use crate::membership::Stage;
+use crate::membership::placement::{Placed, Placement};
 use crate::operator::{Change, NewMembers, Order, SignedOrder};
 use crate::provision::genesis::Member as Pinned;
 use crate::provision::introduction::Orders;
@@ -39,8 +40,58 @@ pub(super) fn order(cluster: &Cluster, so_far: &Orders, come: &[Pinned], gone: &
         number: current.index + 1,
         replaces: Hex32(current.digest()),
         members,
+        placement: None,
     };
     signed(so_far.orders.len() as u64 + 1, new)
+}
+
+/// The next order, which moves one group to these nodes and leaves everything else where it is.
+pub(super) fn placed(cluster: &Cluster, so_far: &Orders, group: GroupId, nodes: &[u64]) -> SignedOrder {
+    let current = so_far.follow(cluster.genesis().clone()).unwrap();
+    let mut nodes = nodes.to_vec();
+    nodes.sort_unstable();
+    let of_group = |other: u32| Placed {
+        group: other,
+        nodes: if other == group.0 {
+            nodes.clone()
+        } else {
+            current.nodes_of(other)
+        },
+    };
+    let placement = Placement::new((1..current.groups).map(of_group).collect());
+    with_placement(order(cluster, so_far, &[], &[]), |_| Some(placement.clone()))
+}
+
+/// The same order with its groups elsewhere.
+pub(super) fn with_placement(
+    order: SignedOrder,
+    placement: impl Fn(&[u64]) -> Option<Placement>,
+) -> SignedOrder {
+    let Order { sequence, change, .. } = order.order;
+    let Change::Members(mut new) = change else {
+        panic!("another order");
+    };
+    let nodes: Vec<u64> = new.members.iter().map(|member| member.node).collect();
+    new.placement = placement(&nodes);
+    signed(sequence, new)
+}
+
+/// Carries out what is ordered until every node that has a part of a group is with this list in it, and calls `meanwhile` again and
+/// again.
+pub(super) async fn carried_out(cluster: &Cluster, number: u64, meanwhile: impl AsyncFn(u64)) {
+    let nodes: Vec<u64> = cluster.nodes().iter().map(|node| node.parts.node).collect();
+    let mut turn = 0;
+    let carried = carry_out(cluster, &nodes, number);
+    let uses = async {
+        loop {
+            meanwhile(turn).await;
+            turn += 1;
+        }
+    };
+    tokio::select! {
+        () = carried => {}
+        () = uses => {}
+    }
 }
 
 pub(super) fn signed(sequence: u64, new: NewMembers) -> SignedOrder {
@@ -69,7 +120,9 @@ pub(super) async fn carry_out(cluster: &Cluster, nodes: &[u64], number: u64) {
         }
         let is_there = |node: &u64| {
             let parts = &cluster.node(*node).parts;
-            (0..parts.rules.groups).map(GroupId).all(|group| {
+            let here = (0..parts.rules.groups).map(GroupId);
+            let mut here = here.filter(|group| !parts.is_outside(*group));
+            here.all(|group| {
                 let roster = parts.roster(group);
                 roster.is_ok_and(|roster| roster.current.index == number && roster.next.is_none())
             })

@@ -13,7 +13,7 @@ use crate::membership::Membership;
 use crate::receipt::{Doubt, HEADER, Receipt, Statement, Subject, Voucher, WANTED};
 
 /// The same request by a client that wants a receipt.
-fn wanting(mut request: RawRequest) -> RawRequest {
+pub(super) fn wanting(mut request: RawRequest) -> RawRequest {
     request.headers.push((HEADER.into(), WANTED.into()));
     request
 }

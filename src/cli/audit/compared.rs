@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::{facts, tell};
 use crate::audit::{self, Corroboration, Evidence, Findings, HeadFindings, Heads, Record, Report};
 use crate::authorization::name_of_signed;
+use crate::membership::quorum_of;
 use crate::operation::batch;
 use crate::provision::Genesis;
 use crate::provision::genesis::MAX_GENESIS;
@@ -37,7 +38,10 @@ impl Pinned {
         };
         let lists = orders.lists(first);
         for members in lists.map_err(|(number, reason)| format!("order for members {number}: {reason}"))? {
-            pinned.quorum = pinned.quorum.min(members.quorum());
+            let committees = members.placement.iter().flat_map(|placement| placement.each());
+            let quorums = committees.map(|(_, nodes)| quorum_of(nodes.len()));
+            let smallest = quorums.min().unwrap_or(usize::MAX).min(members.quorum());
+            pinned.quorum = pinned.quorum.min(smallest);
             let keys = members
                 .members
                 .iter()

@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 use super::DevError;
 use crate::{
     config::{Config, Listen, Log, MeterAdmins, PublicUrl},
+    membership::Placement,
     provision::{
         NewCluster, NewNode, NodeMaterial, ProvisionError,
         cluster::{self, HookError, SealPlan, node_folder},
@@ -24,6 +25,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
     pub(super) nodes: u64,
+    /// How many nodes each group is on; none: all.
+    pub(super) committee: Option<usize>,
     pub(super) port: u16,
     pub(super) public_url: PublicUrl,
     pub(super) meter_admins: MeterAdmins,
@@ -83,6 +86,8 @@ impl Wanted {
             operator: None,
             further_operators: Vec::new(),
             threshold: 1,
+            committee: self.committee,
+            placement: None,
             seal: SealPlan::File,
             log: Log::default(),
         }
@@ -121,6 +126,14 @@ impl Material {
             difference,
         };
         let members = genesis.body().members.len() as u64;
+        let placement = genesis.body().placement.as_ref();
+        let committee = placement.map_or(genesis.body().members.len(), Placement::committee);
+        if wanted.committee.is_some_and(|wanted| wanted != committee) {
+            return Err(different(format!(
+                "groups on {committee} nodes each there, {} asked for",
+                wanted.committee.unwrap_or_default()
+            )));
+        }
         if members != wanted.nodes {
             return Err(different(format!(
                 "{members} nodes there, {} asked for",
@@ -192,6 +205,7 @@ mod tests {
     fn wanted() -> Wanted {
         Wanted {
             nodes: 3,
+            committee: None,
             port: 8443,
             public_url: "https://localhost:9000".parse().unwrap(),
             meter_admins: MeterAdmins::Anyone,

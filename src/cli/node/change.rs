@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::{NodeError, PrepareArguments, TIMEOUT, genesis, orders, prepare};
+use crate::cli::init::parse_committee;
 use crate::cli::operator::{signed_by, submit};
 use crate::config::Hex32;
 use crate::operator::{Change, NewMembers, Order, SignedOrder};
@@ -23,6 +24,7 @@ pub(super) enum Kind {
     Add,
     Remove,
     Replace,
+    Place,
 }
 
 /// A change of members.
@@ -40,6 +42,9 @@ pub(super) struct ChangeArguments {
     /// With --node: the configuration of a node of the cluster, which the new one's is like.
     #[arg(long, value_name = "FILE")]
     like: Option<PathBuf>,
+    /// How many nodes each group is on, 3 to 5; else as many as before.
+    #[arg(long, value_name = "N", value_parser = parse_committee)]
+    committee: Option<usize>,
     #[command(flatten)]
     order: OrderArguments,
 }
@@ -66,6 +71,8 @@ impl ChangeArguments {
         let wrong = |reason: &str| Err(NodeError::Members(reason.to_owned()));
         match (kind, self.gone.len(), self.come.len()) {
             (Kind::Add, 0, 1..) | (Kind::Remove, 1.., 0) | (Kind::Replace, 1.., 1..) => {}
+            (Kind::Place, 0, 0) if self.committee.is_some() => {}
+            (Kind::Place, ..) => return wrong("place wants --committee, and no member that comes or goes"),
             (Kind::Add, ..) => return wrong("add wants one --node or more, and no member that goes"),
             (Kind::Remove, ..) => return wrong("remove wants the members that go, and no --node"),
             (Kind::Replace, ..) => {
@@ -93,7 +100,7 @@ impl ChangeArguments {
             folders.push(folder);
         }
         let new = so_far
-            .next(&genesis, &come, &self.gone)
+            .next(&genesis, (&come, &self.gone), self.committee)
             .map_err(NodeError::Members)?;
         let number = new.number;
         let order = sign(new, &status, &genesis, &key)?;

@@ -250,7 +250,8 @@ impl Clerk {
         };
         let status = node.status(group);
         let is_there = |newcomer| status.is_some_and(|status| status.caught_up.contains(&newcomer));
-        believed(group).is_some_and(|own| may_begin(&own, number, zero.as_deref(), is_there).is_ok())
+        let zero = zero.as_deref().map(|zero| (zero, group.0));
+        believed(group).is_some_and(|own| may_begin(&own, number, zero, is_there).is_ok())
     }
 
     /// Endorses that every key of a group is with the members of this number.
@@ -360,6 +361,7 @@ fn ordered(list: &[u64], current: &Membership, zero: &View) -> Option<SignedOrde
             number: current.index + 1,
             replaces: Hex32(current.digest()),
             members: list.iter().map(|node| member(*node).pinned()).collect(),
+            placement: None,
         }),
     };
     let key = operator_key();

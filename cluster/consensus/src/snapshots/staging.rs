@@ -356,7 +356,7 @@ impl<S: Store> Group<S> {
         let brought = &staging.offer.configuration;
         let (prefix, earlier) = (keys::state(self.id, staging.generation), Overlay::new());
         let state = StateTransaction::new(self.log().store(), prefix, &earlier);
-        let initial = Configuration::stable(&context.settings.voters);
+        let initial = Configuration::stable(context.settings.voters_of(self.id));
         let allowed = brought.contains(context.settings.node)
             && (context.app).configuration_allowed(self.id, brought, &initial, &state)
             && self.may_follow(context.app, &state);

@@ -47,6 +47,7 @@ impl World {
             members: (1..=3).map(pinned).collect(),
             operators: vec![Hex32(operator.public())],
             threshold: 1,
+            placement: None,
         };
         let genesis = Genesis::sign(body, &operator).unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -63,7 +64,7 @@ impl World {
     /// The operators change the members.
     fn order(&mut self, come: &[u64], gone: &[u64]) {
         let come: Vec<Member> = come.iter().map(|node| pinned(*node)).collect();
-        let new = self.orders.next(&self.genesis, &come, gone).unwrap();
+        let new = self.orders.next(&self.genesis, (&come, gone), None).unwrap();
         let order = Order {
             cluster: Hex32(self.genesis.cluster_id()),
             sequence: self.orders.orders.len() as u64 + 1,
