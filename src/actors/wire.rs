@@ -8,8 +8,11 @@
 //! Every question about a client's request carries the request itself: the node that is asked verifies it as if the
 //! client had sent it there. Nothing in a question is believed but what it is checked against.
 
+mod ceremony;
+mod forwarded;
+mod item;
+
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use conclave_garbled::session::Tail;
 use serde::de::DeserializeOwned;
@@ -21,81 +24,22 @@ use super::receipts::Vouch;
 use crate::audit::PeerHead;
 use crate::format::{self, FIRST, Format, NEWEST, OLDEST};
 use crate::identifier::{LocalId, OperationId};
-use crate::keystore::record::Sharing;
 use crate::keystore::{Endorsement, KeystoreRecord, Statement};
-use crate::membership::Stage;
 use crate::operator::SignedOrder;
 use crate::overload::Class;
 use crate::problem::Problem;
 
 pub use crate::operation::batch::MAX_ITEMS;
+pub use ceremony::{
+    Beginning, BirthStep, Computed, Half, MAX_ABORTS, RenewCompute, Renewal, Roles, Round, ShareName, ToRenew,
+};
+pub use forwarded::{Forwarded, MAX_ADDRESSES, Progress, Relay, Relayed, Served};
+pub use item::{Item, ItemAsk};
 
 /// The first byte of a frame on the bulk lane, which says whose it is: consensus'.
 pub(crate) const CONSENSUS: u8 = 0;
 /// Segments of garbled circuits.
 pub(crate) const CIRCUITS: u8 = 1;
-
-/// A client's request on its way to another node.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Forwarded {
-    /// Drawn by the sender for this request.
-    pub operation: OperationId,
-    /// Counts from 1: a retry of the same operation after a holder fell out.
-    pub attempt: u8,
-    /// The signed part of the request, encoded.
-    pub request: Vec<u8>,
-    /// (group, index): what the sender had applied of the groups that the decision rests on.
-    pub needs: Vec<(u32, u64)>,
-    /// The nodes that take part, ascending: goes on every participant's record.
-    pub participants: Vec<u64>,
-    /// Of a use: the epoch of the key in the sender's state. Whoever has another one abstains.
-    pub epoch: Option<u64>,
-}
-
-/// Addresses of a client that are read: the socket's, and what proxies say.
-pub const MAX_ADDRESSES: usize = 32;
-
-/// A client's request about a group of which the node that it reached has no part.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Relay {
-    /// The request.
-    pub forwarded: Forwarded,
-    /// The client's addresses, for the allow list: the sender's word. [`MAX_ADDRESSES`] at most.
-    pub addresses: Vec<IpAddr>,
-    /// Whether the client asks for a receipt.
-    pub receipt: bool,
-}
-
-/// What a client is to be told.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Relayed {
-    /// The reply, or why there is none.
-    pub served: Result<Served, Problem>,
-    /// Members' signatures over it, if they were asked for.
-    pub receipt: Option<String>,
-}
-
-/// A reply on its way to the node that the client reached.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Served {
-    /// The HTTP status.
-    pub status: u16,
-    /// Where the new thing is.
-    pub location: Option<String>,
-    /// JSON; none with 204.
-    pub body: Option<Vec<u8>>,
-}
-
-/// How far a group's members have changed, as one of them has applied it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progress {
-    /// The number of the list that its members are of.
-    pub current: u64,
-    /// The list that it is on its way to, and how far.
-    pub next: Option<(u64, Stage)>,
-    /// Keys that are to be moved yet, where the node knows: its leader does.
-    pub unmoved: Option<u64>,
-}
 
 /// A question.
 #[derive(Clone, Serialize, Deserialize)]
@@ -191,202 +135,6 @@ pub enum Call {
     List(Box<Forwarded>, u32),
     /// How far are the members of this group? The sender has no part of it.
     Progress(u32),
-}
-
-/// What the coordinator of a renewal proposes; participants look for themselves whether the shares are due.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Renewal {
-    /// Drawn by the coordinator.
-    pub operation: OperationId,
-    /// The keystore.
-    pub keystore: LocalId,
-    /// The keys, ascending.
-    pub keys: Vec<ToRenew>,
-    /// Who takes part, and when it began.
-    pub beginning: Beginning,
-    /// What the coordinator had applied of the keystore's group.
-    pub applied: u64,
-}
-
-/// A key whose shares are to be renewed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ToRenew {
-    /// The key.
-    pub key: LocalId,
-    /// The ceremony whose shares are to be replaced.
-    pub replaces: [u8; 32],
-    /// The members that have a share of it, as far as is known, ascending: they deal, those of a symmetric key only if it moves.
-    /// Of a key pair the others get one.
-    pub dealers: Vec<u64>,
-}
-
-/// A node's half of what it shares with another one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Half {
-    /// The life that it belongs to.
-    pub boot: [u8; 16],
-    /// An X25519 public key.
-    pub public: [u8; 32],
-}
-
-/// A garbling, numbered by its evaluator.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Roles {
-    /// Never the same twice in one life of the evaluator.
-    pub number: u64,
-    /// First garbler, second garbler, evaluator.
-    pub nodes: [u64; 3],
-    /// What the evaluator takes it to be: the id of its program, gate by gate. Builds may have others for one operation.
-    pub circuit: [u8; 32],
-}
-
-impl Roles {
-    /// All three, ascending: how they go on record.
-    pub fn participants(&self) -> [u64; 3] {
-        let mut nodes = self.nodes;
-        nodes.sort_unstable();
-        nodes
-    }
-}
-
-/// What is computed at the birth of a symmetric key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Computed {
-    /// An HMAC key's states.
-    States,
-    /// The value that the key is checked by.
-    Check,
-}
-
-/// A step of a birth after the first. Messages go by the number of their sender among the holders, from 1.
-#[derive(Clone, Serialize, Deserialize)]
-pub enum BirthStep {
-    /// Everybody's commitments; the answer is a sealed opening for each other holder.
-    Open(BTreeMap<u8, Vec<u8>>),
-    /// What everybody has opened to the asked one; the answer is its commitments to pieces.
-    Combine(BTreeMap<u8, Vec<u8>>),
-    /// Everybody's commitments to pieces.
-    Agree(BTreeMap<u8, Vec<u8>>),
-    /// Garble for the coordinator.
-    Garble(Computed, Roles),
-    /// The active labels of what was computed; the answer is what they mean.
-    Decode(Computed, Vec<u8>),
-    /// The outcome, with an HMAC key's inner state; the answer is [`Answer::Generated`].
-    Sign(Sharing, Option<[u8; 32]>),
-}
-
-/// A step of what the new holders of a symmetric key compute in a renewal.
-#[derive(Clone, Serialize, Deserialize)]
-pub enum RenewCompute {
-    /// Everybody's messages of the round before the last, by share index: commitments to pieces.
-    Agree(BTreeMap<u16, Vec<u8>>),
-    /// Garble the key's check value for the coordinator.
-    Garble(Roles),
-    /// The active labels of what was computed; the answer is what they mean.
-    Decode(Vec<u8>),
-}
-
-/// A question about one item of a batch.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Item {
-    /// Its place in the batch, from 0.
-    pub index: u8,
-    /// Its own operation: it is judged, recorded and remembered as a request of its own.
-    pub operation: OperationId,
-    /// Its own attempt.
-    pub attempt: u8,
-    /// As in [`Forwarded`].
-    pub needs: Vec<(u32, u64)>,
-    /// The nodes that take part in it, ascending.
-    pub participants: Vec<u64>,
-    /// As in [`Forwarded`].
-    pub epoch: Option<u64>,
-    /// What is asked.
-    pub ask: ItemAsk,
-}
-
-/// What can be asked about an item: as the calls of the same names.
-#[derive(Clone, Serialize, Deserialize)]
-pub enum ItemAsk {
-    /// [`Call::Cosign`].
-    Cosign(Vec<u8>),
-    /// [`Call::Commit`].
-    Commit,
-    /// [`Call::SignShare`].
-    SignShare(BTreeMap<u16, Vec<u8>>),
-    /// [`Call::Derive`].
-    Derive,
-    /// [`Call::Garble`].
-    Garble(Roles),
-    /// [`Call::Serve`].
-    Serve,
-}
-
-/// What the coordinator of a generation proposes; participants check every part that they can.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Beginning {
-    /// The coordinator's clock, ms; within 5 s of the participant's.
-    pub start: u64,
-    /// (node, boot nonce) of every participant, ascending.
-    pub participants: Vec<(u64, [u8; 16])>,
-    /// Index of the configuration that the members are taken from.
-    pub configuration: u64,
-}
-
-impl Beginning {
-    /// The participants, ascending.
-    pub fn nodes(&self) -> Vec<u64> {
-        self.participants.iter().map(|(node, _)| *node).collect()
-    }
-}
-
-/// Most aborts that a proposal brings.
-pub const MAX_ABORTS: usize = 16;
-
-/// Rounds of a generation, each called after what a participant says in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Round {
-    /// The hash of its package.
-    Hash,
-    /// The package.
-    Package,
-    /// Echo and envelopes.
-    Deal,
-    /// The outcome, signed.
-    Outcome,
-}
-
-impl Round {
-    /// The number of its messages in the threshold crate; the outcome is no message.
-    pub fn number(self) -> Option<u8> {
-        match self {
-            Self::Hash => Some(0),
-            Self::Package => Some(1),
-            Self::Deal => Some(2),
-            Self::Outcome => None,
-        }
-    }
-
-    /// The round whose messages are handed out in this one.
-    pub fn before(self) -> Option<Self> {
-        match self {
-            Self::Hash => None,
-            Self::Package => Some(Self::Hash),
-            Self::Deal => Some(Self::Package),
-            Self::Outcome => Some(Self::Deal),
-        }
-    }
-}
-
-/// Names one share of one key in envelopes and confirmations.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct ShareName {
-    /// The keystore.
-    pub keystore: LocalId,
-    /// The key.
-    pub key: LocalId,
-    /// The ceremony.
-    pub session: [u8; 32],
 }
 
 /// An answer.
