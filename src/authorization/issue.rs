@@ -1,4 +1,4 @@
-//! The client's side: sign a request, and delegate a capability. What these make, [`super::authenticate`],
+//! The client's side: sign a request, and delegate a capability. What these make, [`super::authenticate()`],
 //! [`super::authorize()`] and any other WebKMS server accept. Nothing here reads a clock: times are given.
 
 use base64::Engine as _;

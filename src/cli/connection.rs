@@ -8,7 +8,7 @@ use std::path::PathBuf;
 /// Where the server is.
 #[derive(Args, Clone, Debug)]
 pub struct ServerArguments {
-    /// Public URL of the cluster (or of any WebKMS server): https://HOST[:PORT]
+    /// Public URL of the cluster (or of any WebKMS server): `https://HOST[:PORT]`
     #[arg(long, value_name = "URL", env = "CONCLAVE_URL")]
     pub url: String,
     /// Send the bytes to this address, TLS and Host as for --url; repeatable: used in turn, a dead one is skipped

@@ -2,7 +2,7 @@
 //!
 //! A use that began after a write was acknowledged must not be decided by the state before that write by
 //! *every* holder of its quorum: one of them has the entry in its log and waits for it (consensus.md 1). In worlds whose members
-//! change each scope has a key that moves ([`moving`]): a use asks those who hold it.
+//! change each scope has a key that moves (`moving.rs`): a use asks those who hold it.
 
 mod moving;
 mod register;

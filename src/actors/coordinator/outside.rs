@@ -2,7 +2,7 @@
 //! to a member of it, which serves it as if the client had come there. Who the members are group 0 knows, which every node has.
 //!
 //! What a member is handed it does not hand on: only who was reached by the client does. (A use of a symmetric key may still go
-//! from a member without a part to one that has it, [`super::relay`].)
+//! from a member without a part to one that has it, `relay.rs`.)
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
