@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::endorsements::{Gathered, Gathering, Question};
 use super::using::cannot_contribute;
-use super::{Work, busy, confirm_group, propose_problem};
-use crate::actors::decide::Purpose;
+use super::{Work, busy, confirm_group, presence, propose_problem};
+use crate::actors::decide::{Purpose, group_of};
 use crate::actors::holder::{sign_statement, statement_of};
 use crate::actors::parts::Parts;
 use crate::actors::stages::Stage;
@@ -40,7 +40,11 @@ enum Committed {
 /// Creates or updates a meter or a keystore, or revokes.
 pub(super) async fn apply(work: &Work) -> Result<Reply, Problem> {
     let mut judged_on = None;
+    let group = group_of(&work.parts, &work.request, &work.operation);
     for round in 1..=ROUNDS {
+        if let Ok(roster) = work.parts.roster(group) {
+            presence::wait_for(work, &roster.deciders(), |there| roster.is_quorum(there)).await;
+        }
         let weighed = work.weigh(Purpose::Endorse).await?;
         let (group, version) = (weighed.group, weighed.judgement.state_version);
         if judged_on == Some(version) || work.left().is_zero() {

@@ -12,7 +12,7 @@ use futures::future::join_all;
 use super::blame::{Blame, Failed};
 use super::change::{no_quorum, rejected};
 use super::using::cannot_contribute;
-use super::{Work, busy, propose_problem};
+use super::{Work, busy, presence, propose_problem};
 use crate::actors::ceremonies;
 use crate::actors::conduct::Abort;
 use crate::actors::decide::{Purpose, Weighed};
@@ -53,6 +53,12 @@ pub(super) async fn key(work: &Work) -> Result<Reply, Problem> {
     let members: BTreeSet<u64> = committee.nodes().into_iter().collect();
     let mut blame = Blame::new(parts.node, members.clone(), committee.quorum());
     for attempt in 1..=ATTEMPTS {
+        let wanted: Vec<u64> = members
+            .iter()
+            .copied()
+            .filter(|node| !blame.leaves_out(*node))
+            .collect();
+        presence::wait_for(work, &wanted, |there| there.len() >= committee.quorum()).await;
         let weighed = work.weigh(Purpose::Endorse).await?;
         let Intent::Generate(terms) = weighed.judgement.intent.clone() else {
             return Err(Problem::malformed("This request generates no key."));

@@ -15,6 +15,7 @@ mod generate;
 pub mod moves;
 pub mod order;
 pub mod outside;
+mod presence;
 mod read;
 pub mod receipt;
 mod relay;
