@@ -152,6 +152,7 @@ impl Registry {
             };
             let group = self.parts.group_of(&id);
             if self.parts.is_outside(group) {
+                let _place = self.place(id, Class::Signatures)?;
                 let asked = (&addresses[..], wants_receipt);
                 return outside::describe(&self.parts, (group, operation), &request, asked).await;
             }

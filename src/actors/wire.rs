@@ -357,6 +357,7 @@ impl Call {
             | Self::Portion(_)
             | Self::AuditHead => Class::Bulk,
             // What is to be served for another node says its request.
+            Self::Relay(relay) => relay.class(),
             Self::Endorse(_)
             | Self::EndorseTime { .. }
             | Self::EndorseOrder(..)
@@ -370,7 +371,6 @@ impl Call {
             | Self::Birth(..)
             | Self::BirthStep(..)
             | Self::Progress(_)
-            | Self::Relay(_)
             | Self::Serve(_) => Class::Changes,
         }
     }

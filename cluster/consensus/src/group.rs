@@ -198,6 +198,7 @@ impl<S: Store> Group<S> {
 
     fn check(&self, context: &Context<'_>, from: NodeId, message: &mut Message) -> Result<(), Violation> {
         let raft = &self.raw.raft;
+        let needs_word = self.has_something_to_lose(context.settings);
         let sight = Sight {
             node: context.settings.node,
             is_member: &|node| self.is_member(node),
@@ -210,7 +211,11 @@ impl<S: Store> Group<S> {
             committed: raft.raft_log.committed,
             // Raft says 0 for what is outside the log.
             term_at: &|index| raft.raft_log.term(index).ok().filter(|term| *term != 0),
-            staged: &|snapshot| self.snapshots.staged_generation(self.id, snapshot).is_some(),
+            staged: &|snapshot| {
+                self.snapshots
+                    .staged_generation((self.id, needs_word), snapshot)
+                    .is_some()
+            },
         };
         guard::check(from, message, &sight)
     }

@@ -101,9 +101,10 @@ impl<S: Store> Group<S> {
         batch: &mut Batch,
     ) -> Result<(), StoreError> {
         let snapshot = ready.snapshot();
+        // The guard has let it in.
         let (generation, name) = self
             .snapshots
-            .staged_generation(self.id, snapshot)
+            .staged_generation((self.id, false), snapshot)
             .ok_or_else(|| StoreError::message("raft took a snapshot whose data are not here"))?;
         self.board.publish_snapshot(snapshot.get_metadata().index);
         let brought = Configuration::from_conf_state(snapshot.get_metadata().get_conf_state())
@@ -115,7 +116,7 @@ impl<S: Store> Group<S> {
         let restricting = self.applied.restricting;
         self.applied = name.applied;
         self.applied.restricting = restricting;
-        if let Some(installed) = self.snapshots.installed() {
+        if let Some(installed) = self.snapshots.installed(self.id) {
             self.state_given(context, installed);
         }
         self.put_digest(batch);

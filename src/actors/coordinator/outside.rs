@@ -19,7 +19,7 @@ pub(crate) use super::confirm_group as confirm;
 use crate::actors::decide::group_of;
 use crate::actors::examined::Examined;
 use crate::actors::parts::Parts;
-use crate::actors::views::GROUP_ZERO;
+use crate::actors::views::{GROUP_ZERO, believed};
 use crate::actors::wire::{Abstention, Answer, Call, Forwarded, Progress, Relay, Relayed};
 use crate::authorization::RawRequest;
 use crate::identifier::{LocalId, OperationId};
@@ -225,13 +225,25 @@ fn reply(relayed: Relayed) -> Result<Reply, Problem> {
 ///
 /// # Errors
 /// 503 if no member answers.
-pub(super) async fn list(work: &Work, group: GroupId) -> Result<Vec<(LocalId, KeystoreRecord)>, Problem> {
+pub(super) async fn list(
+    work: &Work,
+    group: GroupId,
+    controller: &str,
+) -> Result<Vec<(LocalId, KeystoreRecord)>, Problem> {
     let parts = &work.parts;
     let forwarded = work.forwarded(1, GROUP_ZERO, Vec::new());
     let call = Call::List(Box::new(forwarded), group.0);
     for node in parts.members_elsewhere(group, work.turn()) {
         match parts.ask(node, &call, work.left().min(PATIENCE)).await {
-            Ok(Answer::Listed(found)) => return Ok(found),
+            Ok(Answer::Listed(mut found)) => {
+                // What a member makes up must not keep the client from what is true.
+                found.truncate(MAX_LIST);
+                found.retain(|(id, record)| {
+                    parts.group_of(id) == group
+                        && record.config.controllers.iter().any(|one| one == controller)
+                });
+                return Ok(found);
+            }
             Ok(Answer::Refused(problem)) => return Err(*problem),
             _ => tracing::debug!(node, %group, "a member does not list"),
         }
@@ -299,7 +311,10 @@ pub(crate) async fn has_come(parts: &Arc<Parts>, group: GroupId, list: &Membersh
 impl Progress {
     /// How far this node is in a group, if it has a part in it.
     pub(crate) fn of(parts: &Parts, group: GroupId) -> Result<Self, Abstention> {
-        if !parts.is_in(group) {
+        // A newcomer has nothing to say before others vouch for its state.
+        let speaks =
+            believed(parts, group).is_ok() && parts.consensus.freshness().may_contribute(group).is_ok();
+        if !parts.is_in(group) || !speaks {
             return Err(Abstention::Behind);
         }
         Self::of_state(parts, group)

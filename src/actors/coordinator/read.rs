@@ -51,7 +51,7 @@ async fn list(work: &Work, controller: &str) -> Result<Reply, Problem> {
     let groups: Vec<_> = (1..parts.rules.groups).map(conclave_consensus::GroupId).collect();
     let in_group = |group: conclave_consensus::GroupId| async move {
         if parts.is_outside(group) {
-            return outside::list(work, group).await;
+            return outside::list(work, group, controller).await;
         }
         confirm_group(parts, group).await?;
         let view = parts.consensus.view(group).map_err(|_| busy())?;

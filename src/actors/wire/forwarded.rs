@@ -4,8 +4,11 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::authorization::RawRequest;
 use crate::identifier::OperationId;
 use crate::membership::Stage;
+use crate::operation::route::Route;
+use crate::overload::Class;
 use crate::problem::Problem;
 
 /// A client's request on its way to another node.
@@ -37,6 +40,15 @@ pub struct Relay {
     pub addresses: Vec<IpAddr>,
     /// Whether the client asks for a receipt.
     pub receipt: bool,
+}
+
+impl Relay {
+    /// What is given up first under load, as far as the path of the request tells. What cannot be read is given up early.
+    pub fn class(&self) -> Class {
+        let request = RawRequest::decode(&self.forwarded.request).ok();
+        let route = request.and_then(|request| Route::parse(&request.method, &request.target));
+        route.map_or(Class::Bulk, |route| route.class())
+    }
 }
 
 /// What a client is to be told.

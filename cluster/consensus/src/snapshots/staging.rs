@@ -15,6 +15,7 @@ use crate::guard::Violation;
 use crate::ids::{GroupId, Millis, NodeId};
 use crate::keys;
 use crate::records;
+use crate::settings::Settings;
 use crate::store::{Batch, Pair, Store, StoreError};
 use raft::eraftpb::{Message, MessageType, Snapshot};
 use sha2::{Digest, Sha256};
@@ -43,8 +44,6 @@ pub(super) struct Staging {
     allowed: Option<bool>,
     /// What the other voters say that they had at this index; none: they do not know it any more.
     answers: BTreeMap<NodeId, Option<[u8; 32]>>,
-    /// Whether this node must know what they say before it installs.
-    needs_word: bool,
     active: Millis,
     pulled: Millis,
 }
@@ -77,25 +76,32 @@ impl Staging {
             configuration.has_honest(|node| says(node, false)),
             configuration.has_honest(|node| says(node, true)),
         ) {
-            _ if !self.needs_word => Word::Vouched,
             (true, _) => Word::Vouched,
             (false, true) => Word::Open,
             (false, false) => Word::Refused,
         }
     }
 
-    fn is_ready(&self, group: GroupId) -> bool {
-        self.written && self.allowed == Some(true) && matches!(self.word(group), Word::Vouched)
+    /// Whether raft may have it: of a node that has something to lose only by others' word.
+    fn is_ready(&self, group: GroupId, needs_word: bool) -> bool {
+        let has_word = || matches!(self.word(group), Word::Vouched);
+        self.written && self.allowed == Some(true) && (!needs_word || has_word())
     }
 
     /// Those whose word is missing.
     fn silent(&self) -> Vec<NodeId> {
-        let mut nodes = match self.needs_word {
-            true => self.offer.configuration.nodes(),
-            false => Vec::new(),
-        };
+        let mut nodes = self.offer.configuration.nodes();
         nodes.retain(|node| *node != self.own && *node != self.from && !self.answers.contains_key(node));
         nodes
+    }
+
+    /// Whether somebody has had another state, and has not only forgotten which.
+    fn is_contradicted(&self, group: GroupId) -> bool {
+        let Offer {
+            index, term, chain, ..
+        } = &self.offer;
+        let stated = self.digest.stated(group, (*index, *term), chain);
+        self.answers.values().flatten().any(|answer| *answer != stated)
     }
 }
 
@@ -103,14 +109,14 @@ impl Snapshots {
     /// Who sent what is here whole and waits for others' word.
     pub(crate) fn waiting_for_word(&self) -> Option<NodeId> {
         let staging = self.staging.as_ref()?;
-        (staging.written && staging.needs_word).then_some(staging.from)
+        staging.written.then_some(staging.from)
     }
 
-    /// The generation that holds this snapshot's data, and what goes with them; none before they are whole, allowed and vouched
-    /// for.
+    /// The generation that holds this snapshot's data, and what goes with them; none before they are whole, allowed and, where
+    /// that is needed, vouched for.
     pub(crate) fn staged_generation(
         &self,
-        group: GroupId,
+        (group, needs_word): (GroupId, bool),
         snapshot: &Snapshot,
     ) -> Option<(u64, SnapshotName)> {
         let name: SnapshotName = records::decode(&snapshot.data).ok()?;
@@ -119,7 +125,7 @@ impl Snapshots {
         let brought = Configuration::from_conf_state(metadata.get_conf_state())?;
         let same = offer.id == name.id
             && staging.hash == Some(name.hash)
-            && staging.is_ready(group)
+            && staging.is_ready(group, needs_word)
             && name.configuration_index <= metadata.index
             && (offer.index, offer.term) == (metadata.index, metadata.term)
             && (name.applied.index, name.applied.term) == (metadata.index, metadata.term)
@@ -128,12 +134,12 @@ impl Snapshots {
     }
 
     /// The staged state is the group's.
-    pub(crate) fn installed(&mut self) -> Option<Installed> {
+    pub(crate) fn installed(&mut self, group: GroupId) -> Option<Installed> {
         let staging = self.staging.take()?;
         Some(Installed {
             from: staging.from,
+            vouched: matches!(staging.word(group), Word::Vouched),
             digest: staging.digest,
-            vouched: staging.needs_word,
         })
     }
 }
@@ -184,7 +190,6 @@ impl<S: Store> Group<S> {
             written: false,
             allowed: None,
             answers: BTreeMap::new(),
-            needs_word: self.has_something_to_lose(context),
             active: context.now,
             pulled: context.now,
         });
@@ -194,16 +199,17 @@ impl<S: Store> Group<S> {
     }
 
     /// Whether a false state in the place of this node's would be a loss: it votes, so that what it has acknowledged counts, or
-    /// others have vouched for what it has.
-    fn has_something_to_lose(&self, context: &Context<'_>) -> bool {
+    /// others have vouched for what it has. Asked at every step, since a transfer may outlast the time when there was nothing.
+    pub(crate) fn has_something_to_lose(&self, settings: &Settings) -> bool {
         let configuration = self.configuration();
         let vouched = !configuration.is_empty() && self.states.unvouched().is_none();
-        !context.settings.believe_leaders && (vouched || configuration.votes(context.settings.node))
+        !settings.believe_leaders && (vouched || configuration.votes(settings.node))
     }
 
-    /// Asks those who have not answered.
+    /// Asks those who have not answered, if this node has to know.
     fn ask_what_others_had(&self, context: &mut Context<'_>) {
-        let Some(staging) = &self.snapshots.staging else {
+        let staging = self.snapshots.staging.as_ref();
+        let Some(staging) = staging.filter(|_| self.has_something_to_lose(context.settings)) else {
             return;
         };
         let call = Call::AskState {
@@ -235,10 +241,8 @@ impl<S: Store> Group<S> {
         let Some(staging) = &mut self.snapshots.staging else {
             return Ok(());
         };
-        if !staging.offer.configuration.contains(from) {
-            return Err(Violation::Call);
-        }
-        if staging.offer.index == index {
+        // Another one's may be about an offer that is over.
+        if staging.offer.index == index && staging.offer.configuration.contains(from) {
             // The first answer stands: nobody has two states at one index.
             staging.answers.entry(from).or_insert(stated);
             self.look_at_staging(context, extra);
@@ -267,12 +271,21 @@ impl<S: Store> Group<S> {
         extra: &mut Batch,
     ) -> Result<(), Violation> {
         let group = self.id;
+        if self.leader() != Some(from) {
+            // It led when it began.
+            return Ok(());
+        }
         let Some(staging) = &mut self.snapshots.staging else {
             return Err(Violation::Call);
         };
         let next = (staging.from, staging.offer.id, staging.sequence) == (from, id, sequence);
         if !next || staging.hash.is_some() {
             return Err(Violation::Call);
+        }
+        if pairs.is_empty() && hash.is_none() {
+            // It would only keep the transfer alive.
+            self.drop_staging(extra);
+            return Err(Violation::SnapshotData);
         }
         hash_pairs(&mut staging.hasher, &pairs);
         let prefix = keys::state(group, staging.generation);
@@ -320,7 +333,8 @@ impl<S: Store> Group<S> {
     /// Lets raft have what is here whole, or drops it, if that can be said.
     fn look_at_staging(&mut self, context: &mut Context<'_>, extra: &mut Batch) {
         let group = self.id;
-        let Some(staging) = self.snapshots.staging.as_ref().filter(|staging| staging.written) else {
+        let staging = self.snapshots.staging.as_ref();
+        let Some(staging) = staging.filter(|staging| staging.written && !self.installs()) else {
             return;
         };
         let (id, from, index) = (staging.offer.id, staging.from, staging.offer.index);
@@ -333,20 +347,20 @@ impl<S: Store> Group<S> {
         let Some(staging) = &self.snapshots.staging else {
             return;
         };
-        match (staging.allowed, staging.word(group)) {
-            (Some(true), Word::Vouched) => context.call(group, from, &Call::SnapshotStaged { id }),
-            (Some(true), Word::Open) => {}
-            (Some(true), Word::Refused) => {
+        if staging.allowed != Some(true) {
+            let why = Violation::SnapshotConfiguration;
+            context.counters.drop_frame(from, why);
+            return self.drop_staging(extra);
+        }
+        if staging.is_ready(group, self.has_something_to_lose(context.settings)) {
+            return context.call(group, from, &Call::SnapshotStaged { id });
+        }
+        if matches!(staging.word(group), Word::Refused) {
+            if staging.is_contradicted(group) {
                 tracing::error!(%group, from, index, "no other member vouches for the state that this one sent: it is not taken");
                 context.counters.drop_frame(from, Violation::SnapshotUnvouched);
-                self.drop_staging(extra);
             }
-            _ => {
-                context
-                    .counters
-                    .drop_frame(from, Violation::SnapshotConfiguration);
-                self.drop_staging(extra);
-            }
+            self.drop_staging(extra);
         }
     }
 
@@ -369,11 +383,12 @@ impl<S: Store> Group<S> {
     /// Repeats what is silent, gives up what is dead.
     pub(super) fn drive_staging(&mut self, context: &mut Context<'_>, extra: &mut Batch) {
         let (now, group, installs) = (context.now, self.id, self.installs());
+        let needs_word = self.has_something_to_lose(context.settings);
         let Some(staging) = &mut self.snapshots.staging else {
             return;
         };
         let patience = match staging.hash {
-            Some(_) if staging.needs_word => VOUCHED_MS,
+            Some(_) if needs_word => VOUCHED_MS,
             _ => 3 * GIVE_UP_MS / 2,
         };
         if now >= staging.active + patience && !installs {
@@ -382,7 +397,7 @@ impl<S: Store> Group<S> {
         if now >= staging.pulled + ASK_AGAIN_MS {
             staging.pulled = now;
             let (id, sequence) = (staging.offer.id, staging.sequence);
-            let call = match staging.is_ready(group) {
+            let call = match staging.is_ready(group, needs_word) {
                 true => Call::SnapshotStaged { id },
                 // Of what is here whole there is no next chunk: it only tells the leader that this node still waits.
                 false => Call::SnapshotPull { id, sequence },

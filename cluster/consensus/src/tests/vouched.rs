@@ -361,6 +361,73 @@ fn a_newcomer_never_believes_what_only_its_leader_has() {
     assert!(!nodes.status(4).configuration.votes(4));
 }
 
+/// What a newcomer need not wait for it must wait for once others have vouched for what it has.
+#[test]
+fn a_transfer_that_began_when_there_was_nothing_to_lose_takes_nothing_away() {
+    let (mut nodes, new, leader) = newcomer();
+    let status = nodes.status(new);
+    let usurper = Usurper {
+        node: leader,
+        term: status.term,
+        offer: Offer {
+            id: 7,
+            index: 1_000,
+            term: status.term,
+            chain: [9; 32],
+            configuration: status.configuration.clone(),
+        },
+        pairs: vec![
+            (b"!move".to_vec(), b"1,2,3>1,2,3,4".to_vec()),
+            (b"key0".to_vec(), b"mallory".to_vec()),
+        ],
+    };
+    usurper.fills(&mut nodes, new);
+    nodes.cut = [leader].into();
+    // The others come back and speak, so that what it has is vouched for; the leader is silent.
+    for node in (1..=3).filter(|node| *node != leader) {
+        let since = nodes.sent.len();
+        nodes.receive(node, new, &call_frame(&Call::AskStatement));
+        nodes.gather(node);
+        let wires: Vec<Wire> = nodes.sent[since..].to_vec();
+        for wire in wires.iter().filter(|wire| (wire.from, wire.to) == (node, new)) {
+            nodes.receive(new, node, &wire.frame);
+        }
+        nodes.turn(new);
+    }
+    assert_eq!(reason(&nodes, new), Some(Reason::Learner));
+    assert!(nodes.freshness(new).settle(G, scope(b'k')).is_ok(), "vouched for");
+    assert_eq!(nodes.driver(new).status().remove(0).chain, status.chain);
+    usurper.installs(&mut nodes, new);
+    assert_eq!(
+        installed(&nodes, new),
+        1,
+        "what the leader sent first, and nothing after it"
+    );
+    assert_eq!(nodes.value(new, "key0").as_deref(), Some("value0"));
+}
+
+#[test]
+fn an_empty_chunk_keeps_no_transfer_alive() {
+    let (mut nodes, new, leader) = newcomer();
+    let configuration = nodes.status(new).configuration;
+    let offer = Offer {
+        id: 7,
+        index: 1_000,
+        term: 2,
+        chain: [9; 32],
+        configuration,
+    };
+    nodes.receive(new, leader, &call_frame(&Call::SnapshotOffer(offer)));
+    let chunk = Call::SnapshotChunk {
+        id: 7,
+        sequence: 0,
+        pairs: Vec::new(),
+        hash: None,
+    };
+    nodes.receive(new, leader, &call_frame(&chunk));
+    assert_eq!(nodes.dropped(new, Violation::SnapshotData), 1);
+}
+
 #[test]
 fn who_is_told_to_believes_its_leader() {
     let (mut nodes, away, _, third) = lagging(|settings| settings.believe_leaders = true);
