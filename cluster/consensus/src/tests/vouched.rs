@@ -366,6 +366,19 @@ fn a_newcomer_never_believes_what_only_its_leader_has() {
 fn a_transfer_that_began_when_there_was_nothing_to_lose_takes_nothing_away() {
     let (mut nodes, new, leader) = newcomer();
     let status = nodes.status(new);
+    let disk = &nodes.machines[&new].disk;
+    let record: GroupRecord = records::read(&**disk, &keys::group(G)).unwrap().unwrap();
+    let prefix = keys::state(G, record.generation);
+    let state = disk.scan(&prefix, &keys::after_prefix(&prefix), 999).unwrap();
+    let pairs = state.into_iter().map(|(key, value)| {
+        let key = key[prefix.len()..].to_vec();
+        let value = if key == b"key0" {
+            b"mallory".to_vec()
+        } else {
+            value
+        };
+        (key, value)
+    });
     let usurper = Usurper {
         node: leader,
         term: status.term,
@@ -376,10 +389,7 @@ fn a_transfer_that_began_when_there_was_nothing_to_lose_takes_nothing_away() {
             chain: [9; 32],
             configuration: status.configuration.clone(),
         },
-        pairs: vec![
-            (b"!move".to_vec(), b"1,2,3>1,2,3,4".to_vec()),
-            (b"key0".to_vec(), b"mallory".to_vec()),
-        ],
+        pairs: pairs.collect(),
     };
     usurper.fills(&mut nodes, new);
     nodes.cut = [leader].into();
