@@ -4,13 +4,11 @@
 use std::sync::Arc;
 
 use conclave_consensus::GroupId;
-use sha2::{Digest, Sha256};
 
-use super::endorse::unasked;
+use super::endorse::{seen, unasked};
 use crate::actors::parts::Parts;
 use crate::actors::views::{GROUP_ZERO, believed};
 use crate::actors::wire::{Abstention, Answer};
-use crate::audit::{Entry, Kind};
 use crate::identifier::OperationId;
 use crate::keystore::{Command, Endorsement, Statement};
 use crate::membership::Roster;
@@ -47,13 +45,13 @@ pub(crate) async fn endorse_beginning(
         .may_contribute(group)
         .map_err(|_| Abstention::Fenced)?;
     look(parts, group, number)?;
-    let now = parts.now().map_err(|_| Abstention::Clock)?;
-    let mut entry = Entry::new(Kind::Ordered, now, statement.operation);
-    entry.group = group.0;
-    entry.request = Sha256::digest([&b"conclave beginning 1"[..], &number.to_be_bytes()].concat()).into();
-    entry.verdict = "begun".into();
-    parts.record(entry).await?;
-    Ok(statement.endorse(parts.node, &parts.signing_key, now))
+    seen(
+        parts,
+        (group, number),
+        statement,
+        (b"conclave beginning 1", "begun"),
+    )
+    .await
 }
 
 /// Whether it may begin, as far as this node knows: by its own states of the group and of group 0, by its own links, and by what

@@ -187,11 +187,22 @@ pub(crate) async fn endorse_move(
         Ok(Ok(false)) => return Err(Abstention::Behind),
         _ => return Err(Abstention::Busy),
     }
+    seen(parts, (group, number), statement, (b"conclave move 1", "moved")).await
+}
+
+/// Puts on this node's record what it has seen for itself of a group's move, by this name and verdict, and signs the statement of
+/// the entry.
+pub(super) async fn seen(
+    parts: &Parts,
+    (group, number): (GroupId, u64),
+    statement: &Statement,
+    (name, verdict): (&[u8], &str),
+) -> Result<Endorsement, Abstention> {
     let now = parts.now().map_err(|_| Abstention::Clock)?;
     let mut entry = Entry::new(Kind::Ordered, now, statement.operation);
     entry.group = group.0;
-    entry.request = Sha256::digest([&b"conclave move 1"[..], &number.to_be_bytes()].concat()).into();
-    entry.verdict = "moved".into();
+    entry.request = Sha256::digest([name, &number.to_be_bytes()].concat()).into();
+    entry.verdict = verdict.into();
     parts.record(entry).await?;
     Ok(statement.endorse(parts.node, &parts.signing_key, now))
 }

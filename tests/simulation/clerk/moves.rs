@@ -139,13 +139,24 @@ impl Clerk {
             return;
         }
         let operation = self.operation(node);
+        let question = Message::EndorseBeginning {
+            operation,
+            group,
+            number,
+        };
+        self.ask_deciders(node, operation, roster, &question);
+    }
+
+    /// Asks everybody who decides in a group, and waits for a quorum.
+    fn ask_deciders(
+        &mut self,
+        node: &mut Node<'_, Message>,
+        operation: OperationId,
+        roster: &Arc<Roster>,
+        question: &Message,
+    ) {
         for member in roster.deciders() {
-            let question = Message::EndorseBeginning {
-                operation,
-                group,
-                number,
-            };
-            node.send(member, question);
+            node.send(member, question.clone());
         }
         self.await_endorsements(operation, Vec::new(), roster.clone(), None);
     }
@@ -179,15 +190,12 @@ impl Clerk {
         }
         let operation = self.operation(node);
         let number = next.index;
-        for member in roster.deciders() {
-            let question = Message::EndorseMove {
-                operation,
-                group,
-                number,
-            };
-            node.send(member, question);
-        }
-        self.await_endorsements(operation, Vec::new(), roster.clone(), None);
+        let question = Message::EndorseMove {
+            operation,
+            group,
+            number,
+        };
+        self.ask_deciders(node, operation, roster, &question);
     }
 
     /// Endorses an order that the operators have signed, outside of group 0 one that group 0 has taken.

@@ -59,11 +59,16 @@ enum Word {
 }
 
 impl Staging {
-    fn word(&self, group: GroupId) -> Word {
+    /// What a node says of its state that has what was sent.
+    fn stated(&self, group: GroupId) -> [u8; 32] {
         let Offer {
             index, term, chain, ..
         } = &self.offer;
-        let stated = self.digest.stated(group, (*index, *term), chain);
+        self.digest.stated(group, (*index, *term), chain)
+    }
+
+    fn word(&self, group: GroupId) -> Word {
+        let stated = self.stated(group);
         // Whoever sent it has said so by that.
         let says = |node, otherwise| match self.answers.get(&node) {
             _ if node == self.own => false,
@@ -97,10 +102,7 @@ impl Staging {
 
     /// Whether somebody has had another state, and has not only forgotten which.
     fn is_contradicted(&self, group: GroupId) -> bool {
-        let Offer {
-            index, term, chain, ..
-        } = &self.offer;
-        let stated = self.digest.stated(group, (*index, *term), chain);
+        let stated = self.stated(group);
         self.answers.values().flatten().any(|answer| *answer != stated)
     }
 }
@@ -348,8 +350,8 @@ impl<S: Store> Group<S> {
             return;
         };
         if staging.allowed != Some(true) {
-            let why = Violation::SnapshotConfiguration;
-            context.counters.drop_frame(from, why);
+            let counters = context.counters;
+            counters.drop_frame(from, Violation::SnapshotConfiguration);
             return self.drop_staging(extra);
         }
         if staging.is_ready(group, self.has_something_to_lose(context.settings)) {
