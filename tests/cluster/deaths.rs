@@ -24,7 +24,11 @@ async fn nodes_die_under_load(rounds: usize, workers: usize, longest: Option<Dur
             load.goes_on(5).await;
         }
     }
-    let account = load.finish(longest).await;
+    let account = load.finish().await;
+    account.is_faultless();
+    if let Some(longest) = longest {
+        assert!(account.slowest.0 < longest, "{:?}", account.slowest);
+    }
     assert!(!account.keys.is_empty() && !account.revoked.is_empty());
     for client in &world.clients {
         account.holds_at(client).await;

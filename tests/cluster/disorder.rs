@@ -77,7 +77,7 @@ async fn an_hour_of_kills_standstills_and_slow_disks_loses_nothing() {
             }
         }
     }
-    let account = load.finish(None).await;
+    let account = load.finish().await;
     let third = memory.len() / 3;
     let most = |part: &[f64]| part.iter().copied().fold(0.0, f64::max);
     let (early, late) = (most(&memory[..third.max(1)]), most(&memory[2 * third..]));
@@ -92,5 +92,6 @@ async fn an_hour_of_kills_standstills_and_slow_disks_loses_nothing() {
     }
     account.whole_or_nothing(&world.clients).await;
     assert!(late < 1.5 * early + 32.0, "memory grows");
+    account.is_faultless();
     world.cluster.stop().await;
 }

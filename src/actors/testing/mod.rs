@@ -12,6 +12,7 @@ mod beginnings;
 mod births;
 mod born_without_one;
 mod broken_off;
+mod comes_back;
 mod endorsers;
 mod everywhere;
 mod five;
