@@ -17,7 +17,7 @@ class Cluster:
     def __init__(self, conclave):
         self.conclave = conclave
         self.folder = tempfile.TemporaryDirectory()
-        self.port = random.randrange(20_000, 60_000)
+        self.port = random.randrange(10_000, 32_000)
         with open(f"{self.folder.name}/log", "w") as log:
             self.dev = subprocess.Popen(
                 [conclave, "dev", "--dir", f"{self.folder.name}/cluster", "--port", str(self.port)],
