@@ -52,6 +52,7 @@ use crate::recovery::Keeper;
 use crate::replay::{Claims, HolderClock, Moment, ReplayGuard, Settings as ReplaySettings};
 use crate::seal::{self, NodeKey};
 use crate::status::StatusSource;
+use crate::telemetry::admin::reception::Reception;
 use crate::{cli, replay, telemetry};
 
 /// Chains whose proofs are remembered as verified.
@@ -205,6 +206,7 @@ async fn serve(config: Config, ended: impl Future<Output = ()>) -> Result<ExitCo
         backup: status.backup(),
         metrics: registry.clone(),
         door,
+        reception: Reception::of(&config),
     };
     let (admin, _) = telemetry::admin::serve(config.listen.admin, admin)?;
     let admin_handle = admin.handle();

@@ -13,6 +13,8 @@ mod deaths;
 mod disorder;
 #[path = "cluster/heads.rs"]
 mod heads;
+#[path = "cluster/joining.rs"]
+mod joining;
 #[path = "cluster/known_keys.rs"]
 mod known_keys;
 #[path = "cluster/logs.rs"]

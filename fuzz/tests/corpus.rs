@@ -86,7 +86,7 @@ macro_rules! replayed {
 }
 
 replayed! {
-    audit birth capability capability_invocation ceremony configuration delegation diffie_hellman digest entry evidence
+    audit birth candidate capability capability_invocation ceremony configuration delegation diffie_hellman digest entry evidence
     frame frost garbled genesis http_signature json node_call operation_body raft receipt request share
 }
 

@@ -2,15 +2,13 @@
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
-use clap::ValueEnum;
 use rand::rngs::OsRng;
 use time::OffsetDateTime;
-use zeroize::Zeroizing;
 
-use super::unseal::{PromptError, read_passphrase};
+use super::seal::{SealArguments, SealError};
 use crate::{
     config::{
-        Hex32, Listen, Log, LogFormat, MeterAdmins, PublicUrl, SealMethod,
+        Hex32, Listen, Log, LogFormat, MeterAdmins, PublicUrl,
         fields::{FieldError, check_did_key, is_host_port, split_host_port},
     },
     membership::{FEWEST, MOST, MOST_NODES, Placement, symmetric_notice},
@@ -18,7 +16,7 @@ use crate::{
         NewCluster, NewNode, NodeMaterial, OperatorKey, ProvisionError,
         cluster::{self, Created, HookError, SealPlan},
     },
-    seal::{passphrase::Cost, secret_file},
+    seal::secret_file,
 };
 
 /// Makes the material of a new cluster: one folder for each node, to be copied to its machine.
@@ -47,15 +45,8 @@ pub struct InitArguments {
     /// Where to make everything; must not exist, or be empty.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// How the nodes get their keys when they start.
-    #[arg(long, value_enum, default_value_t = SealArgument::Passphrase)]
-    seal: SealArgument,
-    /// With `--seal credential`: the systemd credential's name.
-    #[arg(long, value_name = "NAME", default_value = "conclave-node-key")]
-    credential: String,
-    /// With `--seal command`: the program and its arguments, one option for each word.
-    #[arg(long = "seal-command", value_name = "WORD", allow_hyphen_values = true)]
-    seal_command: Vec<String>,
+    #[command(flatten)]
+    seal: SealArguments,
     /// An operator key that exists already; else one is made.
     #[arg(long, value_name = "FILE")]
     operator_key: Option<PathBuf>,
@@ -87,19 +78,6 @@ pub struct InitArguments {
     json: bool,
 }
 
-/// Where the node key comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum SealArgument {
-    /// A file beside what it opens: for trials.
-    File,
-    /// A passphrase, asked for now, and given after each start by `conclave unseal`.
-    Passphrase,
-    /// A systemd credential.
-    Credential,
-    /// A command that prints it.
-    Command,
-}
-
 /// Why nothing was made.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
@@ -117,12 +95,9 @@ pub enum InitError {
     /// A `--meter-admin` that is no identity.
     #[error("--meter-admin: {0}")]
     MeterAdmin(#[from] FieldError),
-    /// `--seal command` without a command, or the other way round.
-    #[error("--seal command and --seal-command belong together")]
-    SealCommand,
-    /// The passphrase.
-    #[error("cannot read the passphrase")]
-    Passphrase(#[from] PromptError),
+    /// How the nodes get their keys.
+    #[error(transparent)]
+    Seal(#[from] SealError),
     /// Making the material.
     #[error(transparent)]
     Provision(#[from] ProvisionError),
@@ -188,20 +163,12 @@ fn plan(arguments: &InitArguments) -> Result<NewCluster, InitError> {
         .meter_admins
         .iter()
         .try_for_each(|did| check_did_key(did))?;
-    if (arguments.seal == SealArgument::Command) == arguments.seal_command.is_empty() {
-        return Err(InitError::SealCommand);
-    }
     let operator = arguments
         .operator_key
         .as_deref()
         .map(OperatorKey::read)
         .transpose()?;
-    let seal = match arguments.seal {
-        SealArgument::File => SealPlan::File,
-        SealArgument::Passphrase => SealPlan::Passphrase(ask_for_passphrase()?, Cost::default()),
-        SealArgument::Credential => SealPlan::Credential(arguments.credential.clone()),
-        SealArgument::Command => SealPlan::Command(arguments.seal_command.clone()),
-    };
+    let seal = arguments.seal.plan()?;
     Ok(NewCluster {
         public_url: arguments.public_url.clone(),
         nodes,
@@ -237,23 +204,6 @@ impl InitArguments {
             InitError::Provision(ProvisionError::Malformed { path, expected })
         })
     }
-}
-
-/// How a further node gets its key: as a node does that there is.
-///
-/// # Errors
-/// If a passphrase is to be asked for and none is given.
-pub(super) fn seal_plan(like: &SealMethod) -> Result<SealPlan, InitError> {
-    Ok(match like {
-        SealMethod::File { .. } => SealPlan::File,
-        SealMethod::Passphrase { .. } => SealPlan::Passphrase(ask_for_passphrase()?, Cost::default()),
-        SealMethod::Credential { name } => SealPlan::Credential(name.clone()),
-        SealMethod::Command { command, .. } => SealPlan::Command(command.clone()),
-    })
-}
-
-fn ask_for_passphrase() -> Result<Zeroizing<Vec<u8>>, PromptError> {
-    read_passphrase("A passphrase for the nodes (12 bytes or more): ", true)
 }
 
 /// `--committee`.

@@ -19,6 +19,7 @@ pub mod output;
 pub mod receipts;
 pub mod recovery;
 pub mod restore;
+mod seal;
 pub mod server;
 pub mod status;
 #[cfg(test)]

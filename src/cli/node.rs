@@ -1,27 +1,27 @@
 //! `conclave node`: members come and go, by orders that the operators sign.
 
+mod admit;
 mod change;
+mod join;
+mod prepare;
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use rand::rngs::OsRng;
-use time::OffsetDateTime;
+use serde::de::DeserializeOwned;
 
-use super::init::{parse_node, seal_plan};
 use super::operator::OperatorError;
-use crate::config::fields::encode_hex;
-use crate::config::{Config, ConfigError};
-use crate::node::prepare_joining;
-use crate::provision::cluster::{JOINING_ORDERS, Joining, create_joining, node_folder};
-use crate::provision::genesis::{GenesisError, MAX_GENESIS, Member as Pinned};
+use super::seal::SealError;
+use crate::config::ConfigError;
+use crate::provision::genesis::{GenesisError, MAX_GENESIS};
 use crate::provision::introduction::Orders;
-use crate::provision::{Genesis, NewCluster, ProvisionError, certificates::Authority};
+use crate::provision::{Genesis, ProvisionError};
 use crate::seal::secret_file::{self, SecretFileError};
-use crate::telemetry::client::{self, ClientError};
+use crate::telemetry::admin::Refusal;
+use crate::telemetry::client::{self, Answer, ClientError};
 
 /// Adds, removes and replaces members.
 ///
@@ -39,7 +39,24 @@ enum NodeSubcommand {
     #[command(
         after_help = "Example:\n  conclave node prepare --cluster cluster --like cluster/node-1/node.toml --node 4=10.0.0.4:9443"
     )]
-    Prepare(PrepareArguments),
+    Prepare(prepare::PrepareArguments),
+    /// Prints a token that lets one new machine be seen, once and within an hour. Run it on a node of the cluster.
+    #[command(after_help = "Example:\n  conclave node invite")]
+    Invite {
+        /// The node's admin address.
+        #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9600")]
+        admin: String,
+    },
+    /// Makes this machine's own keys and folder, shows its public keys to the cluster, and waits until operators have made it a member.
+    #[command(
+        after_help = "Example:\n  conclave node join --token TOKEN --node 4=10.0.0.4:9443 --admin 10.0.0.1:9600"
+    )]
+    Join(join::JoinArguments),
+    /// Certifies the keys of a machine that asks to join; for orders that are signed step by step (`add --candidate` does it by itself).
+    #[command(
+        after_help = "Example:\n  conclave node admit 4=0f3a-… --cluster cluster --admin 10.0.0.1:9600"
+    )]
+    Admit(admit::AdmitArguments),
     /// Prints the orders that changed the members so far: a new machine needs them as orders.json, operators to sign the next.
     #[command(after_help = "Example:\n  conclave node orders --admin 127.0.0.1:9600 > orders.json")]
     Orders {
@@ -47,8 +64,11 @@ enum NodeSubcommand {
         #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9600")]
         admin: String,
     },
-    /// Adds a member: prepares its folder, signs the order, brings it, and waits until all keys are there.
-    #[command(visible_alias = "join")]
+    /// Adds a member: prepares its folder, or takes one that asks to join, signs the order, brings it, and waits until all keys are there.
+    #[command(
+        after_help = "Examples:\n  conclave node add --candidate 4=0f3a-… --cluster cluster --admin 10.0.0.1:9600\n  conclave node add \
+                      --cluster cluster --like node.toml --node 4=10.0.0.4:9443 --admin 10.0.0.1:9600"
+    )]
     Add(change::ChangeArguments),
     /// Removes a member, whether it is up or not; what it holds is worth nothing afterwards.
     #[command(visible_alias = "drain")]
@@ -79,20 +99,6 @@ enum NodeSubcommand {
     },
 }
 
-/// What a new machine's folder is made from.
-#[derive(Debug, Args)]
-struct PrepareArguments {
-    /// The folder that `conclave init` has made, with ca.key, ca.pem and genesis.json; node-N is made in it.
-    #[arg(long, value_name = "DIR")]
-    cluster: PathBuf,
-    /// The configuration of a node of the cluster: the new one is like it but for its number and addresses.
-    #[arg(long, value_name = "FILE")]
-    like: PathBuf,
-    /// The new member: a number that no node of the cluster had before, and addresses as for `conclave init`.
-    #[arg(long, value_name = "ID=PEER_HOST:PORT[,HTTPS_IP:PORT[,ADMIN_IP:PORT]]")]
-    node: String,
-}
-
 /// Why nothing was changed, or not all.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
@@ -110,7 +116,7 @@ pub enum NodeError {
     Provision(#[from] ProvisionError),
     /// The passphrase.
     #[error(transparent)]
-    Seal(#[from] super::init::InitError),
+    Seal(#[from] SealError),
     /// The new node's number or addresses.
     #[error("--node {0}: {1}")]
     Node(String, &'static str),
@@ -118,7 +124,7 @@ pub enum NodeError {
     #[error(transparent)]
     Ask(#[from] ClientError),
     /// What it answered.
-    #[error("{admin} does not tell the members ({reason})")]
+    #[error("{admin}: {reason}")]
     Answer {
         /// Who was asked.
         admin: String,
@@ -145,21 +151,10 @@ impl NodeCommand {
     /// [`NodeError`].
     pub async fn run(self) -> Result<ExitCode, NodeError> {
         match self.command {
-            NodeSubcommand::Prepare(arguments) => {
-                let genesis = genesis(&arguments.cluster)?;
-                let (member, folder) = prepare(&arguments, &genesis)?;
-                println!("{} is made for node {}.", folder.display(), member.node);
-                println!("\nNext:");
-                println!(
-                    "  on the operator's machine: conclave operator sign members --add {}",
-                    folder.join("member.json").display()
-                );
-                println!(
-                    "  then: conclave operator submit, and put what `conclave node orders` prints into {}.",
-                    folder.join(JOINING_ORDERS).display()
-                );
-                println!("  Copy the folder to its machine, remove it here, and start the server there.");
-            }
+            NodeSubcommand::Prepare(arguments) => arguments.run()?,
+            NodeSubcommand::Invite { admin } => join::invite(&admin).await?,
+            NodeSubcommand::Join(arguments) => arguments.run().await?,
+            NodeSubcommand::Admit(arguments) => arguments.run().await?,
             NodeSubcommand::Orders { admin } => {
                 let orders = orders(&admin).await?;
                 std::io::stdout().write_all(&orders.to_json())?;
@@ -185,59 +180,18 @@ fn genesis(cluster: &Path) -> Result<Genesis, NodeError> {
 /// The orders that changed the members so far, as a node tells them.
 async fn orders(admin: &str) -> Result<Orders, NodeError> {
     let answer = client::get(admin, "/orders", TIMEOUT).await?;
-    let parsed = match answer.status.is_success() {
+    read(admin, &answer, "it does not tell the members")
+}
+
+/// What a node answered; else why not, after `trouble`.
+fn read<T: DeserializeOwned>(admin: &str, answer: &Answer, trouble: &str) -> Result<T, NodeError> {
+    let told = match answer.status.is_success() {
         true => serde_json::from_slice(&answer.body).map_err(|error| error.to_string()),
-        false => Err(answer.status.to_string()),
+        false => Err(serde_json::from_slice::<Refusal>(&answer.body)
+            .map_or_else(|_| answer.status.to_string(), |refusal| refusal.error)),
     };
-    parsed.map_err(|reason| NodeError::Answer {
+    told.map_err(|reason| NodeError::Answer {
         admin: admin.to_owned(),
-        reason,
+        reason: format!("{trouble} ({reason})"),
     })
-}
-
-/// Makes the new node's folder.
-fn prepare(arguments: &PrepareArguments, genesis: &Genesis) -> Result<(Pinned, PathBuf), NodeError> {
-    let like = Config::load(&arguments.like)?;
-    let node = parse_node(&arguments.node, like.public_url.port())
-        .map_err(|reason| NodeError::Node(arguments.node.clone(), reason))?;
-    let number = node.node;
-    let now = OffsetDateTime::now_utc();
-    let authority = authority(&arguments.cluster, genesis, now)?;
-    let plan = NewCluster {
-        public_url: like.public_url.clone(),
-        nodes: vec![node],
-        groups: like.groups,
-        meter_admins: like.meter_admins.clone(),
-        trust_forwarded_for: like.trust_forwarded_for,
-        operator: None,
-        further_operators: Vec::new(),
-        threshold: genesis.body().threshold,
-        committee: None,
-        placement: None,
-        seal: seal_plan(&like.seal)?,
-        log: like.log,
-    };
-    let joining = Joining {
-        plan: &plan,
-        genesis,
-        authority: &authority,
-    };
-    let member = create_joining(&joining, &arguments.cluster, now, &mut OsRng, prepare_joining)?;
-    Ok((member, arguments.cluster.join(node_folder(number))))
-}
-
-fn authority(cluster: &Path, genesis: &Genesis, now: OffsetDateTime) -> Result<Authority, NodeError> {
-    const MAX_PEM: usize = 64 * 1024;
-    let malformed = |path: PathBuf| ProvisionError::Malformed {
-        path,
-        expected: "PEM in UTF-8",
-    };
-    let path = cluster.join("ca.pem");
-    let pem = String::from_utf8(secret_file::read_public(&path, MAX_PEM)?);
-    let pem = pem.map_err(|_| malformed(path))?;
-    let path = cluster.join("ca.key");
-    let key = secret_file::read(&path, MAX_PEM)?;
-    let key = std::str::from_utf8(&key).map_err(|_| malformed(path))?;
-    let label = encode_hex(&genesis.cluster_id()[..4]);
-    Ok(Authority::open(&label, pem, key, now)?)
 }

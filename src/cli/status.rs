@@ -1,5 +1,7 @@
 //! `conclave status`: asks each node's admin listener and prints nodes, groups, leaders and open envelopes.
 
+mod candidates;
+
 use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, time::Duration};
 
 use futures::future::join_all;
@@ -65,13 +67,13 @@ pub async fn run(arguments: StatusArguments) -> Result<ExitCode, StatusError> {
     }
     let answers = join_all(admins.into_iter().map(ask)).await;
     let symmetric = symmetric(&answers).await;
+    let candidates = candidates::ask(answers.iter().filter(|answer| answer.status.is_some())).await;
     if arguments.json {
-        println!(
-            "{}",
-            serde_json::to_string(&serde_json::json!({ "nodes": answers, "symmetric": symmetric }))?
-        );
+        let all = serde_json::json!({ "nodes": answers, "symmetric": symmetric, "candidates": candidates });
+        println!("{}", serde_json::to_string(&all)?);
     } else {
         print!("{}", render(&answers));
+        print!("{}", candidates::render(&candidates));
         print!("{}", symmetric.as_ref().map(render_symmetric).unwrap_or_default());
     }
     Ok(ExitCode::from(verdict(&answers)))

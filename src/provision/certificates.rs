@@ -3,16 +3,21 @@
 //! Clients trust the authority; nodes use it only for the handshake and go by the key that membership pins. So a
 //! peer's certificate lives as long as its authority, and the public one as long as clients accept (825 days).
 
+use std::fmt;
+
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData, SanType, SerialNumber,
+    SignatureAlgorithm,
 };
-use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
 
 use super::ProvisionError;
-use crate::config::{PublicUrl, fields::encode_hex};
+use super::candidate::Candidate;
+use crate::config::PublicUrl;
+use crate::config::fields::{decode_hex, encode_hex};
 
 const AUTHORITY_DAYS: i64 = 3650;
 /// What clients of several vendors accept at most.
@@ -27,12 +32,88 @@ pub struct Authority {
     expires: OffsetDateTime,
 }
 
-/// A certificate and its private key, both PEM.
-pub struct Issued {
-    /// The certificate.
-    pub certificate: String,
-    /// PKCS#8.
-    pub key: Zeroizing<String>,
+/// A node's certificates, PEM.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Certificates {
+    /// For clients.
+    pub https: String,
+    /// For the other nodes.
+    pub peer: String,
+}
+
+/// A public key on P-256: the point, uncompressed (SEC 1, 2.3.3), written as hexadecimal.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct P256Point(pub [u8; 65]);
+
+impl TryFrom<String> for P256Point {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let point = decode_hex(&text).and_then(|bytes| bytes.try_into().ok());
+        point
+            .filter(|point: &[u8; 65]| point[0] == 4)
+            .map(Self)
+            .ok_or("a P-256 point is 65 bytes in hexadecimal, the first of them 04")
+    }
+}
+
+impl From<P256Point> for String {
+    fn from(point: P256Point) -> Self {
+        encode_hex(&point.0)
+    }
+}
+
+impl fmt::Debug for P256Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&encode_hex(&self.0))
+    }
+}
+
+/// The key of a node's public listener, P-256.
+pub struct HttpsKey(KeyPair);
+
+impl HttpsKey {
+    /// A new random key.
+    ///
+    /// # Errors
+    /// If the system has no randomness.
+    pub fn generate() -> Result<Self, ProvisionError> {
+        Ok(Self(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?))
+    }
+
+    /// PKCS#8 PEM.
+    pub fn to_pem(&self) -> Zeroizing<String> {
+        Zeroizing::new(self.0.serialize_pem())
+    }
+
+    /// The public key.
+    ///
+    /// # Errors
+    /// If the library's is no uncompressed point.
+    pub fn public(&self) -> Result<P256Point, ProvisionError> {
+        let point = self.0.public_key_raw().try_into();
+        point
+            .map(P256Point)
+            .map_err(|_| ProvisionError::Plan("the key of the public listener is no point of P-256".into()))
+    }
+}
+
+/// Of whom there is only the public key.
+struct Subject<'a> {
+    key: &'a [u8],
+    algorithm: &'static SignatureAlgorithm,
+}
+
+impl PublicKeyData for Subject<'_> {
+    fn der_bytes(&self) -> &[u8] {
+        self.key
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        self.algorithm
+    }
 }
 
 impl Authority {
@@ -72,9 +153,29 @@ impl Authority {
         Zeroizing::new(self.issuer.key().serialize_pem())
     }
 
-    /// A certificate for the public host, localhost, 127.0.0.1 and ::1, with a new P-256 key.
-    pub fn issue_public(&self, url: &PublicUrl, now: OffsetDateTime) -> Result<Issued, ProvisionError> {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    /// The certificates of a node: one for the public host, localhost, 127.0.0.1 and ::1, and one for links in both directions.
+    ///
+    /// # Errors
+    /// What the library says of the names and keys.
+    pub fn certify(
+        &self,
+        node: &Candidate,
+        cluster: &[u8; 32],
+        url: &PublicUrl,
+        now: OffsetDateTime,
+    ) -> Result<Certificates, ProvisionError> {
+        Ok(Certificates {
+            https: self.certify_https(&node.https, url, now)?,
+            peer: self.certify_peer((node.member.node, &node.member.identity.0), cluster, now)?,
+        })
+    }
+
+    fn certify_https(
+        &self,
+        key: &P256Point,
+        url: &PublicUrl,
+        now: OffsetDateTime,
+    ) -> Result<String, ProvisionError> {
         let mut params = named(url.host_name());
         let mut names = vec![url.host_name().to_owned()];
         for name in ["localhost", "127.0.0.1", "::1"] {
@@ -91,22 +192,20 @@ impl Authority {
         params.not_before = now - BACKDATED;
         params.not_after = now + Duration::days(PUBLIC_DAYS);
         params.use_authority_key_identifier_extension = true;
-        let certificate = params.signed_by(&key, &self.issuer)?;
-        Ok(Issued {
-            certificate: certificate.pem(),
-            key: Zeroizing::new(key.serialize_pem()),
-        })
+        let subject = Subject {
+            key: &key.0,
+            algorithm: &PKCS_ECDSA_P256_SHA256,
+        };
+        Ok(params.signed_by(&subject, &self.issuer)?.pem())
     }
 
-    /// A certificate for node `node`'s Ed25519 key, given as PKCS#8, for links in both directions.
-    pub fn issue_peer(
+    /// For a node's Ed25519 key.
+    fn certify_peer(
         &self,
-        node: u64,
+        (node, key): (u64, &[u8; 32]),
         cluster: &[u8; 32],
-        key: &PrivatePkcs8KeyDer<'_>,
         now: OffsetDateTime,
     ) -> Result<String, ProvisionError> {
-        let key = KeyPair::try_from(&PrivateKeyDer::Pkcs8(key.clone_key()))?;
         let mut params = named(&format!("Conclave node {node}"));
         params.subject_alt_names = vec![alternative_name(peer_name(node, cluster))?];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -117,7 +216,11 @@ impl Authority {
         params.not_before = now - BACKDATED;
         params.not_after = self.expires;
         params.use_authority_key_identifier_extension = true;
-        Ok(params.signed_by(&key, &self.issuer)?.pem())
+        let subject = Subject {
+            key,
+            algorithm: &PKCS_ED25519,
+        };
+        Ok(params.signed_by(&subject, &self.issuer)?.pem())
     }
 }
 

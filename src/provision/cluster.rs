@@ -9,32 +9,21 @@
 //! DIR/keys/node-N.key   node keys that go to systemd or into an HSM, when the seal is of that kind
 //! ```
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use rand::{CryptoRng, RngCore};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use super::{
-    Genesis, Identity, OperatorKey, ProvisionError,
-    certificates::Authority,
-    genesis::{Body, Member},
-};
-use crate::{
-    config::{
-        Audit, Config, Hex32, Https, Limits, Listen, Log, MeterAdmins, Operators, PeerFiles, PublicUrl, Raft,
-        SealMethod, Twins, fields::encode_hex,
-    },
-    membership::{Placement, placement::place},
-    seal::{
-        NodeKey,
-        passphrase::{Cost, SealedNodeKey},
-        secret_file,
-    },
-};
+use super::certificates::Authority;
+use super::genesis::Body;
+use super::node_files::{NodeFiles, NodeKeys};
+use super::{Genesis, OperatorKey, ProvisionError};
+use crate::config::{Config, Hex32, Listen, Log, MeterAdmins, PublicUrl, fields::encode_hex};
+use crate::membership::{Placement, placement::place};
+use crate::seal::passphrase::Cost;
+use crate::seal::{NodeKey, secret_file};
 
 /// What a new cluster is to be.
 pub struct NewCluster {
@@ -176,32 +165,32 @@ fn fill(
             &made
         }
     };
-    let identities: Vec<Identity> = plan.nodes.iter().map(|_| Identity::generate(rng)).collect();
-    let genesis = sign_genesis(plan, &identities, operator, rng)?;
+    let keys = plan.nodes.iter().map(|_| NodeKeys::generate(rng));
+    let keys: Vec<NodeKeys> = keys.collect::<Result<_, _>>()?;
+    let genesis = sign_genesis(plan, &keys, operator, rng)?;
     let cluster = Hex32(genesis.cluster_id());
     let authority = Authority::generate(&encode_hex(&cluster.0[..4]), now)?;
     secret_file::create_public(&folder.join("ca.pem"), authority.pem().as_bytes())?;
     secret_file::create(&folder.join("ca.key"), authority.key_pem().as_bytes())?;
     secret_file::create_public(&folder.join("genesis.json"), &genesis.to_json())?;
-    if matches!(plan.seal, SealPlan::Credential(_) | SealPlan::Command(_)) {
-        secret_file::create_folder(&folder.join("keys"))?;
-    }
-    for (node, identity) in plan.nodes.iter().zip(&identities) {
+    for (node, keys) in plan.nodes.iter().zip(&keys) {
         let files = NodeFiles {
             plan,
             root: folder,
             node,
-            identity,
+            keys,
             genesis: &genesis,
-            authority: &authority,
+            ca: authority.pem(),
             orders: None,
         };
-        let node_key = NodeKey::generate(rng);
-        let config = files.write(&node_key, now, rng)?;
+        let config = files.write(rng)?;
+        let candidate = keys.candidate(node)?;
+        let certificates = authority.certify(&candidate, &cluster.0, &plan.public_url, now)?;
+        certificates.write(&config)?;
         bootstrap(&NodeMaterial {
             config: &config,
             genesis: &genesis,
-            node_key: &node_key,
+            node_key: &keys.node_key,
         })
         .map_err(|source| ProvisionError::Bootstrap {
             node: node.node,
@@ -217,18 +206,12 @@ fn fill(
 
 fn sign_genesis(
     plan: &NewCluster,
-    identities: &[Identity],
+    keys: &[NodeKeys],
     operator: &OperatorKey,
     rng: &mut (impl CryptoRng + RngCore),
 ) -> Result<Genesis, ProvisionError> {
     let mut nonce = [0; 32];
     rng.fill_bytes(&mut nonce);
-    let member = |(node, identity): (&NewNode, &Identity)| Member {
-        node: node.node,
-        peer: node.peer.clone(),
-        identity: Hex32(identity.public()),
-        envelope: Hex32(identity.envelope_public()),
-    };
     let operators = [&[Hex32(operator.public())], plan.further_operators.as_slice()].concat();
     let numbers: Vec<u64> = plan.nodes.iter().map(|node| node.node).collect();
     let placed = |committee| place(plan.groups, &numbers, committee, |_| Vec::new());
@@ -237,7 +220,12 @@ fn sign_genesis(
         format: if placement.is_some() { 2 } else { 1 },
         nonce: Hex32(nonce),
         groups: plan.groups,
-        members: plan.nodes.iter().zip(identities).map(member).collect(),
+        members: plan
+            .nodes
+            .iter()
+            .zip(keys)
+            .map(|(node, keys)| keys.member(node))
+            .collect(),
         operators,
         threshold: plan.threshold,
         placement,
@@ -251,181 +239,49 @@ pub struct Joining<'a> {
     pub plan: &'a NewCluster,
     /// The cluster's statement.
     pub genesis: &'a Genesis,
-    /// The cluster's authority.
-    pub authority: &'a Authority,
+    /// The certificate of the cluster's authority, PEM.
+    pub ca: &'a str,
 }
 
-/// Makes the folder of a node that is to join, `out/node-N`, which must not be there; with it what operators pin of it.
+/// Makes the folder of a node that is to join, `out/node-N`, which must not be there, all but its certificates; with it what
+/// operators pin of it.
 ///
 /// `bootstrap` is called when its folder and its empty data directory are there.
 pub fn create_joining(
     joining: &Joining<'_>,
+    keys: &NodeKeys,
     out: &Path,
-    now: OffsetDateTime,
     rng: &mut (impl CryptoRng + RngCore),
     bootstrap: impl Fn(&NodeMaterial<'_>) -> Result<(), HookError>,
-) -> Result<Member, ProvisionError> {
+) -> Result<Config, ProvisionError> {
     let [node] = &joining.plan.nodes[..] else {
         return Err(ProvisionError::Plan("one node joins at a time".into()));
     };
-    let identity = Identity::generate(rng);
-    let node_key = NodeKey::generate(rng);
-    if matches!(joining.plan.seal, SealPlan::Credential(_) | SealPlan::Command(_)) {
-        let keys = out.join("keys");
-        if !keys.is_dir() {
-            secret_file::create_folder(&keys)?;
-        }
-    }
     let files = NodeFiles {
         plan: joining.plan,
         root: out,
         node,
-        identity: &identity,
+        keys,
         genesis: joining.genesis,
-        authority: joining.authority,
+        ca: joining.ca,
         orders: Some(JOINING_ORDERS.into()),
     };
-    let config = files.write(&node_key, now, rng)?;
+    let config = files.write(rng)?;
     let material = NodeMaterial {
         config: &config,
         genesis: joining.genesis,
-        node_key: &node_key,
+        node_key: &keys.node_key,
     };
     bootstrap(&material).map_err(|source| ProvisionError::Bootstrap {
         node: node.node,
         source,
     })?;
-    let member = Member {
-        node: node.node,
-        peer: node.peer.clone(),
-        identity: Hex32(identity.public()),
-        envelope: Hex32(identity.envelope_public()),
-    };
-    let path = out.join(node_folder(node.node)).join("member.json");
     // Strings and integers only: cannot fail.
-    let json = serde_json::to_vec_pretty(&member).unwrap_or_default();
+    let json = serde_json::to_vec_pretty(&keys.candidate(node)?.member).unwrap_or_default();
+    let path = out.join(node_folder(node.node)).join("member.json");
     secret_file::create_public(&path, &json)?;
-    Ok(member)
+    Ok(config)
 }
 
 /// Where a node that joined finds the orders that made it a member, in its folder.
 pub const JOINING_ORDERS: &str = "orders.json";
-
-/// What one node's folder is made of.
-struct NodeFiles<'a> {
-    plan: &'a NewCluster,
-    root: &'a Path,
-    node: &'a NewNode,
-    identity: &'a Identity,
-    genesis: &'a Genesis,
-    authority: &'a Authority,
-    /// Of a node that joins later: where the orders that made it a member are.
-    orders: Option<PathBuf>,
-}
-
-impl NodeFiles<'_> {
-    fn write(
-        &self,
-        node_key: &NodeKey,
-        now: OffsetDateTime,
-        rng: &mut (impl CryptoRng + RngCore),
-    ) -> Result<Config, ProvisionError> {
-        let folder = self.root.join(node_folder(self.node.node));
-        secret_file::create_folder(&folder)?;
-        secret_file::create_folder(&folder.join("data"))?;
-        let cluster = self.genesis.cluster_id();
-        let node = self.node.node;
-        let config = self.config();
-        let public = self.authority.issue_public(&self.plan.public_url, now)?;
-        secret_file::create_public(
-            &folder.join(&config.https.certificate),
-            public.certificate.as_bytes(),
-        )?;
-        secret_file::create(&folder.join(&config.https.key), public.key.as_bytes())?;
-        let key = Zeroizing::new(self.identity.peer_private_key().secret_pkcs8_der().to_vec());
-        let peer = self
-            .authority
-            .issue_peer(node, &cluster, &key.as_slice().into(), now)?;
-        secret_file::create_public(&folder.join(&config.peer.certificate), peer.as_bytes())?;
-        secret_file::create_public(&folder.join(&config.peer.ca), self.authority.pem().as_bytes())?;
-        secret_file::create_public(&folder.join(&config.genesis), &self.genesis.to_json())?;
-        self.identity
-            .create(&folder.join(&config.peer.identity), &cluster, node, node_key, rng)?;
-        let key_text = || Zeroizing::new(format!("{}\n", *Zeroizing::new(encode_hex(node_key.expose()))));
-        match (&self.plan.seal, &config.seal) {
-            (SealPlan::Passphrase(passphrase, cost), SealMethod::Passphrase { path }) => {
-                let sealed = SealedNodeKey::seal(node_key, passphrase, *cost, &cluster, node, rng)?;
-                secret_file::create(&folder.join(path), &sealed.to_json())?;
-            }
-            (_, SealMethod::File { path }) => secret_file::create(&folder.join(path), key_text().as_bytes())?,
-            _ => {
-                let path = self.root.join("keys").join(format!("{}.key", node_folder(node)));
-                secret_file::create(&path, key_text().as_bytes())?;
-            }
-        }
-        let path = folder.join("node.toml");
-        secret_file::create_public(&path, &config_text(&config)?)?;
-        Ok(Config::load(&path)?)
-    }
-
-    /// With paths relative to the node's folder.
-    fn config(&self) -> Config {
-        let body = self.genesis.body();
-        Config {
-            cluster: Hex32(self.genesis.cluster_id()),
-            node: self.node.node,
-            public_url: self.plan.public_url.clone(),
-            data_dir: "data".into(),
-            genesis: "genesis.json".into(),
-            orders: self.orders.clone(),
-            meter_admins: self.plan.meter_admins.clone(),
-            trust_forwarded_for: self.plan.trust_forwarded_for,
-            groups: self.plan.groups,
-            twins: Twins::default(),
-            listen: self.node.listen,
-            https: Https {
-                certificate: "https.pem".into(),
-                key: "https.key".into(),
-            },
-            peer: PeerFiles {
-                certificate: "peer.pem".into(),
-                identity: "identity.sealed".into(),
-                ca: "ca.pem".into(),
-            },
-            seal: match &self.plan.seal {
-                SealPlan::File => SealMethod::File {
-                    path: "node.key".into(),
-                },
-                SealPlan::Passphrase(..) => SealMethod::Passphrase {
-                    path: "passphrase.json".into(),
-                },
-                SealPlan::Credential(name) => SealMethod::Credential { name: name.clone() },
-                SealPlan::Command(command) => SealMethod::Command {
-                    command: command.clone(),
-                    timeout_seconds: 30,
-                },
-            },
-            operators: Operators {
-                keys: body.operators.clone(),
-                threshold: body.threshold,
-            },
-            addresses: Default::default(),
-            raft: Raft::default(),
-            audit: Audit::default(),
-            renewal: Default::default(),
-            limits: Limits::default(),
-            log: self.plan.log.clone(),
-            backup: None,
-        }
-    }
-}
-
-/// A configuration as a file, with a pointer to where its keys are explained.
-pub fn config_text(config: &Config) -> Result<Vec<u8>, ProvisionError> {
-    let text = toml::to_string_pretty(config)
-        .map_err(|error| ProvisionError::Plan(format!("the configuration cannot be written: {error}")))?;
-    Ok(format!(
-        "# One node of a Conclave cluster. Every key is explained in deploy/node.example.toml.\n\n{text}"
-    )
-    .into_bytes())
-}

@@ -3,6 +3,7 @@
 //! [`cluster::create`] makes all of it in one step for `init` and `dev`; [`start::Started::open`] is what a node
 //! reads back, verified, once it has its node key.
 
+pub mod candidate;
 pub mod certificates;
 pub mod cluster;
 pub mod cluster_file;
@@ -10,8 +11,10 @@ pub mod genesis;
 pub mod identity;
 pub mod introduction;
 pub mod lock;
+pub mod node_files;
 pub mod operator;
 pub mod start;
+pub mod waiting_room;
 
 pub use cluster::{NewCluster, NewNode, NodeMaterial};
 pub use cluster_file::{ClusterFile, ClusterNode};

@@ -1,7 +1,9 @@
 //! The admin listener: health, metrics, status and unseal over plain HTTP, on loopback unless configured otherwise.
 //!
-//! It answers before the node has its key and has no way to anything that is sealed. `/unseal` and `/backup` are answered to
-//! this machine only.
+//! It answers before the node has its key and has no way to anything that is sealed. `/unseal`, `/backup` and invitations are
+//! answered to this machine only.
+
+pub mod reception;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -13,6 +15,7 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use self::reception::Reception;
 use super::health::{Health, Word};
 use super::metrics::{CONTENT_TYPE, Metrics};
 use crate::operator::{MAX_ORDER, SignedOrder};
@@ -76,6 +79,8 @@ pub struct Admin {
     pub metrics: Metrics,
     /// Where passphrases go.
     pub door: Door,
+    /// Where machines that are to become members show themselves.
+    pub reception: Reception,
 }
 
 /// The answer of `/health/live`: which node and which process answers.
@@ -127,6 +132,7 @@ pub fn serve(address: SocketAddr, admin: Admin) -> io::Result<(Server, SocketAdd
             .route("/orders", web::get().to(orders))
             .route("/backup", web::post().to(backup))
             .route("/unseal", web::post().to(unseal))
+            .configure(reception::routes)
     };
     let server = HttpServer::new(application)
         .workers(1)

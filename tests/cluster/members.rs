@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +26,39 @@ pub(crate) struct Joined {
     pub(crate) https: SocketAddr,
     pub(crate) admin: SocketAddr,
     _server: Child,
+}
+
+impl Joined {
+    /// Starts the server of a new machine.
+    pub(crate) fn start(config: &Path, https: SocketAddr, admin: SocketAddr, log: &Path) -> Joined {
+        let log = fs::File::options().append(true).create(true).open(log).unwrap();
+        let server = Command::new(env!("CARGO_BIN_EXE_conclave"))
+            .args(["server", "--config"])
+            .arg(config)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn();
+        Joined {
+            https,
+            admin,
+            _server: server.unwrap(),
+        }
+    }
+
+    /// Until it serves.
+    pub(crate) async fn ready(&self) {
+        let until = Instant::now() + CHANGE;
+        loop {
+            let last = https::admin(self.admin, "/health/ready").await;
+            if matches!(&last, Ok(answer) if answer.status == 200) {
+                return;
+            }
+            assert!(Instant::now() < until, "not ready: {last:?}");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
 }
 
 /// Changes the members by the first node's word: `gone` leave, and so many new machines come, numbered from `first`. Answers the
@@ -74,27 +108,20 @@ pub(crate) async fn change_through(
         // The machine is there, its orders are in its folder: its operator starts it.
         if let Some(config) = line.strip_prefix("start it now: conclave server --config ") {
             let log = cluster.join(format!("joined-{first}-{}.log", joined.len()));
-            let log = fs::File::options().append(true).create(true).open(log).unwrap();
-            let server = Command::new(env!("CARGO_BIN_EXE_conclave"))
-                .args(["server", "--config", config])
-                .stdin(Stdio::null())
-                .stdout(log.try_clone().unwrap())
-                .stderr(log)
-                .kill_on_drop(true)
-                .spawn();
             let at = u16::try_from(joined.len()).unwrap();
-            joined.push(Joined {
-                https: address(at, 0),
-                admin: address(at, 2),
-                _server: server.unwrap(),
-            });
+            joined.push(Joined::start(
+                Path::new(config),
+                address(at, 0),
+                address(at, 2),
+                &log,
+            ));
         }
     }
     let ended = changing.wait().await.unwrap();
     assert!(ended.success(), "{told}");
     assert_eq!(joined.len(), usize::from(come), "{told}");
     for new in &joined {
-        ready(new.admin).await;
+        new.ready().await;
     }
     joined
 }
@@ -115,18 +142,6 @@ pub(crate) async fn ordered(world: &World, words: &[&str]) -> String {
         String::from_utf8_lossy(&ran.stderr)
     );
     told
-}
-
-async fn ready(admin: SocketAddr) {
-    let until = Instant::now() + CHANGE;
-    loop {
-        let last = https::admin(admin, "/health/ready").await;
-        if matches!(&last, Ok(answer) if answer.status == 200) {
-            return;
-        }
-        assert!(Instant::now() < until, "not ready: {last:?}");
-        sleep(Duration::from_millis(50)).await;
-    }
 }
 
 pub(crate) fn client_of(world: &World, node: &Joined) -> Client {

@@ -2,6 +2,7 @@
 
 mod audit;
 mod birth;
+mod candidate;
 mod capability;
 mod capability_invocation;
 mod ceremony;
@@ -42,9 +43,10 @@ pub struct Target {
 }
 
 /// All targets by name.
-pub static ALL: [Target; 23] = [
+pub static ALL: [Target; 24] = [
     audit::TARGET,
     birth::TARGET,
+    candidate::TARGET,
     capability::TARGET,
     capability_invocation::TARGET,
     ceremony::TARGET,

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::{NodeError, PrepareArguments, TIMEOUT, genesis, orders, prepare};
+use super::admit::Found;
+use super::prepare::PrepareArguments;
+use super::{NodeError, TIMEOUT, genesis, orders, read};
 use crate::cli::init::parse_committee;
 use crate::cli::operator::{signed_by, submit};
 use crate::config::Hex32;
@@ -39,6 +41,9 @@ pub(super) struct ChangeArguments {
         value_name = "ID=PEER_HOST:PORT[,HTTPS_IP:PORT[,ADMIN_IP:PORT]]"
     )]
     come: Vec<String>,
+    /// A member that comes and has made its own keys: its number, and the fingerprint that `conclave node join` shows on it.
+    #[arg(long = "candidate", value_name = "ID=FINGERPRINT")]
+    candidates: Vec<String>,
     /// With --node: the configuration of a node of the cluster, which the new one's is like.
     #[arg(long, value_name = "FILE")]
     like: Option<PathBuf>,
@@ -69,14 +74,18 @@ pub(super) struct OrderArguments {
 impl ChangeArguments {
     pub(super) async fn run(self, kind: Kind) -> Result<ExitCode, NodeError> {
         let wrong = |reason: &str| Err(NodeError::Members(reason.to_owned()));
-        match (kind, self.gone.len(), self.come.len()) {
+        match (kind, self.gone.len(), self.come.len() + self.candidates.len()) {
             (Kind::Add, 0, 1..) | (Kind::Remove, 1.., 0) | (Kind::Replace, 1.., 1..) => {}
             (Kind::Place, 0, 0) if self.committee.is_some() => {}
             (Kind::Place, ..) => return wrong("place wants --committee, and no member that comes or goes"),
-            (Kind::Add, ..) => return wrong("add wants one --node or more, and no member that goes"),
-            (Kind::Remove, ..) => return wrong("remove wants the members that go, and no --node"),
+            (Kind::Add, ..) => {
+                return wrong("add wants one --candidate or --node, or more, and no member that goes");
+            }
+            (Kind::Remove, ..) => return wrong("remove wants the members that go, and none that comes"),
             (Kind::Replace, ..) => {
-                return wrong("replace wants the members that go, and as --node those that come");
+                return wrong(
+                    "replace wants the members that go, and as --candidate or --node those that come",
+                );
             }
         }
         let genesis = genesis(&self.order.cluster)?;
@@ -94,10 +103,16 @@ impl ChangeArguments {
                 like,
                 node: node.clone(),
             };
-            let (member, folder) = prepare(&arguments, &genesis)?;
+            let (member, folder) = arguments.prepare(&genesis)?;
             println!("node {}: {} is made", member.node, folder.display());
             come.push(member);
             folders.push(folder);
+        }
+        let mut found = Vec::new();
+        for candidate in &self.candidates {
+            let candidate = Found::find(&self.order.admins, candidate).await?;
+            come.push(candidate.candidate.member.clone());
+            found.push(candidate);
         }
         let new = so_far
             .next(&genesis, (&come, &self.gone), self.committee)
@@ -113,6 +128,9 @@ impl ChangeArguments {
             "order {}: the cluster changes to members {number}",
             order.order.sequence
         );
+        for candidate in &found {
+            candidate.admit(&self.order.cluster, &genesis, &key).await?;
+        }
         for folder in &folders {
             println!(
                 "start it now: conclave server --config {}",
@@ -186,12 +204,9 @@ fn sign(
     Ok(signed_by(SignedOrder::new(order), genesis, key)?)
 }
 
-async fn status(admin: &str) -> Result<NodeStatus, NodeError> {
+pub(super) async fn status(admin: &str) -> Result<NodeStatus, NodeError> {
     let answer = client::get(admin, "/status", TIMEOUT).await?;
-    serde_json::from_slice(&answer.body).map_err(|error| NodeError::Answer {
-        admin: admin.to_owned(),
-        reason: error.to_string(),
-    })
+    read(admin, &answer, "it does not tell its status")
 }
 
 /// Waits until the list of members of this number, or the last one that is known if that is later, is that of every group; a line

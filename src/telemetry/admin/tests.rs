@@ -43,6 +43,7 @@ fn start() -> Running {
         backup: Arc::new(|| Err(NotReady::sealed())),
         metrics: Metrics::new(),
         door,
+        reception: Reception::new(Hex32([1; 32]), &[], || None),
     };
     let (server, address) = serve("127.0.0.1:0".parse().unwrap(), admin).unwrap();
     Running {
@@ -189,4 +190,64 @@ async fn a_passphrase_is_bounded_before_it_is_tried() {
             Err(error) => assert!(length > 1 << 16, "{length}: {error}"),
         }
     }
+}
+
+#[actix_web::test]
+async fn a_machine_is_seen_with_a_token_only() {
+    use crate::provision::candidate::{Candidate, Speaker, Token};
+    use crate::provision::certificates::P256Point;
+    use crate::provision::genesis::Member;
+    use reception::{Invited, Waiting};
+
+    let running = start();
+    let admin = &running.admin;
+    let mut point = [9; 65];
+    point[0] = 4;
+    let candidate = Candidate {
+        member: Member {
+            node: 4,
+            peer: "10.0.0.4:9443".into(),
+            identity: Hex32(crate::provision::OperatorKey::generate(&mut rand::rngs::OsRng).public()),
+            envelope: Hex32([7; 32]),
+        },
+        https: P256Point(point),
+    };
+    let text = serde_json::to_string(&candidate).unwrap();
+    let present = |token: &Token| {
+        let spoken = serde_json::to_vec(&token.say(Speaker::Candidate, text.clone())).unwrap();
+        client::post(admin, "/candidates", Bytes::from(spoken), TIMEOUT)
+    };
+    let stranger = Token::generate([1; 32], &mut rand::rngs::OsRng);
+    let seen = async || {
+        let answer = client::get(admin, "/candidates", TIMEOUT).await.unwrap();
+        serde_json::from_slice::<Vec<Waiting>>(&answer.body).unwrap()
+    };
+    assert_eq!(present(&stranger).await.unwrap().status.as_u16(), 403);
+    assert!(seen().await.is_empty());
+
+    let invited = client::post(admin, "/candidates/invitation", Bytes::new(), TIMEOUT).await;
+    let invited: Invited = serde_json::from_slice(&invited.unwrap().body).unwrap();
+    let token: Token = invited.token.parse().unwrap();
+    // This one has no files to welcome it with, and says so; it is seen all the same.
+    assert_eq!(present(&token).await.unwrap().status.as_u16(), 503);
+    let fingerprint = candidate.fingerprint();
+    assert_eq!(
+        seen().await,
+        [Waiting {
+            fingerprint: fingerprint.clone(),
+            candidate
+        }]
+    );
+
+    let path = format!("/candidates/{fingerprint}/admission");
+    let none_yet = client::get(admin, &path, TIMEOUT).await.unwrap();
+    assert_eq!(none_yet.status.as_u16(), 204);
+    let nonsense = client::post(admin, &path, Bytes::from_static(b"{}"), TIMEOUT)
+        .await
+        .unwrap();
+    assert_eq!(nonsense.status.as_u16(), 400);
+    let nobody = client::get(admin, "/candidates/0000/admission", TIMEOUT)
+        .await
+        .unwrap();
+    assert_eq!(nobody.status.as_u16(), 404);
 }
