@@ -15,7 +15,8 @@ use crate::common::world::{ED25519, World};
 /// Nodes ask each other every 10 s.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn verify(world: &World, folders: &[PathBuf], more: &[&str]) -> Output {
+/// `conclave audit verify` over the chains in these folders.
+pub(crate) fn verify(world: &World, folders: &[PathBuf], more: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_conclave"))
         .args(["audit", "verify", "--genesis"])
         .arg(world.cluster.path().join("genesis.json"))

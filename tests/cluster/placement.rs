@@ -8,6 +8,7 @@ use conclave::client::{Client, ClientError};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
+use super::heads::verify;
 use super::members::{change, client_of, derive, ordered};
 use crate::common::world::{self, ED25519, HMAC, KEK, World, X25519};
 
@@ -114,4 +115,30 @@ async fn five_nodes_with_committees_of_three_serve_through_each_and_a_lost_one_i
     with_all(&client_of(&world, &new), &world.alice).await;
     with_all(&world.clients[1], &world.alice).await;
     world.cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_result_of_a_placed_cluster_is_on_record_at_its_committee() {
+    let mut world = World::start_with(5, &["--committee", "3"]).await;
+    // Keystores of several groups, each used through nodes that have a part of it and through nodes that have none.
+    for turn in 0..4 {
+        let keystore = world::keystore(&world.clients[turn], &world.alice).await;
+        let [signing, tags] = [ED25519, HMAC]
+            .map(|key_type| world::generate(&world.clients[turn], &world.alice, &keystore, key_type));
+        let (signing, tags) = (signing.await.unwrap(), tags.await.unwrap());
+        for client in &world.clients {
+            world::sign(client, &world.alice, &signing, None).await.unwrap();
+            let tag = served(async || client.sign(&world.alice, &tags.id, b"a message", None).await).await;
+            assert_eq!(tag.len(), 32);
+        }
+    }
+    let nodes = world.cluster.nodes().into_iter();
+    let folders: Vec<_> = nodes.map(|node| node.data_dir.join("audit")).collect();
+    assert!(world.cluster.end().await.success());
+    let verified = verify(&world, &folders, &["--stopped", "--json"]);
+    let told = String::from_utf8_lossy(&verified.stderr);
+    assert!(verified.status.success(), "{told}");
+    let facts: Value = serde_json::from_slice(&verified.stdout).unwrap();
+    assert!(facts["results"].as_u64().unwrap() >= 4 * 2 * 5, "{facts}");
+    assert_eq!(facts["results"], facts["corroborated"], "{facts}");
 }

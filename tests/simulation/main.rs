@@ -15,6 +15,8 @@ mod office;
 mod one_list;
 mod register;
 
+use std::ops::Range;
+
 use conclave_simulator::seeds::{self, Replay};
 use conclave_simulator::{Failure, Report, Setup, World};
 use history::Counts;
@@ -47,14 +49,14 @@ fn run_in(mut setup: Setup, seed: u64, bug: Option<Bug>) -> (Result<Report, Fail
     (checked, history.counts)
 }
 
-const REPLAY: Replay = Replay("--test simulation seeds_break_no_rule");
-
-#[test]
-fn seeds_break_no_rule() {
-    let seeds = seeds::from_environment(60);
-    let count = seeds.end - seeds.start;
-    let of_threads = seeds::on_all_cores(seeds, REPLAY, |seed, totals: &mut (Counts, u64)| {
-        let (result, counts) = run(seed, None);
+/// What happened in the worlds of all these seeds, and what cores that were left alone achieved. None may break a rule.
+fn in_all(
+    seeds: Range<u64>,
+    replay: Replay,
+    world: impl Fn(u64) -> (Result<Report, Failure>, Counts) + Sync,
+) -> (Counts, u64) {
+    let of_threads = seeds::on_all_cores(seeds, replay, |seed, totals: &mut (Counts, u64)| {
+        let (result, counts) = world(seed);
         totals.0.add(&counts);
         totals.1 += result?.achieved;
         Ok::<(), Failure>(())
@@ -64,6 +66,16 @@ fn seeds_break_no_rule() {
         totals.add(&counts);
         achieved += more;
     }
+    (totals, achieved)
+}
+
+const REPLAY: Replay = Replay("--test simulation seeds_break_no_rule");
+
+#[test]
+fn seeds_break_no_rule() {
+    let seeds = seeds::from_environment(60);
+    let count = seeds.end - seeds.start;
+    let (totals, achieved) = in_all(seeds, REPLAY, |seed| run(seed, None));
     println!("{count} seeds: {totals:?}; cores left alone achieved {achieved}");
     if count >= 50 {
         // A world in which nothing happens breaks no rule either.
@@ -98,17 +110,7 @@ const REPLAY_MOVES: Replay = Replay("--test simulation changes_of_members_break_
 fn changes_of_members_break_no_rule() {
     let seeds = seeds::from_environment(40);
     let count = seeds.end - seeds.start;
-    let of_threads = seeds::on_all_cores(seeds, REPLAY_MOVES, |seed, totals: &mut (Counts, u64)| {
-        let (result, counts) = run_moving(seed, None);
-        totals.0.add(&counts);
-        totals.1 += result?.achieved;
-        Ok::<(), Failure>(())
-    });
-    let (mut totals, mut achieved) = (Counts::default(), 0);
-    for (counts, more) in of_threads {
-        totals.add(&counts);
-        achieved += more;
-    }
+    let (totals, achieved) = in_all(seeds, REPLAY_MOVES, |seed| run_moving(seed, None));
     println!("{count} seeds of changes of members: {totals:?}; cores left alone achieved {achieved}");
     if count >= 40 {
         assert!(
