@@ -11,13 +11,18 @@ import urllib.error
 import urllib.request
 
 
+def some_port():
+    """The first of a row of ports, below those that the system hands out to connections."""
+    return random.randrange(10_000, 32_000)
+
+
 class Cluster:
     """Three nodes under a folder of their own."""
 
     def __init__(self, conclave):
         self.conclave = conclave
         self.folder = tempfile.TemporaryDirectory()
-        self.port = random.randrange(10_000, 32_000)
+        self.port = some_port()
         with open(f"{self.folder.name}/log", "w") as log:
             self.dev = subprocess.Popen(
                 [conclave, "dev", "--dir", f"{self.folder.name}/cluster", "--port", str(self.port)],
@@ -89,6 +94,16 @@ class Cluster:
             made += filled["requests"] - sum(filled["errors"].values())
             rate = max(filled["rate"], 1)
         return made
+
+    def pace(self, keys_per_second):
+        """Restarts every node with this pace of renewals and moves."""
+        for place, node in enumerate(self.nodes):
+            path = os.path.join(self.home, node["config"])
+            with open(path) as file:
+                text = file.read()
+            with open(path, "w") as file:
+                file.write(text.replace("keys_per_second = 20", f"keys_per_second = {keys_per_second}"))
+            self.restart(place)
 
     def settle(self, actors=100):
         """Waits until keystores that nobody uses are passive: at most two minutes."""

@@ -3,13 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use ed25519_dalek::{Signature, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Hex32;
-use crate::config::fields::{decode_hex, encode_hex};
 use crate::membership::{Membership, Placement, pinned_bytes};
 use crate::provision::genesis::Member as Pinned;
+use crate::provision::operator::OperatorSignature;
 
 /// The largest order, in bytes of JSON.
 pub const MAX_ORDER: usize = 64 * 1024;
@@ -162,14 +161,6 @@ pub struct Order {
     pub change: Change,
 }
 
-/// One operator's signature.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct OperatorSignature {
-    operator: Hex32,
-    signature: String,
-}
-
 /// An order with the signatures that it has so far.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -220,13 +211,10 @@ impl SignedOrder {
     }
 
     /// Adds an operator's signature over [`Order::signed_bytes`], in the place of one that it gave before.
-    pub fn add(&mut self, operator: [u8; 32], signature: &[u8; 64]) {
-        let operator = Hex32(operator);
-        self.signatures.retain(|given| given.operator != operator);
-        self.signatures.push(OperatorSignature {
-            operator,
-            signature: encode_hex(signature),
-        });
+    pub fn add(&mut self, signature: OperatorSignature) {
+        self.signatures
+            .retain(|given| given.operator != signature.operator);
+        self.signatures.push(signature);
     }
 
     /// Operators that have signed, whether they count or not.
@@ -244,13 +232,10 @@ impl SignedOrder {
         }
         let message = self.order.signed_bytes();
         let mut signers = BTreeSet::new();
-        for OperatorSignature { operator, signature } in &self.signatures {
-            let key = members.operators.iter().find(|key| key.to_bytes() == operator.0);
-            let signature = decode_hex(signature).and_then(|bytes| Signature::from_slice(&bytes).ok());
-            let right = |key: &VerifyingKey| {
-                signature.is_some_and(|signature| key.verify_strict(&message, &signature).is_ok())
-            };
-            if !key.is_some_and(right) || !signers.insert(operator) {
+        for signature in &self.signatures {
+            let operator = signature.operator.0;
+            let counts = members.operators.iter().any(|key| key.to_bytes() == operator);
+            if !counts || !signature.is_right(&message) || !signers.insert(operator) {
                 return Err(OrderError::Signature);
             }
         }
@@ -302,7 +287,7 @@ mod tests {
         for number in by {
             let key = operator(*number);
             let signature = key.sign(&order.order.signed_bytes()).to_bytes();
-            order.add(key.verifying_key().to_bytes(), &signature);
+            order.add(OperatorSignature::new(key.verifying_key().to_bytes(), &signature));
         }
         order
     }

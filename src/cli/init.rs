@@ -14,7 +14,7 @@ use crate::{
     membership::{FEWEST, MOST, MOST_NODES, Placement, symmetric_notice},
     provision::{
         NewCluster, NewNode, NodeMaterial, OperatorKey, ProvisionError,
-        cluster::{self, Created, HookError, SealPlan},
+        cluster::{self, Common, Created, HookError, SealPlan},
     },
     seal::secret_file,
 };
@@ -168,23 +168,25 @@ fn plan(arguments: &InitArguments) -> Result<NewCluster, InitError> {
         .as_deref()
         .map(OperatorKey::read)
         .transpose()?;
-    let seal = arguments.seal.plan()?;
-    Ok(NewCluster {
+    let common = Common {
         public_url: arguments.public_url.clone(),
-        nodes,
         groups: arguments.groups,
         meter_admins: MeterAdmins::These(arguments.meter_admins.clone()),
         trust_forwarded_for: arguments.trust_forwarded_for,
+        seal: arguments.seal.plan()?,
+        log: Log {
+            format: LogFormat::Json,
+            ..Log::default()
+        },
+    };
+    Ok(NewCluster {
+        common,
+        nodes,
         operator,
         further_operators: arguments.operators.clone(),
         threshold: arguments.operator_threshold,
         committee: arguments.committee,
         placement: arguments.placement()?,
-        seal,
-        log: Log {
-            format: LogFormat::Json,
-            ..Log::default()
-        },
     })
 }
 
@@ -295,9 +297,9 @@ fn print_steps(arguments: &InitArguments, plan: &NewCluster, created: &Created) 
     }
     println!(
         "  Clients trust {out}/ca.pem, or give each node a certificate of your own for {}.",
-        plan.public_url
+        plan.common.public_url
     );
-    match &plan.seal {
+    match &plan.common.seal {
         SealPlan::File => println!("  The node keys lie in node-N/node.key: for trials only."),
         SealPlan::Passphrase(..) => {
             println!("  After each start of a node: conclave unseal --admin 127.0.0.1:9600")

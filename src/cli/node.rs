@@ -6,7 +6,7 @@ mod join;
 mod prepare;
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use super::seal::SealError;
 use crate::config::ConfigError;
 use crate::provision::genesis::{GenesisError, MAX_GENESIS};
 use crate::provision::introduction::Orders;
-use crate::provision::{Genesis, ProvisionError};
+use crate::provision::{Genesis, OperatorKey, ProvisionError};
 use crate::seal::secret_file::{self, SecretFileError};
 use crate::telemetry::admin::Refusal;
 use crate::telemetry::client::{self, Answer, ClientError};
@@ -97,6 +97,28 @@ enum NodeSubcommand {
         #[arg(long, value_name = "SECONDS", default_value_t = 3_600)]
         timeout: u64,
     },
+}
+
+/// Where an operator's material is.
+#[derive(Debug, Args)]
+struct OperatorArguments {
+    /// The folder that `conclave init` has made: genesis.json, and for a new member ca.key and ca.pem.
+    #[arg(long, value_name = "DIR")]
+    cluster: PathBuf,
+    /// The operator's key; else operator.key in the cluster's folder.
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+}
+
+impl OperatorArguments {
+    fn genesis(&self) -> Result<Genesis, NodeError> {
+        genesis(&self.cluster)
+    }
+
+    fn key(&self) -> Result<OperatorKey, NodeError> {
+        let beside = || self.cluster.join("operator.key");
+        Ok(OperatorKey::read(&self.key.clone().unwrap_or_else(beside))?)
+    }
 }
 
 /// Why nothing was changed, or not all.

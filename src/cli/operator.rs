@@ -236,7 +236,7 @@ pub(super) fn signed_by(
     if !body.operators.contains(&Hex32(key.public())) {
         return Err(OperatorError::Stranger);
     }
-    order.add(key.public(), &key.sign(&order.order.signed_bytes()));
+    order.add(key.sign(&order.order.signed_bytes()));
     let Order { sequence, change, .. } = &order.order;
     eprintln!("Order {sequence} of cluster {cluster}: {}.", change.explain());
     eprintln!(

@@ -19,6 +19,7 @@ use crate::membership::roster::MembersRecord;
 use crate::membership::{Member, Rosters, Stage};
 use crate::operator::{Change, NewMembers, Order, SignedOrder};
 use crate::provision::genesis::Member as Pinned;
+use crate::provision::operator::OperatorSignature;
 
 fn rosters() -> Rosters {
     Rosters::new(Arc::new(members()))
@@ -55,7 +56,7 @@ fn order(state: &State, sequence: u64, nodes: &[u64], by: &SigningKey) -> Signed
 fn sign(order: Order, by: &SigningKey) -> SignedOrder {
     let signature = by.sign(&order.signed_bytes()).to_bytes();
     let mut signed = SignedOrder::new(order);
-    signed.add(by.verifying_key().to_bytes(), &signature);
+    signed.add(OperatorSignature::new(by.verifying_key().to_bytes(), &signature));
     signed
 }
 

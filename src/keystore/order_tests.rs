@@ -11,6 +11,7 @@ use super::query;
 use super::record::Orders;
 use crate::config::Hex32;
 use crate::operator::{Change, Order, SignedOrder};
+use crate::provision::operator::OperatorSignature;
 
 fn entry(tag: u64, sequence: u64, key: &SigningKey, group: u32) -> Entry {
     let order = Order {
@@ -20,7 +21,7 @@ fn entry(tag: u64, sequence: u64, key: &SigningKey, group: u32) -> Entry {
     };
     let signature = key.sign(&order.signed_bytes()).to_bytes();
     let mut signed = SignedOrder::new(order);
-    signed.add(key.verifying_key().to_bytes(), &signature);
+    signed.add(OperatorSignature::new(key.verifying_key().to_bytes(), &signature));
     let mut statement = statement(tag, Command::Order(Box::new(signed)), 0);
     statement.group = group;
     let time = NOW + tag;

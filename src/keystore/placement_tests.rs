@@ -15,6 +15,7 @@ use crate::keystore::{Entry, layout};
 use crate::membership::placement::{Placed, Placement, place};
 use crate::membership::{Lists, Member, Membership, Rosters, Stage};
 use crate::operator::{Change, NewMembers, Order, SignedOrder};
+use crate::provision::operator::OperatorSignature;
 
 const GROUPS: u32 = 4;
 
@@ -62,7 +63,10 @@ fn order(placement: Option<Placement>) -> SignedOrder {
     };
     let signature = operator().sign(&order.signed_bytes()).to_bytes();
     let mut signed = SignedOrder::new(order);
-    signed.add(operator().verifying_key().to_bytes(), &signature);
+    signed.add(OperatorSignature::new(
+        operator().verifying_key().to_bytes(),
+        &signature,
+    ));
     signed
 }
 

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ed25519_dalek::{Signature, VerifyingKey};
+use ed25519_dalek::VerifyingKey;
 use hmac::digest::KeyInit;
 use hmac::{Hmac, Mac as _};
 use rand::{CryptoRng, RngCore};
@@ -16,10 +16,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use zeroize::{Zeroize as _, Zeroizing};
 
+use super::ProvisionError;
 use super::certificates::{Certificates, P256Point};
 use super::genesis::Member as Pinned;
-use super::{OperatorKey, ProvisionError};
-use crate::config::fields::{decode_hex, encode_hex, is_host_port};
+use super::operator::{OperatorKey, OperatorSignature};
+use crate::config::fields::{encode_hex, is_host_port};
 use crate::config::{Config, Hex32, MeterAdmins, PublicUrl};
 use crate::membership::pinned_bytes;
 use crate::seal::secret_file;
@@ -214,8 +215,7 @@ struct Statement {
 #[serde(deny_unknown_fields)]
 pub struct Admission {
     text: String,
-    operator: Hex32,
-    signature: String,
+    signature: OperatorSignature,
 }
 
 impl Admission {
@@ -234,12 +234,8 @@ impl Admission {
         };
         // Strings and integers only: cannot fail.
         let text = serde_json::to_string(&statement).unwrap_or_default();
-        let signature = encode_hex(&key.sign(&signed_bytes(&text)));
-        Self {
-            text,
-            operator: Hex32(key.public()),
-            signature,
-        }
+        let signature = key.sign(&signed_bytes(&text));
+        Self { text, signature }
     }
 
     /// The certificates, if one of these operators has signed them for this candidate of this cluster.
@@ -249,10 +245,10 @@ impl Admission {
         candidate: &Candidate,
         operators: &[Hex32],
     ) -> Option<Certificates> {
-        let key = operators.iter().find(|key| **key == self.operator)?;
-        let key = VerifyingKey::from_bytes(&key.0).ok()?;
-        let signature = Signature::from_slice(&decode_hex(&self.signature)?).ok()?;
-        key.verify_strict(&signed_bytes(&self.text), &signature).ok()?;
+        let is_operators = operators.contains(&self.signature.operator);
+        if !is_operators || !self.signature.is_right(&signed_bytes(&self.text)) {
+            return None;
+        }
         let statement: Statement = serde_json::from_str(&self.text).ok()?;
         let for_it = statement.cluster == cluster
             && statement.node == candidate.member.node
@@ -266,26 +262,32 @@ fn signed_bytes(text: &str) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use rand::SeedableRng as _;
     use rand::rngs::StdRng;
 
     use super::*;
 
-    fn candidate(rng: &mut StdRng) -> Candidate {
-        let key = OperatorKey::generate(rng);
-        let member = Pinned {
-            node: 4,
-            peer: "10.0.0.4:9443".into(),
-            identity: Hex32(key.public()),
-            envelope: Hex32([7; 32]),
-        };
+    /// A machine that may become node `node`.
+    pub(crate) fn candidate(node: u64, rng: &mut (impl CryptoRng + RngCore)) -> Candidate {
         let mut point = [9; 65];
         point[0] = 4;
         Candidate {
-            member,
+            member: Pinned {
+                node,
+                peer: "10.0.0.4:9443".into(),
+                identity: Hex32(OperatorKey::generate(rng).public()),
+                envelope: Hex32([7; 32]),
+            },
             https: P256Point(point),
         }
+    }
+
+    /// A key that begins with this byte and has zeros after it.
+    fn beginning(first: u8) -> Hex32 {
+        let mut key = [0; 32];
+        key[0] = first;
+        Hex32(key)
     }
 
     #[test]
@@ -317,7 +319,7 @@ mod tests {
 
     #[test]
     fn every_part_of_a_candidate_is_in_its_fingerprint() {
-        let known = candidate(&mut StdRng::seed_from_u64(3));
+        let known = candidate(4, &mut StdRng::seed_from_u64(3));
         let mut seen = vec![known.fingerprint()];
         let alter: [fn(&mut Candidate); 5] = [
             |c| c.member.node += 1,
@@ -340,28 +342,14 @@ mod tests {
 
     #[test]
     fn a_candidate_that_cannot_be_a_member_says_why() {
-        let known = candidate(&mut StdRng::seed_from_u64(4));
+        let known = candidate(4, &mut StdRng::seed_from_u64(4));
         assert_eq!(known.fault(), None);
         let alter: [fn(&mut Candidate); 4] = [
             |c| c.member.node = 0,
             |c| c.member.peer = "nowhere".into(),
             // Of order one, and no point at all.
-            |c| {
-                c.member.identity.0 = [1]
-                    .into_iter()
-                    .chain([0; 31])
-                    .collect::<Vec<_>>()
-                    .try_into()
-                    .unwrap()
-            },
-            |c| {
-                c.member.identity.0 = [2]
-                    .into_iter()
-                    .chain([0; 31])
-                    .collect::<Vec<_>>()
-                    .try_into()
-                    .unwrap()
-            },
+            |c| c.member.identity = beginning(1),
+            |c| c.member.identity = beginning(2),
         ];
         for alter in alter {
             let mut other = known.clone();
@@ -374,7 +362,7 @@ mod tests {
     fn certificates_count_for_one_candidate_of_one_cluster_and_by_an_operator() {
         let mut rng = StdRng::seed_from_u64(5);
         let (operator, stranger) = (OperatorKey::generate(&mut rng), OperatorKey::generate(&mut rng));
-        let candidate = candidate(&mut rng);
+        let candidate = candidate(4, &mut rng);
         let certificates = Certificates {
             https: "h".into(),
             peer: "p".into(),
@@ -400,7 +388,7 @@ mod tests {
         altered.text = altered.text.replace("\"h\"", "\"x\"");
         assert_eq!(altered.certificates(cluster, &candidate, &operators), None);
         let mut forged = Admission::sign(cluster, &candidate, certificates, &stranger);
-        forged.operator = Hex32(operator.public());
+        forged.signature.operator = Hex32(operator.public());
         assert_eq!(forged.certificates(cluster, &candidate, &operators), None);
     }
 }

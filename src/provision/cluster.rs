@@ -25,18 +25,28 @@ use crate::membership::{Placement, placement::place};
 use crate::seal::passphrase::Cost;
 use crate::seal::{NodeKey, secret_file};
 
-/// What a new cluster is to be.
-pub struct NewCluster {
-    /// Its public URL.
+/// What the configurations of a cluster's nodes have in common.
+pub struct Common {
+    /// The cluster's public URL.
     pub public_url: PublicUrl,
-    /// Its first members, by rising number.
-    pub nodes: Vec<NewNode>,
     /// Number of Raft groups.
     pub groups: u32,
     /// Who may create meters.
     pub meter_admins: MeterAdmins,
     /// Whether `X-Forwarded-For` is believed.
     pub trust_forwarded_for: bool,
+    /// How the nodes get their keys.
+    pub seal: SealPlan,
+    /// Logs.
+    pub log: Log,
+}
+
+/// What a new cluster is to be.
+pub struct NewCluster {
+    /// What all its nodes are like.
+    pub common: Common,
+    /// Its first members, by rising number.
+    pub nodes: Vec<NewNode>,
     /// An operator key that exists already; else one is made.
     pub operator: Option<OperatorKey>,
     /// Public keys of further operators.
@@ -47,10 +57,6 @@ pub struct NewCluster {
     pub committee: Option<usize>,
     /// Where groups are, in place of what follows from `committee`.
     pub placement: Option<Placement>,
-    /// How the nodes get their keys.
-    pub seal: SealPlan,
-    /// Logs.
-    pub log: Log,
 }
 
 /// One first member.
@@ -175,7 +181,7 @@ fn fill(
     secret_file::create_public(&folder.join("genesis.json"), &genesis.to_json())?;
     for (node, keys) in plan.nodes.iter().zip(&keys) {
         let files = NodeFiles {
-            plan,
+            common: &plan.common,
             root: folder,
             node,
             keys,
@@ -185,7 +191,7 @@ fn fill(
         };
         let config = files.write(rng)?;
         let candidate = keys.candidate(node)?;
-        let certificates = authority.certify(&candidate, &cluster.0, &plan.public_url, now)?;
+        let certificates = authority.certify(&candidate, &cluster.0, &plan.common.public_url, now)?;
         certificates.write(&config)?;
         bootstrap(&NodeMaterial {
             config: &config,
@@ -214,12 +220,12 @@ fn sign_genesis(
     rng.fill_bytes(&mut nonce);
     let operators = [&[Hex32(operator.public())], plan.further_operators.as_slice()].concat();
     let numbers: Vec<u64> = plan.nodes.iter().map(|node| node.node).collect();
-    let placed = |committee| place(plan.groups, &numbers, committee, |_| Vec::new());
+    let placed = |committee| place(plan.common.groups, &numbers, committee, |_| Vec::new());
     let placement = plan.placement.clone().or_else(|| plan.committee.and_then(placed));
     let body = Body {
         format: if placement.is_some() { 2 } else { 1 },
         nonce: Hex32(nonce),
-        groups: plan.groups,
+        groups: plan.common.groups,
         members: plan
             .nodes
             .iter()
@@ -233,10 +239,14 @@ fn sign_genesis(
     Ok(Genesis::sign(body, operator)?)
 }
 
-/// A further node of a cluster that there is: what it is like beside its own numbers and addresses.
+/// A further node of a cluster that there is.
 pub struct Joining<'a> {
-    /// The cluster's public URL, meter admins, seal and so on; its nodes are the one that joins.
-    pub plan: &'a NewCluster,
+    /// What it is like.
+    pub common: &'a Common,
+    /// Its number and addresses.
+    pub node: &'a NewNode,
+    /// Its secrets.
+    pub keys: &'a NodeKeys,
     /// The cluster's statement.
     pub genesis: &'a Genesis,
     /// The certificate of the cluster's authority, PEM.
@@ -249,16 +259,13 @@ pub struct Joining<'a> {
 /// `bootstrap` is called when its folder and its empty data directory are there.
 pub fn create_joining(
     joining: &Joining<'_>,
-    keys: &NodeKeys,
     out: &Path,
     rng: &mut (impl CryptoRng + RngCore),
     bootstrap: impl Fn(&NodeMaterial<'_>) -> Result<(), HookError>,
 ) -> Result<Config, ProvisionError> {
-    let [node] = &joining.plan.nodes[..] else {
-        return Err(ProvisionError::Plan("one node joins at a time".into()));
-    };
+    let (node, keys) = (joining.node, joining.keys);
     let files = NodeFiles {
-        plan: joining.plan,
+        common: joining.common,
         root: out,
         node,
         keys,
@@ -277,7 +284,7 @@ pub fn create_joining(
         source,
     })?;
     // Strings and integers only: cannot fail.
-    let json = serde_json::to_vec_pretty(&keys.candidate(node)?.member).unwrap_or_default();
+    let json = serde_json::to_vec_pretty(&keys.member(node)).unwrap_or_default();
     let path = out.join(node_folder(node.node)).join("member.json");
     secret_file::create_public(&path, &json)?;
     Ok(config)

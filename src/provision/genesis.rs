@@ -5,15 +5,12 @@
 
 use std::collections::BTreeSet;
 
-use ed25519_dalek::{Signature, VerifyingKey};
+use ed25519_dalek::VerifyingKey;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::OperatorKey;
-use crate::config::{
-    Hex32, Operators,
-    fields::{decode_hex, encode_hex, is_host_port},
-};
+use super::operator::{OperatorKey, OperatorSignature};
+use crate::config::{Hex32, Operators, fields::is_host_port};
 use crate::membership::{FEWEST, MOST_NODES, Placement, pinned_bytes};
 
 /// The largest genesis file, in bytes.
@@ -84,14 +81,6 @@ pub struct Body {
     /// Who of the members has which group; none: everybody has all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
-}
-
-/// One operator's signature.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct OperatorSignature {
-    operator: Hex32,
-    signature: String,
 }
 
 /// The signed statement.
@@ -192,10 +181,6 @@ impl Genesis {
     pub fn sign(body: Body, operator: &OperatorKey) -> Result<Self, GenesisError> {
         body.check()?;
         let signature = operator.sign(&signed_bytes(&body.cluster_id()));
-        let signature = OperatorSignature {
-            operator: Hex32(operator.public()),
-            signature: encode_hex(&signature),
-        };
         let genesis = Self {
             statement: body,
             signatures: vec![signature],
@@ -242,13 +227,10 @@ impl Genesis {
     fn verify_signatures(&self) -> Result<(), GenesisError> {
         let message = signed_bytes(&self.cluster_id());
         let mut signers = BTreeSet::new();
-        for OperatorSignature { operator, signature } in &self.signatures {
-            let bytes = decode_hex(signature).ok_or(GenesisError::Signature)?;
-            let signature = Signature::from_slice(&bytes).map_err(|_| GenesisError::Signature)?;
-            let key = VerifyingKey::from_bytes(&operator.0).map_err(|_| GenesisError::Signature)?;
-            key.verify_strict(&message, &signature)
-                .map_err(|_| GenesisError::Signature)?;
-            if !self.statement.operators.contains(operator) || !signers.insert(operator) {
+        for signature in &self.signatures {
+            let operator = &signature.operator;
+            let counts = self.statement.operators.contains(operator) && signature.is_right(&message);
+            if !counts || !signers.insert(operator) {
                 return Err(GenesisError::Signature);
             }
         }

@@ -7,9 +7,9 @@ use zeroize::Zeroizing;
 
 use super::candidate::Candidate;
 use super::certificates::{Certificates, HttpsKey};
-use super::cluster::{SealPlan, node_folder};
+use super::cluster::{Common, SealPlan, node_folder};
 use super::genesis::Member;
-use super::{Genesis, Identity, NewCluster, NewNode, ProvisionError};
+use super::{Genesis, Identity, NewNode, ProvisionError};
 use crate::config::fields::encode_hex;
 use crate::config::{Audit, Config, Hex32, Https, Limits, Operators, PeerFiles, Raft, SealMethod, Twins};
 use crate::seal::passphrase::SealedNodeKey;
@@ -73,7 +73,7 @@ impl Certificates {
 
 /// What one node's folder is made of, but for its certificates.
 pub(super) struct NodeFiles<'a> {
-    pub(super) plan: &'a NewCluster,
+    pub(super) common: &'a Common,
     pub(super) root: &'a Path,
     pub(super) node: &'a NewNode,
     pub(super) keys: &'a NodeKeys,
@@ -113,7 +113,7 @@ impl NodeFiles<'_> {
     ) -> Result<(), ProvisionError> {
         let (cluster, node, key) = (self.genesis.cluster_id(), self.node.node, &self.keys.node_key);
         let text = || Zeroizing::new(format!("{}\n", *Zeroizing::new(encode_hex(key.expose()))));
-        match (&self.plan.seal, &config.seal) {
+        match (&self.common.seal, &config.seal) {
             (SealPlan::Passphrase(passphrase, cost), SealMethod::Passphrase { path }) => {
                 let sealed = SealedNodeKey::seal(key, passphrase, *cost, &cluster, node, rng)?;
                 secret_file::create(&folder.join(path), &sealed.to_json())?;
@@ -137,13 +137,13 @@ impl NodeFiles<'_> {
         Config {
             cluster: Hex32(self.genesis.cluster_id()),
             node: self.node.node,
-            public_url: self.plan.public_url.clone(),
+            public_url: self.common.public_url.clone(),
             data_dir: "data".into(),
             genesis: "genesis.json".into(),
             orders: self.orders.clone(),
-            meter_admins: self.plan.meter_admins.clone(),
-            trust_forwarded_for: self.plan.trust_forwarded_for,
-            groups: self.plan.groups,
+            meter_admins: self.common.meter_admins.clone(),
+            trust_forwarded_for: self.common.trust_forwarded_for,
+            groups: self.common.groups,
             twins: Twins::default(),
             listen: self.node.listen,
             https: Https {
@@ -155,7 +155,7 @@ impl NodeFiles<'_> {
                 identity: "identity.sealed".into(),
                 ca: "ca.pem".into(),
             },
-            seal: match &self.plan.seal {
+            seal: match &self.common.seal {
                 SealPlan::File => SealMethod::File {
                     path: "node.key".into(),
                 },
@@ -177,7 +177,7 @@ impl NodeFiles<'_> {
             audit: Audit::default(),
             renewal: Default::default(),
             limits: Limits::default(),
-            log: self.plan.log.clone(),
+            log: self.common.log.clone(),
             backup: None,
         }
     }

@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::{
-    cluster::{Created, SealPlan, create},
+    cluster::{Common, Created, SealPlan, create},
     genesis::{Body, GenesisError},
     *,
 };
@@ -36,18 +36,20 @@ fn plan(seal: SealPlan) -> NewCluster {
         },
     };
     NewCluster {
-        public_url: "https://kms.example.com:8443".parse().unwrap(),
+        common: Common {
+            public_url: "https://kms.example.com:8443".parse().unwrap(),
+            groups: 16,
+            meter_admins: MeterAdmins::Anyone,
+            trust_forwarded_for: false,
+            seal,
+            log: Log::default(),
+        },
         nodes: (1..=3).map(node).collect(),
-        groups: 16,
-        meter_admins: MeterAdmins::Anyone,
-        trust_forwarded_for: false,
         operator: None,
         further_operators: Vec::new(),
         threshold: 1,
         committee: None,
         placement: None,
-        seal,
-        log: Log::default(),
     }
 }
 

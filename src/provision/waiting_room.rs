@@ -147,24 +147,10 @@ mod tests {
 
     use super::*;
     use crate::provision::OperatorKey;
-    use crate::provision::certificates::{Certificates, P256Point};
-    use crate::provision::genesis::Member as Pinned;
+    use crate::provision::candidate::tests::candidate;
+    use crate::provision::certificates::Certificates;
 
     const CLUSTER: Hex32 = Hex32([1; 32]);
-
-    fn candidate(node: u64, rng: &mut StdRng) -> Candidate {
-        let mut point = [9; 65];
-        point[0] = 4;
-        Candidate {
-            member: Pinned {
-                node,
-                peer: "10.0.0.4:9443".into(),
-                identity: Hex32(OperatorKey::generate(rng).public()),
-                envelope: Hex32([7; 32]),
-            },
-            https: P256Point(point),
-        }
-    }
 
     fn says(token: &Token, candidate: &Candidate) -> Spoken {
         token.say(Speaker::Candidate, serde_json::to_string(candidate).unwrap())

@@ -22,6 +22,7 @@ use crate::membership::placement::{Placed, Placement};
 use crate::operator::{Change, NewMembers, Order, SignedOrder};
 use crate::provision::genesis::Member as Pinned;
 use crate::provision::introduction::Orders;
+use crate::provision::operator::OperatorSignature;
 use crate::receipt::Doubt;
 
 /// The next order about members, signed by the operator.
@@ -102,7 +103,10 @@ pub(super) fn signed(sequence: u64, new: NewMembers) -> SignedOrder {
     };
     let signature = operator().sign(&order.signed_bytes()).to_bytes();
     let mut signed = SignedOrder::new(order);
-    signed.add(operator().verifying_key().to_bytes(), &signature);
+    signed.add(OperatorSignature::new(
+        operator().verifying_key().to_bytes(),
+        &signature,
+    ));
     signed
 }
 
@@ -332,7 +336,10 @@ fn nobody_helps_a_leader_without_the_operators() {
         let mut forged = SignedOrder::new(ordered.order.clone());
         let stranger = ed25519_dalek::SigningKey::from_bytes(&[78; 32]);
         let signature = stranger.sign(&forged.order.signed_bytes()).to_bytes();
-        forged.add(stranger.verifying_key().to_bytes(), &signature);
+        forged.add(OperatorSignature::new(
+            stranger.verifying_key().to_bytes(),
+            &signature,
+        ));
         assert_eq!(
             submit(&cluster.node(1).parts, forged.clone())
                 .await

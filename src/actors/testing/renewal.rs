@@ -22,6 +22,7 @@ use crate::audit::Kind;
 use crate::config::Hex32;
 use crate::keystore::KeyRecord;
 use crate::operator::{Change, Order, SignedOrder};
+use crate::provision::operator::OperatorSignature;
 
 /// Shares are due at once on these nodes.
 fn due_at_once(cluster: &Cluster) {
@@ -137,7 +138,7 @@ fn operators_have_shares_renewed_whatever_their_age_and_nobody_else_has() {
             };
             let signature = key.sign(&order.signed_bytes()).to_bytes();
             let mut signed = SignedOrder::new(order);
-            signed.add(key.verifying_key().to_bytes(), &signature);
+            signed.add(OperatorSignature::new(key.verifying_key().to_bytes(), &signature));
             signed
         };
         let first = cluster.node(1);

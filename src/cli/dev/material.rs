@@ -15,7 +15,7 @@ use crate::{
     membership::Placement,
     provision::{
         NewCluster, NewNode, NodeMaterial, ProvisionError,
-        cluster::{self, HookError, SealPlan, node_folder},
+        cluster::{self, Common, HookError, SealPlan, node_folder},
         start::read_genesis,
     },
     seal::secret_file,
@@ -78,18 +78,20 @@ impl Wanted {
             }
         };
         NewCluster {
-            public_url: self.public_url.clone(),
+            common: Common {
+                public_url: self.public_url.clone(),
+                groups: 16,
+                meter_admins: self.meter_admins.clone(),
+                trust_forwarded_for: self.trust_forwarded_for,
+                seal: SealPlan::File,
+                log: Log::default(),
+            },
             nodes: (1..=self.nodes).map(node).collect(),
-            groups: 16,
-            meter_admins: self.meter_admins.clone(),
-            trust_forwarded_for: self.trust_forwarded_for,
             operator: None,
             further_operators: Vec::new(),
             threshold: 1,
             committee: self.committee,
             placement: None,
-            seal: SealPlan::File,
-            log: Log::default(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What operators do for a machine that has made its own keys: find it by its fingerprint, and certify its keys.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bytes::Bytes;
 use clap::Args;
@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use super::change::status;
 use super::prepare::authority;
-use super::{NodeError, TIMEOUT, genesis, read};
+use super::{NodeError, OperatorArguments, TIMEOUT, read};
 use crate::config::{Hex32, PublicUrl};
 use crate::provision::candidate::{Admission, Candidate};
 use crate::provision::{Genesis, OperatorKey};
@@ -21,12 +21,8 @@ pub(super) struct AdmitArguments {
     /// The machine: its number, and the fingerprint that `conclave node join` shows on it.
     #[arg(value_name = "ID=FINGERPRINT")]
     candidate: String,
-    /// The folder that `conclave init` has made: genesis.json, ca.key and ca.pem.
-    #[arg(long, value_name = "DIR")]
-    cluster: PathBuf,
-    /// The operator's key; else operator.key in the cluster's folder.
-    #[arg(long, value_name = "FILE")]
-    key: Option<PathBuf>,
+    #[command(flatten)]
+    operator: OperatorArguments,
     /// The admin address of the node that invited the machine.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9600")]
     admin: String,
@@ -35,24 +31,19 @@ pub(super) struct AdmitArguments {
 impl AdmitArguments {
     /// Brings a machine its certificates; the order that makes it a member is another matter.
     pub(super) async fn run(self) -> Result<(), NodeError> {
-        let genesis = genesis(&self.cluster)?;
-        let key = self
-            .key
-            .clone()
-            .unwrap_or_else(|| self.cluster.join("operator.key"));
-        let key = OperatorKey::read(&key)?;
-        let found = Found::find(std::slice::from_ref(&self.admin), &self.candidate).await?;
-        found.admit(&self.cluster, &genesis, &key).await
+        let (genesis, key) = (self.operator.genesis()?, self.operator.key()?);
+        let asking = Asking::find(std::slice::from_ref(&self.admin), &self.candidate).await?;
+        asking.admit(&self.operator.cluster, &genesis, &key).await
     }
 }
 
 /// A machine that waits, and the node at which it does.
-pub(super) struct Found {
+pub(super) struct Asking {
     pub(super) candidate: Candidate,
     admin: String,
 }
 
-impl Found {
+impl Asking {
     /// Looks for `ID=FINGERPRINT` at each of these nodes.
     pub(super) async fn find(admins: &[String], text: &str) -> Result<Self, NodeError> {
         let malformed = || {

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::admit::Found;
+use super::admit::Asking;
 use super::prepare::PrepareArguments;
-use super::{NodeError, TIMEOUT, genesis, orders, read};
+use super::{NodeError, OperatorArguments, TIMEOUT, orders, read};
 use crate::cli::init::parse_committee;
 use crate::cli::operator::{signed_by, submit};
 use crate::config::Hex32;
@@ -57,12 +57,8 @@ pub(super) struct ChangeArguments {
 /// Where an order about the members is signed and brought.
 #[derive(Debug, Args)]
 pub(super) struct OrderArguments {
-    /// The folder that `conclave init` has made: genesis.json, and for a new member ca.key and ca.pem.
-    #[arg(long, value_name = "DIR")]
-    cluster: PathBuf,
-    /// The operator's key; else operator.key in the cluster's folder.
-    #[arg(long, value_name = "FILE")]
-    key: Option<PathBuf>,
+    #[command(flatten)]
+    operator: OperatorArguments,
     /// A node's admin address (repeatable): the first that answers is asked.
     #[arg(long = "admin", value_name = "HOST:PORT", default_value = "127.0.0.1:9600")]
     admins: Vec<String>,
@@ -88,8 +84,8 @@ impl ChangeArguments {
                 );
             }
         }
-        let genesis = genesis(&self.order.cluster)?;
-        let key = self.order.key()?;
+        let genesis = self.order.operator.genesis()?;
+        let key = self.order.operator.key()?;
         let (admin, status) = self.order.first_that_answers().await?;
         let mut so_far = orders(&admin).await?;
         let mut come = Vec::new();
@@ -99,7 +95,7 @@ impl ChangeArguments {
                 NodeError::Members("with --node, --like FILE names a configuration to follow".into())
             })?;
             let arguments = PrepareArguments {
-                cluster: self.order.cluster.clone(),
+                cluster: self.order.operator.cluster.clone(),
                 like,
                 node: node.clone(),
             };
@@ -108,11 +104,11 @@ impl ChangeArguments {
             come.push(member);
             folders.push(folder);
         }
-        let mut found = Vec::new();
-        for candidate in &self.candidates {
-            let candidate = Found::find(&self.order.admins, candidate).await?;
-            come.push(candidate.candidate.member.clone());
-            found.push(candidate);
+        let mut asking = Vec::new();
+        for named in &self.candidates {
+            let machine = Asking::find(&self.order.admins, named).await?;
+            come.push(machine.candidate.member.clone());
+            asking.push(machine);
         }
         let new = so_far
             .next(&genesis, (&come, &self.gone), self.committee)
@@ -128,8 +124,10 @@ impl ChangeArguments {
             "order {}: the cluster changes to members {number}",
             order.order.sequence
         );
-        for candidate in &found {
-            candidate.admit(&self.order.cluster, &genesis, &key).await?;
+        for machine in &asking {
+            machine
+                .admit(&self.order.operator.cluster, &genesis, &key)
+                .await?;
         }
         for folder in &folders {
             println!(
@@ -145,8 +143,8 @@ impl ChangeArguments {
 impl OrderArguments {
     /// Takes the order under way back.
     pub(super) async fn withdraw(self) -> Result<ExitCode, NodeError> {
-        let genesis = genesis(&self.cluster)?;
-        let key = self.key()?;
+        let genesis = self.operator.genesis()?;
+        let key = self.operator.key()?;
         let (admin, status) = self.first_that_answers().await?;
         if status.members.under_way.is_empty() {
             let reason = "no change of members is under way that could be taken back";
@@ -162,13 +160,6 @@ impl OrderArguments {
             order.order.sequence
         );
         self.wait(number).await
-    }
-
-    fn key(&self) -> Result<OperatorKey, NodeError> {
-        let key = self.key.clone();
-        Ok(OperatorKey::read(
-            &key.unwrap_or_else(|| self.cluster.join("operator.key")),
-        )?)
     }
 
     async fn wait(&self, number: u64) -> Result<ExitCode, NodeError> {

@@ -15,16 +15,19 @@ use crate::cli::seal::SealArguments;
 use crate::config::{Config, Hex32, Log, LogFormat};
 use crate::node::prepare_joining;
 use crate::provision::candidate::{Admission, Candidate, MAX_MESSAGE, Speaker, Spoken, Token, Welcome};
-use crate::provision::cluster::{JOINING_ORDERS, Joining, create_joining, node_folder};
+use crate::provision::certificates::Certificates;
+use crate::provision::cluster::{Common, JOINING_ORDERS, Joining, create_joining, node_folder};
 use crate::provision::introduction::{Orders, first_members};
 use crate::provision::node_files::NodeKeys;
-use crate::provision::{Genesis, NewCluster, NewNode, ProvisionError};
+use crate::provision::{Genesis, NewNode, ProvisionError};
 use crate::seal::secret_file;
 use crate::telemetry::admin::reception::Invited;
 use crate::telemetry::client;
 
 /// Between two looks for the operators' answer.
 const LOOK: Duration = Duration::from_secs(1);
+/// Where clients would reach it, as long as the cluster's public URL is not known; no part of a candidate.
+const HTTPS: u16 = 443;
 const CANDIDATE: &str = "candidate.json";
 
 /// Gets a token from the node on this machine.
@@ -64,7 +67,7 @@ pub(super) struct JoinArguments {
 impl JoinArguments {
     /// Makes the folder, waits until it is a member's, and says how to start it.
     pub(super) async fn run(self) -> Result<(), NodeError> {
-        let number = self.parse(443)?.node;
+        let number = self.parse(HTTPS)?.node;
         let folder = self.out.join(node_folder(number));
         let (candidate, config, genesis) = match folder.exists() {
             true => self.go_on(&folder).await?,
@@ -91,15 +94,28 @@ impl JoinArguments {
     /// Nothing is written before the cluster has answered.
     async fn begin(&self, folder: &Path) -> Result<(Candidate, Config, Genesis), NodeError> {
         let keys = NodeKeys::generate(&mut OsRng)?;
-        let candidate = keys.candidate(&self.parse(443)?)?;
+        let candidate = keys.candidate(&self.parse(HTTPS)?)?;
         let (welcome, genesis) = self.present(&candidate).await?;
-        let plan = self.plan(&welcome, &genesis)?;
+        let node = self.parse(welcome.public_url.port())?;
+        let common = Common {
+            public_url: welcome.public_url,
+            groups: genesis.body().groups,
+            meter_admins: welcome.meter_admins,
+            trust_forwarded_for: welcome.trust_forwarded_for,
+            seal: self.seal.plan()?,
+            log: Log {
+                format: LogFormat::Json,
+                ..Log::default()
+            },
+        };
         let joining = Joining {
-            plan: &plan,
+            common: &common,
+            node: &node,
+            keys: &keys,
             genesis: &genesis,
             ca: &welcome.ca,
         };
-        let config = create_joining(&joining, &keys, &self.out, &mut OsRng, prepare_joining)?;
+        let config = create_joining(&joining, &self.out, &mut OsRng, prepare_joining)?;
         // Strings and integers only: cannot fail.
         let json = serde_json::to_vec_pretty(&candidate).unwrap_or_default();
         secret_file::create_public(&folder.join(CANDIDATE), &json)?;
@@ -143,58 +159,14 @@ impl JoinArguments {
         Ok((welcome, genesis))
     }
 
-    fn plan(&self, welcome: &Welcome, genesis: &Genesis) -> Result<NewCluster, NodeError> {
-        let body = genesis.body();
-        Ok(NewCluster {
-            public_url: welcome.public_url.clone(),
-            nodes: vec![self.parse(welcome.public_url.port())?],
-            groups: body.groups,
-            meter_admins: welcome.meter_admins.clone(),
-            trust_forwarded_for: welcome.trust_forwarded_for,
-            operator: None,
-            further_operators: Vec::new(),
-            threshold: body.threshold,
-            committee: None,
-            placement: None,
-            seal: self.seal.plan()?,
-            log: Log {
-                format: LogFormat::Json,
-                ..Log::default()
-            },
-        })
-    }
-
     /// Until the operators have made it a member, and its certificates and their orders are in its folder.
     async fn wait(&self, candidate: &Candidate, config: &Config, genesis: &Genesis) -> Result<(), NodeError> {
-        let path = format!("/candidates/{}/admission", candidate.fingerprint());
         let begun = Instant::now();
-        let first = first_members(genesis)
-            .ok_or_else(|| NodeError::Members("the genesis statement has a key that cannot be".into()))?;
         loop {
-            // A node that restarts meanwhile is asked again; one that says no is believed.
-            if let Ok(answer) = client::get(&self.admin, &path, TIMEOUT).await
-                && answer.status != StatusCode::NO_CONTENT
-            {
-                let hint = "it forgets candidates when it restarts: get another token and run this again";
-                let admission: Admission = read(&self.admin, &answer, hint)?;
-                let (cluster, operators) = (Hex32(genesis.cluster_id()), &genesis.body().operators);
-                let certificates = admission.certificates(cluster, candidate, operators);
-                let certificates = certificates.ok_or_else(|| NodeError::Answer {
-                    admin: self.admin.clone(),
-                    reason: "no operator has signed the certificates that it shows".into(),
-                })?;
-                let orders: Orders = orders(&self.admin).await?;
-                let members = orders.follow(first.clone());
-                let members = members.map_err(|(_, reason)| NodeError::Members(reason))?;
-                let own = members.member(candidate.member.node);
-                if own.is_some_and(|own| own.pinned() == candidate.member) {
-                    secret_file::replace_public(
-                        &config.genesis.with_file_name(JOINING_ORDERS),
-                        &orders.to_json(),
-                    )?;
-                    certificates.write(config)?;
-                    return Ok(());
-                }
+            if let Some((certificates, orders)) = self.admitted(candidate, genesis).await? {
+                let path = config.genesis.with_file_name(JOINING_ORDERS);
+                secret_file::replace_public(&path, &orders.to_json())?;
+                return Ok(certificates.write(config)?);
             }
             if begun.elapsed() > Duration::from_secs(self.timeout) {
                 return Err(NodeError::Members(
@@ -203,5 +175,35 @@ impl JoinArguments {
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// Its certificates and the orders that make it a member; none as long as either is missing, or the node does not answer.
+    async fn admitted(
+        &self,
+        candidate: &Candidate,
+        genesis: &Genesis,
+    ) -> Result<Option<(Certificates, Orders)>, NodeError> {
+        let path = format!("/candidates/{}/admission", candidate.fingerprint());
+        // A node that restarts meanwhile is asked again; one that says no is believed.
+        let answer = match client::get(&self.admin, &path, TIMEOUT).await {
+            Ok(answer) if answer.status != StatusCode::NO_CONTENT => answer,
+            _ => return Ok(None),
+        };
+        let hint = "it forgets candidates when it restarts: get another token and run this again";
+        let admission: Admission = read(&self.admin, &answer, hint)?;
+        let (cluster, operators) = (Hex32(genesis.cluster_id()), &genesis.body().operators);
+        let certificates = admission.certificates(cluster, candidate, operators);
+        let certificates = certificates.ok_or_else(|| NodeError::Answer {
+            admin: self.admin.clone(),
+            reason: "no operator has signed the certificates that it shows".into(),
+        })?;
+        let orders = orders(&self.admin).await?;
+        let first = first_members(genesis)
+            .ok_or_else(|| NodeError::Members("the genesis statement has a key that cannot be".into()))?;
+        let members = orders.follow(first);
+        let members = members.map_err(|(_, reason)| NodeError::Members(reason))?;
+        let own = members.member(candidate.member.node);
+        let is_member = own.is_some_and(|own| own.pinned() == candidate.member);
+        Ok(is_member.then_some((certificates, orders)))
     }
 }

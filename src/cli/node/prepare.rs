@@ -13,10 +13,10 @@ use crate::config::Config;
 use crate::config::fields::encode_hex;
 use crate::node::prepare_joining;
 use crate::provision::certificates::Authority;
-use crate::provision::cluster::{JOINING_ORDERS, Joining, create_joining, node_folder};
+use crate::provision::cluster::{Common, JOINING_ORDERS, Joining, create_joining, node_folder};
 use crate::provision::genesis::Member as Pinned;
 use crate::provision::node_files::NodeKeys;
-use crate::provision::{Genesis, NewCluster, ProvisionError};
+use crate::provision::{Genesis, ProvisionError};
 use crate::seal::secret_file;
 
 /// What a new machine's folder is made from.
@@ -60,30 +60,25 @@ impl PrepareArguments {
         let authority = authority(&self.cluster, genesis, now)?;
         let keys = NodeKeys::generate(&mut OsRng)?;
         let candidate = keys.candidate(&node)?;
-        let number = node.node;
-        let plan = NewCluster {
-            public_url: like.public_url.clone(),
-            nodes: vec![node],
+        let common = Common {
+            public_url: like.public_url,
             groups: like.groups,
-            meter_admins: like.meter_admins.clone(),
+            meter_admins: like.meter_admins,
             trust_forwarded_for: like.trust_forwarded_for,
-            operator: None,
-            further_operators: Vec::new(),
-            threshold: genesis.body().threshold,
-            committee: None,
-            placement: None,
             seal: seal_plan(&like.seal)?,
             log: like.log,
         };
         let joining = Joining {
-            plan: &plan,
+            common: &common,
+            node: &node,
+            keys: &keys,
             genesis,
             ca: authority.pem(),
         };
-        let config = create_joining(&joining, &keys, &self.cluster, &mut OsRng, prepare_joining)?;
-        let certificates = authority.certify(&candidate, &genesis.cluster_id(), &plan.public_url, now)?;
+        let config = create_joining(&joining, &self.cluster, &mut OsRng, prepare_joining)?;
+        let certificates = authority.certify(&candidate, &genesis.cluster_id(), &common.public_url, now)?;
         certificates.write(&config)?;
-        Ok((candidate.member, self.cluster.join(node_folder(number))))
+        Ok((candidate.member, self.cluster.join(node_folder(node.node))))
     }
 }
 

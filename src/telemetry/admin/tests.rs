@@ -194,24 +194,13 @@ async fn a_passphrase_is_bounded_before_it_is_tried() {
 
 #[actix_web::test]
 async fn a_machine_is_seen_with_a_token_only() {
-    use crate::provision::candidate::{Candidate, Speaker, Token};
-    use crate::provision::certificates::P256Point;
-    use crate::provision::genesis::Member;
+    use crate::provision::candidate::tests::candidate;
+    use crate::provision::candidate::{Speaker, Token};
     use reception::{Invited, Waiting};
 
     let running = start();
     let admin = &running.admin;
-    let mut point = [9; 65];
-    point[0] = 4;
-    let candidate = Candidate {
-        member: Member {
-            node: 4,
-            peer: "10.0.0.4:9443".into(),
-            identity: Hex32(crate::provision::OperatorKey::generate(&mut rand::rngs::OsRng).public()),
-            envelope: Hex32([7; 32]),
-        },
-        https: P256Point(point),
-    };
+    let candidate = candidate(4, &mut rand::rngs::OsRng);
     let text = serde_json::to_string(&candidate).unwrap();
     let present = |token: &Token| {
         let spoken = serde_json::to_vec(&token.say(Speaker::Candidate, text.clone())).unwrap();

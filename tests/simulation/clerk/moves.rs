@@ -12,6 +12,7 @@ use conclave::keystore::{Command, KeyRecord, ReadState, Statement, layout, query
 use conclave::membership::beginning::may_begin;
 use conclave::membership::{Membership, Roster, Stage};
 use conclave::operator::{Change, NewMembers, Order, SignedOrder};
+use conclave::provision::operator::OperatorSignature;
 use conclave_consensus::{Configuration, GroupId, Millis, NodeId, Role, View};
 use conclave_simulator::Node;
 use ed25519_dalek::Signer;
@@ -375,7 +376,7 @@ fn ordered(list: &[u64], current: &Membership, zero: &View) -> Option<SignedOrde
     let key = operator_key();
     let signature = key.sign(&order.signed_bytes()).to_bytes();
     let mut signed = SignedOrder::new(order);
-    signed.add(key.verifying_key().to_bytes(), &signature);
+    signed.add(OperatorSignature::new(key.verifying_key().to_bytes(), &signature));
     Some(signed)
 }
 

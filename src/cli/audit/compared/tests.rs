@@ -72,7 +72,7 @@ impl World {
         };
         let signature = self.operator.sign(&order.signed_bytes());
         let mut signed = SignedOrder::new(order);
-        signed.add(self.operator.public(), &signature);
+        signed.add(signature);
         self.orders.orders.push(signed);
         fs::write(self.orders_file(), self.orders.to_json()).unwrap();
     }
