@@ -3,12 +3,6 @@
 CARGO ?= cargo
 CONCLAVE := target/release/conclave
 SEEDS ?= 2000
-# Of a hundred worlds: 58 of the majority rule and 12 more whose members change, 5 with an older copy of a disk, 20 of
-# ceremonies, and with the real state machine and verifier, which cost twenty times as much and more, 4 (or REAL_SEEDS) and 1
-# whose members change (or REAL_MOVES).
-share = $(shell expr $(SEEDS) \* $(1) / 100)
-REAL_SEEDS ?= $(call share,4)
-REAL_MOVES ?= $(call share,1)
 FIRST_SEED ?= 0
 SECONDS_PER_SCENARIO ?= 20
 SECONDS_PER_TARGET ?= 30
@@ -53,12 +47,7 @@ search: ## Look for a whole key in memory, disks, logs, metrics and on the wire 
 	$(CARGO) test --locked --release --test search -- --include-ignored --nocapture --test-threads 1
 
 simulate: deps ## SEEDS simulated worlds, invariants after every event
-	FIRST_SEED=$(FIRST_SEED) SEEDS=$(call share,58) $(CARGO) test --locked --workspace --test majority -- --nocapture
-	FIRST_SEED=$(FIRST_SEED) SEEDS=$(call share,12) $(CARGO) test --locked --workspace --test moves -- --nocapture
-	FIRST_SEED=$(FIRST_SEED) SEEDS=$(call share,5) $(CARGO) test --locked --workspace --test put_back -- --nocapture
-	FIRST_SEED=$(FIRST_SEED) SEEDS=$(call share,20) $(CARGO) test --locked --workspace --test worlds -- --nocapture
-	FIRST_SEED=$(FIRST_SEED) SEEDS=$(REAL_SEEDS) $(CARGO) test --locked --workspace --test simulation -- --nocapture --skip changes_of_members
-	FIRST_SEED=$(FIRST_SEED) SEEDS=$(REAL_MOVES) $(CARGO) test --locked --workspace --test simulation changes_of_members -- --nocapture
+	SEEDS=$(SEEDS) FIRST_SEED=$(FIRST_SEED) CARGO=$(CARGO) scripts/simulate
 
 fuzz: deps ## Every parser of bytes from outside under libFuzzer, SECONDS_PER_TARGET each; TARGETS="json raft" for some
 	SECONDS_PER_TARGET=$(SECONDS_PER_TARGET) scripts/fuzz $(TARGETS)

@@ -9,8 +9,6 @@ mod common;
 mod acknowledged;
 #[path = "cluster/deaths.rs"]
 mod deaths;
-#[path = "cluster/disorder.rs"]
-mod disorder;
 #[path = "cluster/heads.rs"]
 mod heads;
 #[path = "cluster/joining.rs"]

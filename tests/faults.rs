@@ -15,6 +15,8 @@ mod clocks;
 mod deaths;
 #[path = "faults/disk.rs"]
 mod disk;
+#[path = "faults/disorder.rs"]
+mod disorder;
 #[path = "faults/exhausted.rs"]
 mod exhausted;
 #[path = "faults/partition.rs"]

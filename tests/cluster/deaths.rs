@@ -11,7 +11,7 @@ const LONGEST: Duration = Duration::from_secs(5);
 /// Kills the leader of most groups first, then each node in turn, `rounds` times, with load all the while.
 async fn nodes_die_under_load(rounds: usize, workers: usize, longest: Option<Duration>) {
     let mut world = World::start(3).await;
-    let load = Load::start(&world, workers).await;
+    let load = Load::start(|| world.new_clients(), workers, None).await;
     load.goes_on(5).await;
     for round in 0..rounds {
         let leader = world.leader_of_most(round % 3).await;

@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 
 use conclave::client::{Capability, Client, ClientError, Identity};
 use futures::stream::{self, StreamExt as _};
+use rand::Rng as _;
 use rand::rngs::OsRng;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::world::{self, ED25519, Key, World};
+use super::ledger;
+use super::world::{self, ED25519, Key};
 
 /// Checks of what was acknowledged that are under way at once.
 const CHECKS: usize = 16;
@@ -54,28 +56,31 @@ struct Worker {
     life: watch::Receiver<Life>,
     stop: watch::Receiver<bool>,
     answered: watch::Sender<Vec<usize>>,
+    /// Keys that it makes at most, and as many revocations; after that it goes on with those that it has.
+    most: usize,
     account: Account,
 }
 
 impl Load {
-    /// Starts `each` workers for every node.
-    pub(crate) async fn start(world: &World, each: usize) -> Load {
-        let nodes = world.cluster.nodes();
-        let addresses: Vec<String> = nodes.iter().map(|node| node.https.to_string()).collect();
-        let lives: Vec<_> = nodes.iter().map(|_| watch::channel((0, true)).0).collect();
-        let (stop, answered) = (watch::channel(false).0, watch::channel(vec![0; nodes.len()]).0);
+    /// Starts `each` workers for every node, each with clients of its own: one for each node, in order. A worker makes
+    /// `most` keys, if there is a bound, and goes on with those.
+    pub(crate) async fn start(clients: impl Fn() -> Vec<Client>, each: usize, most: Option<usize>) -> Load {
+        let nodes = clients().len();
+        let lives: Vec<_> = (0..nodes).map(|_| watch::channel((0, true)).0).collect();
+        let (stop, answered) = (watch::channel(false).0, watch::channel(vec![0; nodes]).0);
         let mut workers = JoinSet::new();
-        for node in 0..nodes.len() {
+        for node in 0..nodes {
             for _ in 0..each {
-                let clients = world::clients(&world.cluster.public_url, &world.cluster.ca(), &addresses);
+                let clients = clients();
                 let controller = Arc::new(Identity::generate(&mut OsRng));
-                let keystore = world::keystore(&clients[node], &controller).await;
+                let keystore = world::keystore_by(&clients[node], &ledger::controller(), &controller).await;
                 let worker = Worker {
                     node,
                     clients: clients.into(),
                     life: lives[node].subscribe(),
                     stop: stop.subscribe(),
                     answered: answered.clone(),
+                    most: most.unwrap_or(usize::MAX),
                     account: Account::default(),
                 };
                 workers.spawn(worker.work(controller, keystore));
@@ -199,38 +204,65 @@ impl Worker {
     async fn work(mut self, controller: Arc<Identity>, keystore: String) -> Account {
         let (clients, bearer) = (self.clients.clone(), Arc::new(Identity::generate(&mut OsRng)));
         let client = &clients[self.node];
-        let mut latest: Option<Key> = None;
         while self.up().await {
-            let made = world::generate(client, &controller, &keystore, ED25519);
-            if let Some(made) = self.call("generateKey", made).await {
-                self.account.keys.push((controller.clone(), made.clone()));
-                latest = Some(made);
+            if self.account.keys.len() < self.most {
+                let made = world::generate(client, &controller, &keystore, ED25519);
+                if let Some(made) = self.call("generateKey", made).await {
+                    self.account.keys.push((controller.clone(), made));
+                }
             }
-            let Some(key) = &latest else { continue };
+            let Some(key) = self.key() else { continue };
             for _ in 0..3 {
-                self.call("sign", world::sign(client, &controller, key, None))
+                self.call("sign", world::sign(client, &controller, &key, None))
                     .await;
             }
-            let capability = world::delegate(&controller, &bearer, key);
-            let used = world::sign(client, &bearer, key, Some(&capability));
+            let capability = world::delegate(&controller, &bearer, &key);
+            let used = world::sign(client, &bearer, &key, Some(&capability));
             self.call("sign by delegation", used).await;
-            let told = client.revoke(&controller, &capability);
-            let doubted = (bearer.clone(), key.clone(), capability.clone());
-            if self.call("revoke", told).await.is_none() {
-                self.account.in_doubt.push(doubted);
-                continue;
+            if self.account.revoked.len() < self.most {
+                let told = client.revoke(&controller, &capability);
+                let doubted = (bearer.clone(), key.clone(), capability.clone());
+                match self.call("revoke", told).await {
+                    Some(_) => self.account.revoked.push(doubted),
+                    None => {
+                        self.account.in_doubt.push(doubted);
+                        continue;
+                    }
+                }
             }
-            self.account.revoked.push(doubted);
             // At once through every node that answers: whatever it says, it is not yes.
+            let Some((key, capability)) = self.revoked() else {
+                continue;
+            };
             for (node, client) in clients.iter().enumerate() {
                 let used = client.sign(&bearer, &key.id, b"no", Some(&capability)).await;
                 if used.is_ok() {
-                    let told = format!("node {node} accepted what node {} revoked", self.node);
+                    let told = format!("node {node} accepted what was revoked at node {}", self.node);
                     self.account.errors.push(told);
                 }
             }
         }
         self.account
+    }
+
+    /// The key that it made last; once it makes no more, any of them.
+    fn key(&self) -> Option<Key> {
+        let keys = &self.account.keys;
+        self.pick(keys).map(|(_, key)| key.clone())
+    }
+
+    /// The same of what it revoked.
+    fn revoked(&self) -> Option<(Key, Capability)> {
+        let revoked = &self.account.revoked;
+        self.pick(revoked)
+            .map(|(_, key, capability)| (key.clone(), capability.clone()))
+    }
+
+    fn pick<'a, T>(&self, all: &'a [T]) -> Option<&'a T> {
+        match all.len() < self.most {
+            true => all.last(),
+            false => all.get(rand::thread_rng().gen_range(0..all.len())),
+        }
     }
 
     /// Waits until the node is up; `false` when the load ends.

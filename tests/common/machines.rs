@@ -43,6 +43,7 @@ pub(crate) struct Machines {
     pub(crate) clients: Vec<Client>,
     /// Program and arguments that stand before each node's command.
     pub(crate) before: Vec<Vec<String>>,
+    public_url: String,
     addresses: Vec<Addresses>,
     running: Vec<Option<Child>>,
     folder: Option<TempDir>,
@@ -80,15 +81,23 @@ impl Machines {
         init.args(["--meter-admin", super::ledger::controller().did()]);
         let made = init.stdin(Stdio::null()).output().await.unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let to: Vec<String> = addresses.iter().map(|at| at.https.to_string()).collect();
-        Machines {
-            clients: world::clients(&url, &out.join("ca.pem"), &to),
+        let mut machines = Machines {
+            clients: Vec::new(),
             before: vec![Vec::new(); addresses.len()],
             running: addresses.iter().map(|_| None).collect(),
+            public_url: url,
             addresses,
             folder: Some(folder),
             _turn: turn,
-        }
+        };
+        machines.clients = machines.new_clients();
+        machines
+    }
+
+    /// Clients of their own, one for each node.
+    pub(crate) fn new_clients(&self) -> Vec<Client> {
+        let to: Vec<String> = self.addresses.iter().map(|at| at.https.to_string()).collect();
+        world::clients(&self.public_url, &self.path().join("ca.pem"), &to)
     }
 
     /// The folder that `init` made.
@@ -181,6 +190,16 @@ impl Machines {
     /// SIGTERM; comes back when the process is gone.
     pub(crate) async fn terminate(&mut self, node: usize) {
         self.end(node, Signal::SIGTERM).await;
+    }
+
+    /// SIGSTOP: the node's sockets stay open and nothing comes out of them.
+    pub(crate) fn pause(&self, node: usize) {
+        kill(Pid::from_raw(self.pid(node)), Signal::SIGSTOP).unwrap();
+    }
+
+    /// SIGCONT.
+    pub(crate) fn resume(&self, node: usize) {
+        kill(Pid::from_raw(self.pid(node)), Signal::SIGCONT).unwrap();
     }
 
     async fn end(&mut self, node: usize, signal: Signal) {

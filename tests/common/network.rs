@@ -8,7 +8,7 @@ use std::io::Read as _;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
-use super::machines::Addresses;
+use super::machines::{Addresses, Machines};
 use super::namespace;
 
 /// The documentation's network, RFC 5737: it leads nowhere else either.
@@ -128,6 +128,22 @@ impl Drop for Network {
             let _ = keeper.wait();
         }
     }
+}
+
+/// Runs a test with three nodes on hosts of their own, where this machine can make them.
+pub(crate) fn on_hosts<T: Future<Output = ()>>(test: impl FnOnce(Network, Machines) -> T) {
+    let network = match Network::of(3) {
+        Ok(network) => network,
+        Err(needs) => return println!("skipped: needs {needs}"),
+    };
+    namespace::block_on(async {
+        let mut machines = Machines::made(network.addresses()).await;
+        for node in 0..3 {
+            machines.before[node] = network.before(node);
+        }
+        machines.start().await;
+        test(network, machines).await;
+    });
 }
 
 fn address(node: usize) -> String {

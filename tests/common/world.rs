@@ -67,6 +67,11 @@ impl World {
         }
     }
 
+    /// Clients of their own, one for each node.
+    pub(crate) fn new_clients(&self) -> Vec<Client> {
+        (0..self.clients.len()).map(|node| self.client_of(node)).collect()
+    }
+
     /// A client of its own for a node.
     pub(crate) fn client_of(&self, node: usize) -> Client {
         let address = self.cluster.nodes()[node].https.to_string();
@@ -164,8 +169,13 @@ pub(crate) fn client(public_url: &str, ca: &Path, addresses: &[String]) -> Clien
 
 /// A meter and a keystore on it.
 pub(crate) async fn keystore(client: &Client, controller: &Identity) -> String {
+    keystore_by(client, controller, controller).await
+}
+
+/// The same where only `admin` may create meters.
+pub(crate) async fn keystore_by(client: &Client, admin: &Identity, controller: &Identity) -> String {
     let (meter, _) = client
-        .create_meter(controller, controller.did(), "urn:uuid:test")
+        .create_meter(admin, controller.did(), "urn:uuid:test")
         .await
         .unwrap();
     let controllers = [controller.did().to_owned()];

@@ -9,8 +9,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::common::ledger::{Ledger, controller, is_not_now};
 use crate::common::machines::Machines;
-use crate::common::namespace;
-use crate::common::network::Network;
+use crate::common::network::{Network, on_hosts};
 use crate::common::world::{self, ED25519};
 
 /// Raft groups of a cluster.
@@ -19,22 +18,6 @@ const GROUPS: u32 = 16;
 const AGREED: Duration = Duration::from_secs(20);
 /// In which those that can serve do, elections included.
 const SERVED: Duration = Duration::from_secs(30);
-
-/// Runs a test with three nodes on hosts of their own, where this machine can make them.
-fn on_hosts<T: Future<Output = ()>>(test: impl FnOnce(Network, Machines) -> T) {
-    let network = match Network::of(3) {
-        Ok(network) => network,
-        Err(needs) => return println!("skipped: needs {needs}"),
-    };
-    namespace::block_on(async {
-        let mut machines = Machines::made(network.addresses()).await;
-        for node in 0..3 {
-            machines.before[node] = network.before(node);
-        }
-        machines.start().await;
-        test(network, machines).await;
-    });
-}
 
 /// Who leads the group of the ledger's keystore.
 async fn leader(machines: &Machines, ledger: &Ledger) -> usize {
