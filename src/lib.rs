@@ -4,6 +4,7 @@ pub mod actors;
 pub mod api;
 pub mod audit;
 pub mod authorization;
+pub mod check;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -1,9 +1,8 @@
 //! The members of a group, with the public keys that their operators pinned, and how one list of them follows another.
 
-pub mod beginning;
 pub mod lineage;
+pub mod pinned;
 pub mod placement;
-pub mod roster;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,12 +10,11 @@ use std::sync::Arc;
 use ed25519_dalek::VerifyingKey;
 use sha2::{Digest, Sha256};
 
-use crate::operator::NewMembers;
-use crate::provision::genesis::Member as Pinned;
+use crate::config::Hex32;
 
 pub use lineage::Lineage;
+pub use pinned::{NewMembers, Pinned};
 pub use placement::Placement;
-pub use roster::{Lists, Roster, Rosters, Stage};
 
 /// A committee has at least so many members ...
 pub const FEWEST: usize = 3;
@@ -113,7 +111,7 @@ impl Membership {
         hash.update(self.cluster);
         hash.update(self.index.to_be_bytes());
         for member in &self.members {
-            hash.update(pinned_bytes(&member.pinned()));
+            hash.update(member.pinned().signed_bytes());
         }
         hash.finalize().into()
     }
@@ -211,18 +209,8 @@ impl Member {
         Pinned {
             node: self.node,
             peer: self.address.clone(),
-            identity: crate::config::Hex32(self.verifying_key.to_bytes()),
-            envelope: crate::config::Hex32(self.envelope_key),
+            identity: Hex32(self.verifying_key.to_bytes()),
+            envelope: Hex32(self.envelope_key),
         }
     }
-}
-
-/// One member as operators sign it: its number, its address with the length before it, its keys.
-pub(crate) fn pinned_bytes(member: &Pinned) -> Vec<u8> {
-    let mut bytes = member.node.to_be_bytes().to_vec();
-    bytes.extend_from_slice(&(member.peer.len() as u64).to_be_bytes());
-    bytes.extend_from_slice(member.peer.as_bytes());
-    bytes.extend_from_slice(&member.identity.0);
-    bytes.extend_from_slice(&member.envelope.0);
-    bytes
 }

@@ -1,14 +1,16 @@
 //! What operators order: statements that as many of them sign as the genesis statement says, on machines that need no
 //! network. Every replica verifies an order when it is applied, and every holder before it acts on one.
 
+mod signature;
+
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::Hex32;
-use crate::membership::{Membership, Placement, pinned_bytes};
-use crate::provision::genesis::Member as Pinned;
-use crate::provision::operator::OperatorSignature;
+use crate::membership::{Membership, NewMembers, Pinned, Placement};
+
+pub use signature::OperatorSignature;
 
 /// The largest order, in bytes of JSON.
 pub const MAX_ORDER: usize = 64 * 1024;
@@ -22,19 +24,6 @@ pub enum Change {
     RenewShares,
     /// Other members take the place of those that there are, in every group.
     Members(NewMembers),
-}
-
-/// The whole list of members after a change, with the public keys of each.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewMembers {
-    /// The number of this list: that of the list before it, and 1.
-    pub number: u64,
-    /// [`Membership::digest`] of the list before it: an operator signs what is replaced, too.
-    pub replaces: Hex32,
-    /// All members, by rising number.
-    pub members: Vec<Pinned>,
-    /// Who of them has which group; none: everybody has all.
-    pub placement: Option<Placement>,
 }
 
 /// A change as it is written, in files and in logs: one with a placement is a kind of its own, so that an order without one is
@@ -115,7 +104,7 @@ impl Change {
                 bytes.extend_from_slice(&new.number.to_be_bytes());
                 bytes.extend_from_slice(&new.replaces.0);
                 bytes.extend_from_slice(&(new.members.len() as u64).to_be_bytes());
-                let members = new.members.iter().map(pinned_bytes);
+                let members = new.members.iter().map(Pinned::signed_bytes);
                 members.for_each(|member| bytes.extend_from_slice(&member));
                 if let Some(placement) = &new.placement {
                     bytes.extend_from_slice(&placement.bytes());

@@ -18,7 +18,8 @@ use crate::keystore::state::Pair;
 use crate::keystore::{
     Entry, Outcome, ReadState, Rejection, StateError, WriteState, members, query, unknown, written,
 };
-use crate::membership::{Lists, Membership, Roster, Stage};
+use crate::keystore::{Lists, Roster, Stage};
+use crate::membership::Membership;
 
 /// What is told of an applied entry.
 pub type Listener = Box<dyn Fn(GroupId, &Entry, &Outcome) + Send + Sync>;

@@ -11,7 +11,8 @@ use hyper::StatusCode;
 
 use crate::cli::init::parse_committee;
 use crate::config::Hex32;
-use crate::operator::{Change, MAX_ORDER, NewMembers, Order, SignedOrder};
+use crate::membership::NewMembers;
+use crate::operator::{Change, MAX_ORDER, Order, SignedOrder};
 use crate::provision::genesis::{GenesisError, MAX_GENESIS};
 use crate::provision::introduction::Orders;
 use crate::provision::{Genesis, OperatorKey, ProvisionError};

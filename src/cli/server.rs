@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::check::check;
 use crate::config::Config;
-use crate::config::check::check;
 use crate::node::{self, NodeError};
 
 /// Runs one node, until SIGINT or SIGTERM.

@@ -1,9 +1,8 @@
 //! One node's configuration: a TOML file, read once at start. `deploy/node.example.toml` documents every key.
 //!
-//! Unknown keys are refused; paths are taken relative to the file's own folder. The caller runs [`check::check`]
+//! Unknown keys are refused; paths are taken relative to the file's own folder. The caller runs [`crate::check::check`]
 //! (the files behind the paths) before it opens anything.
 
-pub mod check;
 pub mod fields;
 
 use std::{

@@ -14,7 +14,8 @@ use super::record::{KeyRecord, KeystoreRecord, Material, Meter, Repeat, Revocati
 use super::renewal;
 use super::state::{StateError, WriteState};
 use crate::identifier::LocalId;
-use crate::membership::{Membership, Roster, Rosters};
+use crate::keystore::{Roster, Rosters};
+use crate::membership::Membership;
 use crate::operator::{Change, SignedOrder};
 
 /// Endorsements of one entry lie within this of each other, ms.

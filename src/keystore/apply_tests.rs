@@ -15,7 +15,8 @@ use super::record::{Hold, KeyType, Material, Sharing};
 use super::state::WriteState as _;
 use crate::format::NEWEST;
 use crate::identifier::{LocalId, OperationId};
-use crate::membership::{Member, Membership, Rosters};
+use crate::keystore::Rosters;
+use crate::membership::{Member, Membership};
 
 pub(super) const GROUP: u32 = 3;
 pub(super) const KS: LocalId = LocalId([1; 16]);

@@ -4,9 +4,11 @@ use super::apply::Changed;
 use super::layout;
 use super::outcome::{Rejection, Reply};
 use super::state::{ReadState, StateError, WriteState};
-use crate::membership::roster::MembersRecord;
-use crate::membership::{FIRST, Lineage, Roster, Rosters, Stage};
-use crate::operator::{Change, NewMembers, SignedOrder};
+use crate::keystore::roster::MembersRecord;
+use crate::keystore::{Roster, Rosters, Stage};
+use crate::membership::NewMembers;
+use crate::membership::{FIRST, Lineage};
+use crate::operator::{Change, SignedOrder};
 
 /// What Raft's configurations of the group are to come to: the nodes that it moves from and to.
 #[derive(Clone, Debug, PartialEq, Eq)]

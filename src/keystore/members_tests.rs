@@ -15,11 +15,13 @@ use super::state::{ReadState as _, WriteState as _};
 use super::{layout, query};
 use crate::config::Hex32;
 use crate::identifier::LocalId;
-use crate::membership::roster::MembersRecord;
-use crate::membership::{Member, Rosters, Stage};
-use crate::operator::{Change, NewMembers, Order, SignedOrder};
-use crate::provision::genesis::Member as Pinned;
-use crate::provision::operator::OperatorSignature;
+use crate::keystore::roster::MembersRecord;
+use crate::keystore::{Rosters, Stage};
+use crate::membership::Member;
+use crate::membership::NewMembers;
+use crate::membership::Pinned;
+use crate::operator::OperatorSignature;
+use crate::operator::{Change, Order, SignedOrder};
 
 fn rosters() -> Rosters {
     Rosters::new(Arc::new(members()))

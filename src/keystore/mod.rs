@@ -10,6 +10,7 @@ pub mod apply;
 mod apply_properties;
 #[cfg(test)]
 mod apply_tests;
+pub mod beginning;
 pub mod command;
 pub mod config;
 pub mod entry;
@@ -29,6 +30,7 @@ pub mod record;
 mod renewal;
 #[cfg(test)]
 mod renewal_tests;
+pub mod roster;
 pub mod state;
 pub mod unknown;
 pub mod written;
@@ -38,4 +40,5 @@ pub use config::KeystoreConfig;
 pub use entry::{Endorsement, Entry, Statement};
 pub use outcome::{Outcome, Rejection, Reply};
 pub use record::{KeyRecord, KeyType, KeystoreRecord, Meter, RevocationRecord};
+pub use roster::{Lists, Roster, Rosters, Stage};
 pub use state::{ReadState, StateError, WriteState};

@@ -12,10 +12,12 @@ use super::outcome::{Outcome, Rejection};
 use super::state::WriteState as _;
 use crate::config::Hex32;
 use crate::keystore::{Entry, layout};
+use crate::keystore::{Lists, Rosters, Stage};
+use crate::membership::NewMembers;
 use crate::membership::placement::{Placed, Placement, place};
-use crate::membership::{Lists, Member, Membership, Rosters, Stage};
-use crate::operator::{Change, NewMembers, Order, SignedOrder};
-use crate::provision::operator::OperatorSignature;
+use crate::membership::{Member, Membership};
+use crate::operator::OperatorSignature;
+use crate::operator::{Change, Order, SignedOrder};
 
 const GROUPS: u32 = 4;
 

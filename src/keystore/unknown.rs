@@ -2,7 +2,8 @@
 //! or whoever leads it, or proposes to it, could stop it for ever with bytes that nobody knows.
 
 use super::entry::Outside;
-use crate::membership::{Membership, Roster};
+use crate::keystore::Roster;
+use crate::membership::Membership;
 
 /// Whether a quorum of one of the group's lists has signed what such an entry states, whatever that is. A build that knows
 /// it asks for more than that, so it changes nothing by an entry that is none here.
@@ -79,7 +80,7 @@ mod tests {
         next.index = 2;
         next.members.remove(0);
         let roster = Roster {
-            next: Some((Arc::new(next), crate::membership::Stage::Joint)),
+            next: Some((Arc::new(next), crate::keystore::Stage::Joint)),
             ..Roster::stable(Arc::new(members()))
         };
         let entry = endorsed(statement(1, Command::Time, 0), &[(2, NOW), (3, NOW)]);

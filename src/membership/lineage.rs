@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Membership;
-use crate::operator::NewMembers;
+use super::{Membership, NewMembers};
 
 /// Lists of members, each ordered in the place of the one before it, or in the place of one that was taken back.
 #[derive(Clone, Debug)]

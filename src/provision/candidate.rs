@@ -18,11 +18,11 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use super::ProvisionError;
 use super::certificates::{Certificates, P256Point};
-use super::genesis::Member as Pinned;
-use super::operator::{OperatorKey, OperatorSignature};
+use super::operator::OperatorKey;
 use crate::config::fields::{encode_hex, is_host_port};
 use crate::config::{Config, Hex32, MeterAdmins, PublicUrl};
-use crate::membership::pinned_bytes;
+use crate::membership::Pinned;
+use crate::operator::OperatorSignature;
 use crate::seal::secret_file;
 
 /// The largest message between a candidate and a node, in bytes.
@@ -58,7 +58,7 @@ impl Candidate {
     /// 128 bits of the hash of all that it says, in eight groups of four digits.
     pub fn fingerprint(&self) -> String {
         let mut hash = Sha256::new_with_prefix(FINGERPRINT_PREFIX);
-        hash.update(pinned_bytes(&self.member));
+        hash.update(self.member.signed_bytes());
         hash.update(self.https.0);
         let digits = encode_hex(&hash.finalize()[..16]);
         let groups: Vec<&str> = (0..8).map(|at| &digits[4 * at..4 * at + 4]).collect();

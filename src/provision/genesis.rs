@@ -9,9 +9,10 @@ use ed25519_dalek::VerifyingKey;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::operator::{OperatorKey, OperatorSignature};
+use super::operator::OperatorKey;
 use crate::config::{Hex32, Operators, fields::is_host_port};
-use crate::membership::{FEWEST, MOST_NODES, Placement, pinned_bytes};
+use crate::membership::{FEWEST, MOST_NODES, Pinned, Placement};
+use crate::operator::OperatorSignature;
 
 /// The largest genesis file, in bytes.
 pub const MAX_GENESIS: usize = 64 * 1024;
@@ -48,20 +49,6 @@ pub enum GenesisError {
     Signature,
 }
 
-/// One member of the first membership.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Member {
-    /// Its number, 1 or more.
-    pub node: u64,
-    /// Where other nodes dial it, host:port.
-    pub peer: String,
-    /// Its Ed25519 public key: certificate, endorsements, ceremony messages.
-    pub identity: Hex32,
-    /// Its X25519 public key: envelopes.
-    pub envelope: Hex32,
-}
-
 /// What is hashed and signed.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -73,7 +60,7 @@ pub struct Body {
     /// Number of Raft groups, fixed for good.
     pub groups: u32,
     /// The first members, by rising number.
-    pub members: Vec<Member>,
+    pub members: Vec<Pinned>,
     /// The operators' Ed25519 public keys.
     pub operators: Vec<Hex32>,
     /// How many operators must sign a change of membership.
@@ -101,7 +88,7 @@ impl Body {
         bytes.extend_from_slice(&self.groups.to_be_bytes());
         bytes.extend_from_slice(&length(self.members.len()));
         for member in &self.members {
-            bytes.extend_from_slice(&pinned_bytes(member));
+            bytes.extend_from_slice(&member.signed_bytes());
         }
         bytes.extend_from_slice(&length(self.operators.len()));
         for operator in &self.operators {
@@ -257,7 +244,7 @@ impl Genesis {
     }
 
     /// The member with number `node`.
-    pub fn member(&self, node: u64) -> Option<&Member> {
+    pub fn member(&self, node: u64) -> Option<&Pinned> {
         self.statement.members.iter().find(|member| member.node == node)
     }
 

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use ed25519_dalek::VerifyingKey;
 use serde::{Deserialize, Serialize};
 
-use super::genesis::Member as Pinned;
 use super::{Genesis, ProvisionError};
 use crate::config::{Config, Hex32};
+use crate::membership::NewMembers;
+use crate::membership::Pinned;
 use crate::membership::placement::place;
 use crate::membership::{FIRST, Lineage, MOST, Member, Membership};
-use crate::operator::{Change, NewMembers, SignedOrder};
+use crate::operator::{Change, SignedOrder};
 use crate::seal::secret_file;
 
 /// The largest file of orders, in bytes.

@@ -8,10 +8,10 @@ use zeroize::Zeroizing;
 use super::candidate::Candidate;
 use super::certificates::{Certificates, HttpsKey};
 use super::cluster::{Common, SealPlan, node_folder};
-use super::genesis::Member;
 use super::{Genesis, Identity, NewNode, ProvisionError};
 use crate::config::fields::encode_hex;
 use crate::config::{Audit, Config, Hex32, Https, Limits, Operators, PeerFiles, Raft, SealMethod, Twins};
+use crate::membership::Pinned;
 use crate::seal::passphrase::SealedNodeKey;
 use crate::seal::{NodeKey, secret_file};
 
@@ -36,8 +36,8 @@ impl NodeKeys {
     }
 
     /// What operators pin of it.
-    pub fn member(&self, node: &NewNode) -> Member {
-        Member {
+    pub fn member(&self, node: &NewNode) -> Pinned {
+        Pinned {
             node: node.node,
             peer: node.peer.clone(),
             identity: Hex32(self.identity.public()),

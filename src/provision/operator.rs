@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
+use ed25519_dalek::{Signer as _, SigningKey};
 use rand::{CryptoRng, RngCore};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::ProvisionError;
-use crate::config::Hex32;
 use crate::config::fields::{decode_hex, encode_hex};
+use crate::operator::OperatorSignature;
 use crate::seal::secret_file;
 
 const MAX_FILE: usize = 1024;
@@ -74,31 +74,5 @@ impl OperatorKey {
     /// Signs `message`; each kind of statement has its own prefix.
     pub fn sign(&self, message: &[u8]) -> OperatorSignature {
         OperatorSignature::new(self.public(), &self.0.sign(message).to_bytes())
-    }
-}
-
-/// One operator's signature, as it stands in statements.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct OperatorSignature {
-    /// Whose it says that it is.
-    pub operator: Hex32,
-    signature: String,
-}
-
-impl OperatorSignature {
-    /// By the holder of this public key.
-    pub fn new(operator: [u8; 32], signature: &[u8; 64]) -> Self {
-        Self {
-            operator: Hex32(operator),
-            signature: encode_hex(signature),
-        }
-    }
-
-    /// Whether it is that operator's over `message`; who counts as an operator is the caller's question.
-    pub fn is_right(&self, message: &[u8]) -> bool {
-        let signature = decode_hex(&self.signature).and_then(|bytes| Signature::from_slice(&bytes).ok());
-        let key = VerifyingKey::from_bytes(&self.operator.0);
-        key.is_ok_and(|key| signature.is_some_and(|signature| key.verify_strict(message, &signature).is_ok()))
     }
 }

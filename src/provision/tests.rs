@@ -21,7 +21,8 @@ use super::{
 };
 use crate::actors::directory;
 use crate::{
-    config::{Config, Hex32, Listen, Log, MeterAdmins, check::check, fields::encode_hex},
+    check::check,
+    config::{Config, Hex32, Listen, Log, MeterAdmins, fields::encode_hex},
     seal::{NodeKey, passphrase::Cost, sealed::SealedError},
 };
 

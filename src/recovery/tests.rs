@@ -19,7 +19,8 @@ use crate::config::Hex32;
 use crate::identifier::LocalId;
 use crate::keystore::layout;
 use crate::keystore::record::{KeyRecord, KeyType, Material, Sharing};
-use crate::provision::genesis::{Body, Member};
+use crate::membership::Pinned;
+use crate::provision::genesis::Body;
 use crate::provision::{Genesis, Identity, OperatorKey};
 
 /// A cluster of nodes with these numbers, two groups.
@@ -33,7 +34,7 @@ impl Cluster {
     fn new(nodes: &[u64], operator: &OperatorKey) -> Self {
         let identities: Vec<Identity> = nodes.iter().map(|_| Identity::generate(&mut OsRng)).collect();
         let members = nodes.iter().zip(&identities);
-        let members = members.map(|(node, identity)| Member {
+        let members = members.map(|(node, identity)| Pinned {
             node: *node,
             peer: format!("node-{node}:1"),
             identity: Hex32(identity.public()),

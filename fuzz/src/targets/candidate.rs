@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use conclave::config::Hex32;
+use conclave::membership::Pinned;
 use conclave::provision::OperatorKey;
 use conclave::provision::candidate::{Admission, Candidate, Speaker, Token};
 use conclave::provision::certificates::{Certificates, P256Point};
-use conclave::provision::genesis::Member;
 use conclave::provision::waiting_room::WaitingRoom;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha20Rng;
@@ -63,7 +63,7 @@ fn candidate() -> Candidate {
     let mut point = [8; 65];
     point[0] = 4;
     Candidate {
-        member: Member {
+        member: Pinned {
             node: 4,
             peer: "10.0.0.4:9443".into(),
             identity: Hex32(PEOPLE[0].key.verifying_key().to_bytes()),

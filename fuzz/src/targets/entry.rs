@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use conclave::identifier::{LocalId, OperationId};
+use conclave::keystore::Rosters;
 use conclave::keystore::apply::{apply, is_endorsed, request_hash};
 use conclave::keystore::command::{GeneratedKey, RenewedKey, RenewedShares};
 use conclave::keystore::entry::EntryError;
@@ -10,7 +11,7 @@ use conclave::keystore::query::last_time;
 use conclave::keystore::record::{KeyType, Material, Sharing};
 use conclave::keystore::unknown;
 use conclave::keystore::{Command, Endorsement, Entry, KeystoreConfig, Outcome, Rejection, Statement};
-use conclave::membership::{Member, Membership, Rosters};
+use conclave::membership::{Member, Membership};
 use ed25519_dalek::SigningKey;
 
 use super::{Seed, Target, seed};

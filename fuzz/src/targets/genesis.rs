@@ -1,7 +1,8 @@
 //! The genesis statement, as it came and signed anew by its operator.
 
 use conclave::config::Hex32;
-use conclave::provision::genesis::{Body, Member};
+use conclave::membership::Pinned;
+use conclave::provision::genesis::Body;
 use conclave::provision::{Genesis, OperatorKey};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha20Rng;
@@ -46,7 +47,7 @@ fn check(genesis: &Genesis) -> bool {
 }
 
 fn seeds() -> Vec<Seed> {
-    let members = (1..=3u8).map(|node| Member {
+    let members = (1..=3u8).map(|node| Pinned {
         node: node.into(),
         peer: format!("10.0.0.{node}:9443"),
         identity: Hex32(PEOPLE[usize::from(node)].key.verifying_key().to_bytes()),

@@ -24,7 +24,8 @@ use crate::actors::wire::{Abstention, Answer, Call, Forwarded, Progress, Relay, 
 use crate::authorization::RawRequest;
 use crate::identifier::{LocalId, OperationId};
 use crate::keystore::KeystoreRecord;
-use crate::membership::{FIRST, Membership, Stage, quorum_of};
+use crate::keystore::Stage;
+use crate::membership::{FIRST, Membership, quorum_of};
 use crate::operation::route::Route;
 use crate::overload::{Class, Turn};
 use crate::problem::Problem;

@@ -42,11 +42,11 @@ use crate::audit::{self, Audit, Entry as AuditEntry, Kind, RefusalRate, Settings
 use crate::authorization::{ChainCache, Policy, RawRequest};
 use crate::identifier::{LocalId, OperationId};
 use crate::keystore::{KeyRecord, KeystoreRecord, query};
+use crate::membership::Pinned;
 use crate::membership::placement::place;
 use crate::membership::{Member, Membership};
 use crate::operation::judge::Rules;
 use crate::problem::Problem;
-use crate::provision::genesis::Member as Pinned;
 use crate::provision::introduction::Orders;
 use crate::replay::{Claims, HolderClock, Moment, ReplayGuard, Settings as ReplaySettings};
 use crate::reply::Reply;

@@ -17,12 +17,13 @@ use crate::actors::wire::{Abstention, Answer, Beginning, Call, Renewal, ToRenew}
 use crate::authorization::RawRequest;
 use crate::authorization::issue::Capability;
 use crate::config::Hex32;
-use crate::membership::Stage;
+use crate::keystore::Stage;
+use crate::membership::NewMembers;
+use crate::membership::Pinned;
 use crate::membership::placement::{Placed, Placement};
-use crate::operator::{Change, NewMembers, Order, SignedOrder};
-use crate::provision::genesis::Member as Pinned;
+use crate::operator::OperatorSignature;
+use crate::operator::{Change, Order, SignedOrder};
 use crate::provision::introduction::Orders;
-use crate::provision::operator::OperatorSignature;
 use crate::receipt::Doubt;
 
 /// The next order about members, signed by the operator.

@@ -17,7 +17,7 @@ use crate::actors::views::GROUP_ZERO;
 use crate::actors::wire::{Answer, Call, Forwarded, Relay};
 use crate::authorization::RawRequest;
 use crate::authorization::issue::Capability;
-use crate::membership::Stage;
+use crate::keystore::Stage;
 use crate::membership::placement::{Placed, Placement, place};
 use crate::provision::introduction::Orders;
 use crate::receipt::HEADER;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::authorization::RawRequest;
 use crate::identifier::OperationId;
-use crate::membership::Stage;
+use crate::keystore::Stage;
 use crate::operation::route::Route;
 use crate::overload::Class;
 use crate::problem::Problem;

@@ -142,12 +142,16 @@ impl JoinArguments {
         let spoken = self.token.say(Speaker::Candidate, text);
         let body = Bytes::from(serde_json::to_vec(&spoken).unwrap_or_default());
         let answer = client::post(&self.admin, "/candidates", body, TIMEOUT).await?;
-        let spoken: Spoken = read(&self.admin, &answer, "it does not take this machine")?;
+        self.believed(&read(&self.admin, &answer, "it does not take this machine")?)
+    }
+
+    /// What a node says, if it is the one that gave the token and speaks of the token's cluster.
+    fn believed(&self, spoken: &Spoken) -> Result<(Welcome, Genesis), NodeError> {
         let wrong = |reason: &str| NodeError::Answer {
             admin: self.admin.clone(),
             reason: reason.to_owned(),
         };
-        if !self.token.said(Speaker::Node, &spoken) {
+        if !self.token.said(Speaker::Node, spoken) {
             return Err(wrong("its answer is not that of the node that gave the token"));
         }
         let welcome: Welcome =
@@ -205,5 +209,88 @@ impl JoinArguments {
         let own = members.member(candidate.member.node);
         let is_member = own.is_some_and(|own| own.pinned() == candidate.member);
         Ok(is_member.then_some((certificates, orders)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use rand::SeedableRng as _;
+    use rand::rngs::StdRng;
+
+    use super::*;
+    use crate::config::MeterAdmins;
+    use crate::membership::Pinned;
+    use crate::provision::OperatorKey;
+    use crate::provision::genesis::Body;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        join: JoinArguments,
+    }
+
+    /// A cluster of one node.
+    fn genesis(seed: u8) -> Genesis {
+        let mut rng = StdRng::from_seed([seed; 32]);
+        let operator = OperatorKey::generate(&mut rng);
+        let body = Body {
+            format: 1,
+            nonce: Hex32([seed; 32]),
+            groups: 16,
+            members: vec![Pinned {
+                node: 1,
+                peer: "10.0.0.1:9443".into(),
+                identity: Hex32(OperatorKey::generate(&mut rng).public()),
+                envelope: Hex32([7; 32]),
+            }],
+            operators: vec![Hex32(operator.public())],
+            threshold: 1,
+            placement: None,
+        };
+        Genesis::sign(body, &operator).unwrap()
+    }
+
+    fn welcome(genesis: &Genesis) -> String {
+        let welcome = Welcome {
+            genesis: String::from_utf8(genesis.to_json()).unwrap(),
+            ca: String::new(),
+            public_url: "https://kms.example.com".parse().unwrap(),
+            meter_admins: MeterAdmins::Anyone,
+            trust_forwarded_for: false,
+        };
+        serde_json::to_string(&welcome).unwrap()
+    }
+
+    #[test]
+    fn believes_the_giver_of_its_token_about_the_cluster_of_the_token_alone() {
+        let mut rng = StdRng::from_seed([3; 32]);
+        let (own, other) = (genesis(1), genesis(2));
+        let token = Token::generate(own.cluster_id(), &mut rng);
+        let text = token.to_text();
+        let words = [
+            "join",
+            "--node",
+            "4=10.0.0.4:9443",
+            "--admin",
+            "10.0.0.1:9600",
+            "--token",
+            &text,
+        ];
+        let join = Command::parse_from(words).join;
+        let believed = |spoken: Spoken| join.believed(&spoken).map_err(|error| error.to_string());
+
+        let (_, shown) = believed(token.say(Speaker::Node, welcome(&own))).unwrap();
+        assert_eq!(shown, own);
+        let refused = believed(token.say(Speaker::Node, welcome(&other))).unwrap_err();
+        assert!(refused.contains("another cluster"), "{refused}");
+        let stranger = Token::generate(own.cluster_id(), &mut rng);
+        for spoken in [
+            stranger.say(Speaker::Node, welcome(&own)),
+            token.say(Speaker::Candidate, welcome(&own)),
+        ] {
+            let refused = believed(spoken).unwrap_err();
+            assert!(refused.contains("not that of the node"), "{refused}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use conclave::authorization::RawRequest;
 use conclave::identifier::{LocalId, OperationId};
 use conclave::keystore::record::{Hold, KeyRecord, KeystoreRecord, Meter};
 use conclave::keystore::{Command, Endorsement, StateError, Statement, query};
-use conclave::membership::{Roster, Rosters};
+use conclave::keystore::{Roster, Rosters};
 use conclave::operation::judge::{Facts, Rules};
 use conclave::operator::SignedOrder;
 use conclave_consensus::{GroupId, Millis, NodeId, Reply, Settling, View};

@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use conclave::identifier::{LocalId, OperationId};
+use conclave::keystore::Roster;
 use conclave::keystore::query;
-use conclave::membership::{Membership, Roster};
+use conclave::membership::Membership;
 use conclave_consensus::NodeId;
 use conclave_simulator::Node;
 use rand::Rng;

@@ -10,9 +10,10 @@ use rand::rngs::OsRng;
 use super::*;
 use crate::audit::{Audit, Entry, Kind, OperationId, PeerHead, Settings, WrongHead};
 use crate::config::Hex32;
+use crate::membership::Pinned as PinnedMember;
 use crate::operator::{Change, Order, SignedOrder};
 use crate::provision::OperatorKey;
-use crate::provision::genesis::{Body, Member};
+use crate::provision::genesis::Body;
 
 const TIME: u64 = 1_700_000_000_000;
 
@@ -20,8 +21,8 @@ fn key(node: u64) -> SigningKey {
     SigningKey::from_bytes(&[u8::try_from(node).unwrap(); 32])
 }
 
-fn pinned(node: u64) -> Member {
-    Member {
+fn pinned(node: u64) -> PinnedMember {
+    PinnedMember {
         node,
         peer: format!("node-{node}.internal:9443"),
         identity: Hex32(key(node).verifying_key().to_bytes()),
@@ -63,7 +64,7 @@ impl World {
 
     /// The operators change the members.
     fn order(&mut self, come: &[u64], gone: &[u64]) {
-        let come: Vec<Member> = come.iter().map(|node| pinned(*node)).collect();
+        let come: Vec<PinnedMember> = come.iter().map(|node| pinned(*node)).collect();
         let new = self.orders.next(&self.genesis, (&come, gone), None).unwrap();
         let order = Order {
             cluster: Hex32(self.genesis.cluster_id()),

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
-use super::{FIRST, Member, Membership};
-use crate::keystore::{ReadState, StateError, layout};
-use crate::operator::{Change, NewMembers, SignedOrder};
+use super::{ReadState, StateError, layout};
+use crate::membership::{FIRST, Member, Membership, NewMembers, Pinned};
+use crate::operator::{Change, SignedOrder};
 
 /// How far a move has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -313,7 +313,7 @@ fn digest(new: &NewMembers) -> [u8; 32] {
     let mut hash = sha2::Sha256::new_with_prefix(b"conclave list of members 1");
     hash.update(new.number.to_be_bytes());
     hash.update(new.replaces.0);
-    let members = new.members.iter().map(super::pinned_bytes);
+    let members = new.members.iter().map(Pinned::signed_bytes);
     members.for_each(|member| hash.update(member));
     let hash: [u8; 32] = hash.finalize().into();
     let Some(placement) = &new.placement else {

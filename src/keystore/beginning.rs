@@ -1,7 +1,7 @@
 //! When the move of a group to other members may begin. There is no way back from it, and from then on the group needs the new
 //! members: so it is no leader's word, but that of a quorum of the old members, each by what it knows itself.
 
-use super::{Roster, Stage};
+use super::roster::{Roster, Stage};
 
 /// Why a member does not say that a move may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,8 +50,8 @@ mod tests {
 
     use ed25519_dalek::SigningKey;
 
-    use super::super::{Member, Membership};
     use super::*;
+    use crate::membership::{Member, Membership};
 
     fn list(index: u64, nodes: &[u64]) -> Arc<Membership> {
         let member = |node: &u64| Member {

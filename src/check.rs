@@ -15,8 +15,8 @@ use rustls::{
 };
 use rustls_pki_types::UnixTime;
 
-use super::{Config, LogFormat, MeterAdmins, SealMethod};
 use crate::{
+    config::{Config, LogFormat, MeterAdmins, SealMethod},
     provision::introduction,
     provision::start::{Chain, Started, read_genesis, read_https, read_peer_certificates},
     recovery::keeper,
