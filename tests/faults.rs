@@ -21,5 +21,7 @@ mod disorder;
 mod exhausted;
 #[path = "faults/partition.rs"]
 mod partition;
+#[path = "faults/table.rs"]
+mod table;
 #[path = "faults/weather.rs"]
 mod weather;
