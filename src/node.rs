@@ -3,6 +3,8 @@
 //! Logs, hardening, lock, admin listener, seal; then keys, audit record (read back), consensus, transport, actors,
 //! the public listener. A sealed node answers nothing but health.
 
+mod parent;
+
 use std::collections::HashMap;
 use std::io::Write as _;
 use std::path::Path;
@@ -53,7 +55,7 @@ use crate::replay::{Claims, HolderClock, Moment, ReplayGuard, Settings as Replay
 use crate::seal::{self, NodeKey};
 use crate::status::StatusSource;
 use crate::telemetry::admin::reception::Reception;
-use crate::{cli, replay, telemetry};
+use crate::{replay, telemetry};
 
 /// Chains whose proofs are remembered as verified.
 const CHAINS: usize = 65_536;
@@ -183,7 +185,7 @@ pub fn run(config: Config, exit_with_stdin: bool) -> Result<ExitCode, NodeError>
             tokio::select! {
                 _ = terminated.recv() => {}
                 _ = tokio::signal::ctrl_c() => {}
-                () = cli::dev::parent::gone(), if exit_with_stdin => {}
+                () = parent::gone(), if exit_with_stdin => {}
             }
         };
         serve(config, ended).await

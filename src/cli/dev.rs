@@ -4,7 +4,6 @@
 
 mod child;
 mod material;
-pub mod parent;
 
 use std::{
     io::{self, Write as _},

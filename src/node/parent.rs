@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 /// Resolves when standard input has ended. `conclave server --exit-with-stdin` stops then as after SIGTERM.
 ///
 /// A thread waits in a blocking read; it ends with the process.
-pub async fn gone() {
+pub(super) async fn gone() {
     let (ended, end) = oneshot::channel::<()>();
     let wait = move || {
         let mut byte = [0; 64];
