@@ -60,6 +60,11 @@ impl Blame {
         self.aborts.clone()
     }
 
+    /// Leaves nobody out in the next attempt; `false` if nobody was.
+    pub(super) fn forgive(&mut self) -> bool {
+        !std::mem::take(&mut self.left_out).is_empty()
+    }
+
     /// Learns from a failed attempt. `false` if nobody can be left out any more: then everybody is asked again, after
     /// a while, because so many cannot be at fault.
     pub(super) fn learn(&mut self, failed: Failed) -> bool {

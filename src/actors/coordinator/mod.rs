@@ -49,6 +49,8 @@ use crate::problem::Problem;
 use crate::reply::Reply;
 
 pub use read::describe_key;
+#[cfg(test)]
+pub(crate) use symmetric::RESTART;
 
 /// The node that the client reached owns the answer for this long; the client gives up at 10 s.
 const DEADLINE: Duration = Duration::from_secs(8);

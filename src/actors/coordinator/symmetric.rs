@@ -30,7 +30,7 @@ use crate::reply::Reply;
 /// just started is linked before it can compute.
 const ATTEMPTS: u8 = 16;
 /// How long holders that are not there are waited for: a node that restarts is not an outage.
-pub(super) const RESTART: Duration = Duration::from_secs(5);
+pub(crate) const RESTART: Duration = Duration::from_secs(5);
 /// Between two looks at who is there.
 pub(super) const LOOK: Duration = Duration::from_millis(25);
 /// After a garbler that could not, times the square of the attempt, up to [`LONGEST_PAUSE`].

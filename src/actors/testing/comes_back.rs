@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::client::{ED25519, furnished, sign_well, status};
 use super::cluster::{Cluster, Node, run, until};
+use crate::actors::coordinator::RESTART;
 
 /// As long as a restart takes at least: who does not wait has long been refused by then.
 const AWAY: Duration = Duration::from_millis(500);
@@ -42,6 +43,27 @@ fn a_change_is_endorsed_by_members_that_come_back() {
         let update = alice.update(&keystore, 1, &json!([alice.did]));
         let updated = asked_without_links(&cluster, async |node| node.serve(update).await).await;
         assert_eq!(status(&updated), 200);
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn a_key_is_made_though_another_member_saw_one_come_back_first() {
+    run(async {
+        let (cluster, alice, keystore, ..) = furnished(3).await;
+        let (one, two) = (cluster.node(1), cluster.node(2));
+        cluster.hub.cut(1, 3);
+        // So long that node 1 does not wait for it any more.
+        until("node 3 is given up", || {
+            !one.parts.network.connected(3) && one.parts.symmetric.lost_for(3) > RESTART
+        })
+        .await;
+        let returns = async {
+            until("node 2 objects: it is linked to node 3", || two.misfits(1) > 0).await;
+            cluster.hub.heal(1, 3);
+        };
+        let (key, ()) = futures::join!(alice.key(one, &keystore, ED25519), returns);
+        sign_well(two, &alice, &keystore, &key, b"by all of them").await;
         cluster.stop().await;
     });
 }
