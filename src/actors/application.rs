@@ -16,9 +16,9 @@ use crate::keystore::apply::{apply, is_endorsed};
 use crate::keystore::entry::EntryError;
 use crate::keystore::state::Pair;
 use crate::keystore::{
-    Entry, Outcome, ReadState, Rejection, StateError, WriteState, members, query, unknown, written,
+    Entry, Lists, Outcome, ReadState, Rejection, Roster, Stage, StateError, WriteState, members, query,
+    unknown, written,
 };
-use crate::keystore::{Lists, Roster, Stage};
 use crate::membership::Membership;
 
 /// What is told of an applied entry.

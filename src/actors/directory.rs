@@ -14,8 +14,7 @@ use super::coordinator::outside;
 use super::parts::Parts;
 use super::wire::Abstention;
 use crate::identifier::LocalId;
-use crate::keystore::Roster;
-use crate::keystore::{KeyRecord, StateError};
+use crate::keystore::{KeyRecord, Roster, StateError};
 use crate::membership::{Member, Membership};
 
 /// How often the groups' states are looked at when nobody says that one has changed.

@@ -3,11 +3,9 @@
 use super::apply::Changed;
 use super::layout;
 use super::outcome::{Rejection, Reply};
+use super::roster::{MembersRecord, Roster, Rosters, Stage};
 use super::state::{ReadState, StateError, WriteState};
-use crate::keystore::roster::MembersRecord;
-use crate::keystore::{Roster, Rosters, Stage};
-use crate::membership::NewMembers;
-use crate::membership::{FIRST, Lineage};
+use crate::membership::{FIRST, Lineage, NewMembers};
 use crate::operator::{Change, SignedOrder};
 
 /// What Raft's configurations of the group are to come to: the nodes that it moves from and to.

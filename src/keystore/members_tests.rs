@@ -17,11 +17,8 @@ use crate::config::Hex32;
 use crate::identifier::LocalId;
 use crate::keystore::roster::MembersRecord;
 use crate::keystore::{Rosters, Stage};
-use crate::membership::Member;
-use crate::membership::NewMembers;
-use crate::membership::Pinned;
-use crate::operator::OperatorSignature;
-use crate::operator::{Change, Order, SignedOrder};
+use crate::membership::{Member, NewMembers, Pinned};
+use crate::operator::{Change, OperatorSignature, Order, SignedOrder};
 
 fn rosters() -> Rosters {
     Rosters::new(Arc::new(members()))

@@ -10,8 +10,7 @@ use super::outcome::{Outcome, Rejection, Reply};
 use super::query;
 use super::record::Orders;
 use crate::config::Hex32;
-use crate::operator::OperatorSignature;
-use crate::operator::{Change, Order, SignedOrder};
+use crate::operator::{Change, OperatorSignature, Order, SignedOrder};
 
 fn entry(tag: u64, sequence: u64, key: &SigningKey, group: u32) -> Entry {
     let order = Order {

@@ -11,13 +11,10 @@ use super::members::{Move, begin, configured, is_ordered, wanted};
 use super::outcome::{Outcome, Rejection};
 use super::state::WriteState as _;
 use crate::config::Hex32;
-use crate::keystore::{Entry, layout};
-use crate::keystore::{Lists, Rosters, Stage};
-use crate::membership::NewMembers;
+use crate::keystore::{Entry, Lists, Rosters, Stage, layout};
 use crate::membership::placement::{Placed, Placement, place};
-use crate::membership::{Member, Membership};
-use crate::operator::OperatorSignature;
-use crate::operator::{Change, Order, SignedOrder};
+use crate::membership::{Member, Membership, NewMembers};
+use crate::operator::{Change, OperatorSignature, Order, SignedOrder};
 
 const GROUPS: u32 = 4;
 

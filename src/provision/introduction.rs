@@ -9,10 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Genesis, ProvisionError};
 use crate::config::{Config, Hex32};
-use crate::membership::NewMembers;
-use crate::membership::Pinned;
 use crate::membership::placement::place;
-use crate::membership::{FIRST, Lineage, MOST, Member, Membership};
+use crate::membership::{FIRST, Lineage, MOST, Member, Membership, NewMembers, Pinned};
 use crate::operator::{Change, SignedOrder};
 use crate::seal::secret_file;
 

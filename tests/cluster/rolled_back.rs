@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
+use crate::common::files::copy;
 use crate::common::https;
 use crate::common::world::{self, ED25519, Key, World};
 
@@ -17,18 +18,6 @@ use crate::common::world::{self, ED25519, Key, World};
 const REMEMBERED: Duration = Duration::from_millis(2_500);
 /// How long anything may take here.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(fs::copy(entry.path(), target).unwrap()),
-        }
-    }
-}
 
 /// Keys are made and used through the nodes `at` until whatever happened is remembered.
 async fn move_on(world: &World, at: &[usize]) -> Vec<Key> {

@@ -5,6 +5,7 @@
 
 pub(crate) mod cluster;
 pub(crate) mod disks;
+pub(crate) mod files;
 pub(crate) mod https;
 pub(crate) mod ledger;
 pub(crate) mod links;
@@ -14,6 +15,7 @@ pub(crate) mod namespace;
 pub(crate) mod network;
 pub(crate) mod npm;
 pub(crate) mod planted;
+pub(crate) mod process;
 pub(crate) mod relay;
 pub(crate) mod strace;
 pub(crate) mod world;

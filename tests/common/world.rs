@@ -50,12 +50,7 @@ impl World {
     /// The same with further arguments of `conclave dev`.
     pub(crate) async fn start_with(nodes: u16, more: &[&str]) -> World {
         let cluster = Cluster::start(nodes, more).await;
-        let addresses: Vec<String> = cluster
-            .nodes()
-            .iter()
-            .map(|node| node.https.to_string())
-            .collect();
-        let clients = clients(&cluster.public_url, &cluster.ca(), &addresses);
+        let clients = clients_of(&cluster);
         let (alice, bob) = (Identity::generate(&mut OsRng), Identity::generate(&mut OsRng));
         let keystore = keystore(&clients[0], &alice).await;
         World {
@@ -69,7 +64,7 @@ impl World {
 
     /// Clients of their own, one for each node.
     pub(crate) fn new_clients(&self) -> Vec<Client> {
-        (0..self.clients.len()).map(|node| self.client_of(node)).collect()
+        clients_of(&self.cluster)
     }
 
     /// A client of its own for a node.
@@ -152,6 +147,13 @@ impl Key {
         key.verify_strict(data, &Signature::from_slice(signature).unwrap())
             .unwrap();
     }
+}
+
+/// One client for each node.
+fn clients_of(cluster: &Cluster) -> Vec<Client> {
+    let nodes = cluster.nodes();
+    let addresses: Vec<String> = nodes.iter().map(|node| node.https.to_string()).collect();
+    clients(&cluster.public_url, &cluster.ca(), &addresses)
 }
 
 /// One client for each address.

@@ -10,9 +10,10 @@ use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::time::{Instant, sleep};
 
+use crate::common::files::copy;
 use crate::common::https;
 use crate::common::ledger::{Ledger, is_not_now};
-use crate::common::machines::{Machines, copy, on_loopback};
+use crate::common::machines::{Machines, on_loopback};
 use crate::common::world;
 
 /// The node with the bad disk.

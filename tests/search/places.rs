@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::common::cluster::{Cluster, Node};
-use crate::common::https;
+use crate::common::{files, https};
 
 /// One place, as a file.
 pub(crate) struct Place {
@@ -133,9 +133,8 @@ pub(crate) fn files_of(node: u64, copied: &Path) -> Vec<Place> {
         ("audit record", "data/audit"),
     ] {
         let whole = copied.join(format!("{}-{node}", folder.replace('/', "-")));
-        let mut all = Vec::new();
-        collect(&home.join(folder), &mut all);
-        let bytes: Vec<u8> = all.iter().flat_map(|path| fs::read(path).unwrap()).collect();
+        let all = files::below(&home.join(folder)).into_iter();
+        let bytes: Vec<u8> = all.flat_map(|path| fs::read(path).unwrap()).collect();
         fs::write(&whole, bytes).unwrap();
         places.push(Place {
             name: format!("{name} of node {node}"),
@@ -169,15 +168,4 @@ pub(crate) fn files_of(node: u64, copied: &Path) -> Vec<Place> {
         }
     }
     places
-}
-
-fn collect(folder: &Path, into: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            collect(&path, into);
-        } else {
-            into.push(path);
-        }
-    }
 }

@@ -1,8 +1,7 @@
 //! Apply as it would be if a quorum of one list were enough while two lists decide together: a bug put in on purpose.
 
 use conclave::actors::application::KeystoreApplication;
-use conclave::keystore::Rosters;
-use conclave::keystore::{Entry, ReadState, StateError};
+use conclave::keystore::{Entry, ReadState, Rosters, StateError};
 use conclave_consensus::{Application, GroupId, Halt, StateTransaction};
 use conclave_simulator::Wrapper;
 

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::common::cluster::{Cluster, Node};
 use crate::common::https::{self, Answer};
+use crate::common::process::resident;
 
 /// Sends each request to the next node.
 pub(crate) struct Server {
@@ -75,16 +76,10 @@ impl Server {
     /// What must not grow with what was refused, by node: resident memory in KiB, open files.
     pub(crate) fn footprint(&self) -> Vec<(u64, usize)> {
         let of = |node: &Node| {
-            let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid)).unwrap();
-            let line = status
-                .lines()
-                .find_map(|line| line.strip_prefix("VmRSS:"))
-                .unwrap();
-            let resident = line.trim().trim_end_matches(" kB").parse().unwrap();
             let files = std::fs::read_dir(format!("/proc/{}/fd", node.pid))
                 .unwrap()
                 .count();
-            (resident, files)
+            (resident(node.pid), files)
         };
         self.nodes.iter().map(of).collect()
     }

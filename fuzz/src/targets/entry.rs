@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use conclave::identifier::{LocalId, OperationId};
-use conclave::keystore::Rosters;
 use conclave::keystore::apply::{apply, is_endorsed, request_hash};
 use conclave::keystore::command::{GeneratedKey, RenewedKey, RenewedShares};
 use conclave::keystore::entry::EntryError;
 use conclave::keystore::query::last_time;
 use conclave::keystore::record::{KeyType, Material, Sharing};
 use conclave::keystore::unknown;
-use conclave::keystore::{Command, Endorsement, Entry, KeystoreConfig, Outcome, Rejection, Statement};
+use conclave::keystore::{
+    Command, Endorsement, Entry, KeystoreConfig, Outcome, Rejection, Rosters, Statement,
+};
 use conclave::membership::{Member, Membership};
 use ed25519_dalek::SigningKey;
 

@@ -11,8 +11,7 @@ use tokio::task::JoinHandle;
 use crate::actors::holder::close;
 use crate::actors::parts::Parts;
 use crate::actors::wire::{Abstention, Answer, Call};
-use crate::keystore::Roster;
-use crate::keystore::{Endorsement, Statement};
+use crate::keystore::{Endorsement, Roster, Statement};
 use crate::overload::Turn;
 use crate::problem::Problem;
 

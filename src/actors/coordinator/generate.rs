@@ -68,9 +68,7 @@ pub(super) async fn key(work: &Work) -> Result<Reply, Problem> {
         let nodes: Vec<u64> = members.iter().copied().filter(there).collect();
         if nodes.len() < committee.quorum() {
             // Who would not go on may have seen a member come back before this node has: then nobody was at fault.
-            let pause = SETTLING * u32::from(attempt);
-            if attempt < ATTEMPTS && work.left() >= pause + ROUND && blame.forgive() {
-                tokio::time::sleep(pause).await;
+            if attempt < ATTEMPTS && blame.forgive() && settled(work, attempt).await {
                 continue;
             }
             return Err(no_quorum("take part in generating a key"));
@@ -86,12 +84,8 @@ pub(super) async fn key(work: &Work) -> Result<Reply, Problem> {
             Ok(done) => done,
             Err(Fallen::Refused(problem)) => return Err(problem),
             Err(Fallen::Failed(failed)) => {
-                if !blame.learn(failed) {
-                    let pause = SETTLING * u32::from(attempt);
-                    if work.left() < pause + ROUND {
-                        return Err(busy());
-                    }
-                    tokio::time::sleep(pause).await;
+                if !blame.learn(failed) && !settled(work, attempt).await {
+                    return Err(busy());
                 }
                 continue;
             }
@@ -102,6 +96,16 @@ pub(super) async fn key(work: &Work) -> Result<Reply, Problem> {
         }
     }
     Err(busy())
+}
+
+/// Waits before everybody is asked again; `false`, at once, if too little of the request's time would be left after that.
+async fn settled(work: &Work, attempt: u8) -> bool {
+    let pause = SETTLING * u32::from(attempt);
+    let has_time = work.left() >= pause + ROUND;
+    if has_time {
+        tokio::time::sleep(pause).await;
+    }
+    has_time
 }
 
 /// Proposes a new key and describes it; none if the keystore changed meanwhile, so that another attempt is worth it.

@@ -16,8 +16,7 @@ use crate::actors::holder::{
 use crate::actors::parts::Parts;
 use crate::actors::views::GROUP_ZERO;
 use crate::actors::wire::Call;
-use crate::keystore::Stage;
-use crate::keystore::{Endorsement, Entry, Outcome, ReadState, Statement, layout};
+use crate::keystore::{Endorsement, Entry, Outcome, ReadState, Stage, Statement, layout};
 use crate::operator::SignedOrder;
 
 /// How often it looks.

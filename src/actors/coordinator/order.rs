@@ -12,9 +12,8 @@ use crate::actors::holder::{endorse_order, have_others_come, order_statement};
 use crate::actors::parts::Parts;
 use crate::actors::views::GROUP_ZERO;
 use crate::actors::wire::Call;
-use crate::keystore::Stage;
 use crate::keystore::members;
-use crate::keystore::{Entry, Outcome, Rejection, query};
+use crate::keystore::{Entry, Outcome, Rejection, Stage, query};
 use crate::operator::{Change, SignedOrder};
 use crate::problem::Problem;
 

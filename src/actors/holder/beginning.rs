@@ -10,9 +10,8 @@ use crate::actors::parts::Parts;
 use crate::actors::views::{GROUP_ZERO, believed};
 use crate::actors::wire::{Abstention, Answer};
 use crate::identifier::OperationId;
-use crate::keystore::Roster;
 use crate::keystore::beginning::may_begin;
-use crate::keystore::{Command, Endorsement, Statement};
+use crate::keystore::{Command, Endorsement, Roster, Statement};
 
 /// Endorses that a group begins to move.
 pub(super) async fn answer(

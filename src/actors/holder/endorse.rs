@@ -17,10 +17,9 @@ use crate::actors::views::{GROUP_ZERO, believed};
 use crate::actors::wire::{Abstention, Answer, Forwarded};
 use crate::audit::{Entry, Kind};
 use crate::identifier::OperationId;
-use crate::keystore::Stage;
 use crate::keystore::apply::request_hash;
 use crate::keystore::state::decode;
-use crate::keystore::{Command, Endorsement, KeyRecord, ReadState as _, Statement, layout};
+use crate::keystore::{Command, Endorsement, KeyRecord, ReadState as _, Stage, Statement, layout};
 use crate::operation::judge::Intent;
 use crate::operator::{Change, SignedOrder};
 

@@ -13,8 +13,7 @@ use crate::actors::holder::beginning_statement;
 use crate::actors::views::GROUP_ZERO;
 use crate::actors::wire::{Abstention, Answer, Call};
 use crate::identifier::OperationId;
-use crate::keystore::Stage;
-use crate::keystore::{Endorsement, Entry, Outcome, Rejection};
+use crate::keystore::{Endorsement, Entry, Outcome, Rejection, Stage};
 use crate::provision::introduction::Orders;
 
 /// Asks a member as node 3 to endorse a beginning.

@@ -42,9 +42,8 @@ use crate::audit::{self, Audit, Entry as AuditEntry, Kind, RefusalRate, Settings
 use crate::authorization::{ChainCache, Policy, RawRequest};
 use crate::identifier::{LocalId, OperationId};
 use crate::keystore::{KeyRecord, KeystoreRecord, query};
-use crate::membership::Pinned;
 use crate::membership::placement::place;
-use crate::membership::{Member, Membership};
+use crate::membership::{Member, Membership, Pinned};
 use crate::operation::judge::Rules;
 use crate::problem::Problem;
 use crate::provision::introduction::Orders;

@@ -18,11 +18,9 @@ use crate::authorization::RawRequest;
 use crate::authorization::issue::Capability;
 use crate::config::Hex32;
 use crate::keystore::Stage;
-use crate::membership::NewMembers;
-use crate::membership::Pinned;
 use crate::membership::placement::{Placed, Placement};
-use crate::operator::OperatorSignature;
-use crate::operator::{Change, Order, SignedOrder};
+use crate::membership::{NewMembers, Pinned};
+use crate::operator::{Change, OperatorSignature, Order, SignedOrder};
 use crate::provision::introduction::Orders;
 use crate::receipt::Doubt;
 

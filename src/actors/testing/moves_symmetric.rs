@@ -17,8 +17,7 @@ use crate::actors::holder::renewal_id;
 use crate::actors::parts::Parts;
 use crate::actors::renewals::Id;
 use crate::actors::wire::{Answer, Beginning, Call, RenewCompute, Renewal, Round, ToRenew};
-use crate::keystore::KeyRecord;
-use crate::keystore::Stage;
+use crate::keystore::{KeyRecord, Stage};
 use crate::provision::introduction::Orders;
 
 const MESSAGE: &[u8] = b"made by those before";

@@ -21,8 +21,7 @@ use crate::actors::wire::{Abstention, Answer, Beginning, Call, Renewal, Round, T
 use crate::audit::Kind;
 use crate::config::Hex32;
 use crate::keystore::KeyRecord;
-use crate::operator::OperatorSignature;
-use crate::operator::{Change, Order, SignedOrder};
+use crate::operator::{Change, OperatorSignature, Order, SignedOrder};
 
 /// Shares are due at once on these nodes.
 fn due_at_once(cluster: &Cluster) {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use conclave::authorization::RawRequest;
 use conclave::identifier::{LocalId, OperationId};
-use conclave::keystore::Roster;
-use conclave::keystore::{Command, Endorsement, Entry, Outcome, Rejection, Reply as Applied, Statement};
+use conclave::keystore::{
+    Command, Endorsement, Entry, Outcome, Rejection, Reply as Applied, Roster, Statement,
+};
 use conclave::operation::route::Route;
 use conclave_consensus::{GroupId, NodeId};
 use conclave_simulator::Node;
