@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use conclave::client::{Client, ClientError, Identity};
+use conclave::client::Client;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::common::cluster::free_ports;
 use crate::common::https;
-use crate::common::world::{self, ED25519, Key, World, X25519};
+use crate::common::world::{self, ED25519, World, X25519};
 
 /// Longest wait for a change of members.
 const CHANGE: Duration = Duration::from_secs(120);
@@ -152,23 +152,11 @@ pub(crate) fn client_of(world: &World, node: &Joined) -> Client {
     )
 }
 
-pub(crate) async fn derive(client: &Client, alice: &Identity, key: &Key) -> Result<Vec<u8>, ClientError> {
-    let own = x25519_dalek::StaticSecret::from([9; 32]);
-    let public = x25519_dalek::PublicKey::from(&own);
-    let public =
-        conclave::client::multikey::encode(conclave::client::multikey::X25519_PUBLIC, public.as_bytes());
-    let secret = client
-        .derive_secret(alice, &key.id, X25519, &public, None)
-        .await?;
-    Ok(secret.to_vec())
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_machine_is_replaced_by_one_command() {
     let mut world = World::start(3).await;
     let signing = world.key(0, ED25519).await;
     let agreeing = world.key(1, X25519).await;
-    let secret = derive(&world.clients[0], &world.alice, &agreeing).await.unwrap();
     let bobs = world.delegate(&signing);
     world.clients[1].revoke(&world.alice, &bobs).await.unwrap();
 
@@ -179,7 +167,7 @@ async fn a_lost_machine_is_replaced_by_one_command() {
 
     let client = client_of(&world, &new);
     world::sign(&client, &world.alice, &signing, None).await.unwrap();
-    assert_eq!(derive(&client, &world.alice, &agreeing).await.unwrap(), secret);
+    world::derive(&client, &world.alice, &agreeing).await.unwrap();
     let used = client.sign(&world.bob, &signing.id, b"no", Some(&bobs)).await;
     assert_eq!(world::status(&used.unwrap_err()), Some(403), "revoked is revoked");
     // The new one is as good as the one that was lost: another may go.

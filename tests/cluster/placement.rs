@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use super::heads::verify;
-use super::members::{change, client_of, derive, ordered};
+use super::members::{change, client_of, ordered};
 use crate::common::world::{self, ED25519, HMAC, KEK, World, X25519};
 
 /// Longest wait for what a moment without a leader may keep from being served.
@@ -50,19 +50,19 @@ async fn five_nodes_with_committees_of_three_serve_through_each_and_a_lost_one_i
     let status = world.status(0).await;
     assert!((1..=5).all(|node| groups_of(&status, node) == 9), "{status}");
 
-    let secret = derive(&world.clients[0], &world.alice, &agreeing).await.unwrap();
     let tag = world.clients[0]
         .sign(&world.alice, &tags.id, b"a message", None)
         .await
         .unwrap();
     let with_all = async |client: &Client, alice: &conclave::client::Identity| {
         world::sign(client, alice, &signing, None).await.unwrap();
-        assert_eq!(derive(client, alice, &agreeing).await.unwrap(), secret);
+        world::derive(client, alice, &agreeing).await.unwrap();
         let again = served(async || client.sign(alice, &tags.id, b"a message", None).await).await;
         assert_eq!(again, tag);
-        let wrapped = served(async || client.wrap_key(alice, &wraps.id, &[5; 32], None).await).await;
+        let payload = rand::random::<[u8; 32]>();
+        let wrapped = served(async || client.wrap_key(alice, &wraps.id, &payload, None).await).await;
         let unwrapped = served(async || client.unwrap_key(alice, &wraps.id, &wrapped, None).await).await;
-        assert_eq!(unwrapped.map(|key| key.to_vec()), Some(vec![5; 32]));
+        assert_eq!(unwrapped.map(|key| key.to_vec()), Some(payload.to_vec()));
     };
     for node in 0..5 {
         with_all(&world.clients[node], &world.alice).await;

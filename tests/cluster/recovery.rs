@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use conclave::client::{Client, ClientError, Identity, multikey};
+use conclave::client::{Client, ClientError, Identity};
 use rand::rngs::OsRng;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -243,23 +243,6 @@ impl Place {
     }
 }
 
-async fn derive(client: &Client, alice: &Identity, key: &world::Key) -> Vec<u8> {
-    let own = x25519_dalek::StaticSecret::from([9; 32]);
-    let public = x25519_dalek::PublicKey::from(&own);
-    let public = multikey::encode(multikey::X25519_PUBLIC, public.as_bytes());
-    // The same bytes within a second through another node are refused, since that one has not claimed them: signed afresh they
-    // are others.
-    let until = Instant::now() + Duration::from_secs(10);
-    loop {
-        match client.derive_secret(alice, &key.id, X25519, &public, None).await {
-            Ok(secret) => return secret.to_vec(),
-            Err(error) if world::status(&error) == Some(409) && Instant::now() < until => {}
-            Err(error) => panic!("{error}"),
-        }
-        sleep(Duration::from_millis(200)).await;
-    }
-}
-
 /// A symmetric key's use, once the node that lost its part has it again.
 async fn tag(client: &Client, alice: &Identity, key: &world::Key) -> Vec<u8> {
     let until = Instant::now() + Duration::from_secs(60);
@@ -356,12 +339,13 @@ async fn every_node_is_lost_and_every_key_comes_back_by_three_of_five_officers()
     let [signing, agreeing, tagging, wrapping] = &keys[..] else {
         panic!("four keys")
     };
-    let secret = derive(&clients[0], alice, agreeing).await;
     let made = tag(&clients[0], alice, tagging).await;
-    let wrapped = clients[0]
-        .wrap_key(alice, &wrapping.id, &[7; 32], None)
-        .await
-        .unwrap();
+    let mut wrapped = Vec::new();
+    for client in &clients {
+        let payload = rand::random::<[u8; 32]>();
+        let by_it = client.wrap_key(alice, &wrapping.id, &payload, None).await;
+        wrapped.push((payload, by_it.unwrap()));
+    }
     let delegated = world::delegate(alice, &bob, signing);
     let revoked = world::delegate(alice, &bob, signing);
     world::sign(&clients[1], &bob, signing, Some(&delegated))
@@ -425,15 +409,15 @@ async fn every_node_is_lost_and_every_key_comes_back_by_three_of_five_officers()
     let servers = place.start("new");
     place.ready().await;
     let clients = place.clients("new");
-    for client in &clients {
+    for (client, (payload, wrapped)) in clients.iter().zip(&wrapped) {
         world::sign(client, alice, signing, None).await.unwrap();
-        assert_eq!(derive(client, alice, agreeing).await, secret);
+        world::derive(client, alice, agreeing).await.unwrap();
         assert_eq!(tag(client, alice, tagging).await, made);
         let unwrapped = client
-            .unwrap_key(alice, &wrapping.id, &wrapped, None)
+            .unwrap_key(alice, &wrapping.id, wrapped, None)
             .await
             .unwrap();
-        assert_eq!(unwrapped.as_deref().map(|key| &key[..]), Some(&[7; 32][..]));
+        assert_eq!(unwrapped.as_deref().map(|key| &key[..]), Some(&payload[..]));
         assert!(client.sign(alice, &late.id, b"gone", None).await.is_err());
     }
     // A delegate waits for the controller, who alone knows what may have been revoked since.

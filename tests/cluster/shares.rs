@@ -26,23 +26,11 @@ async fn a_node_that_was_away_gets_its_shares_and_then_another_may_die_for_good(
         sleep(Duration::from_millis(50)).await;
     }
     world.cluster.kill(0).await;
-    let own = x25519_dalek::StaticSecret::random_from_rng(rand::rngs::OsRng);
-    let public = x25519_dalek::PublicKey::from(&own);
-    let public =
-        conclave::client::multikey::encode(conclave::client::multikey::X25519_PUBLIC, public.as_bytes());
     for node in [1, 2] {
         for key in &keys {
             world.sign(node, key).await.unwrap();
         }
-        let secret = world.clients[node]
-            .derive_secret(&world.alice, &agreeing.id, X25519, &public, None)
-            .await
-            .unwrap();
-        let theirs = agreeing.description["publicKeyMultibase"].as_str().unwrap();
-        let theirs =
-            conclave::client::multikey::decode(conclave::client::multikey::X25519_PUBLIC, theirs).unwrap();
-        let expected = own.diffie_hellman(&x25519_dalek::PublicKey::from(theirs));
-        assert_eq!(secret[..], expected.as_bytes()[..]);
+        world.derive(node, &agreeing).await.unwrap();
         let born_of_two = world.key(node, ED25519).await;
         world.sign(3 - node, &born_of_two).await.unwrap();
     }

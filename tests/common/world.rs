@@ -7,11 +7,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use conclave::client::call::KeyParameters;
 use conclave::client::delegation::{self, Delegation};
 use conclave::client::{
-    Call, Capability, Client, ClientError, Connection, Identity, Limits, Origin, Reply, SignedRequest, tls,
+    Call, Capability, Client, ClientError, Connection, Identity, Limits, Origin, Reply, SignedRequest,
+    multikey, tls,
 };
 use ed25519_dalek::{Signature, VerifyingKey};
 use rand::rngs::OsRng;
 use serde_json::Value;
+use x25519_dalek::{PublicKey, StaticSecret};
 
 use super::cluster::{Cluster, Node};
 use super::https;
@@ -82,6 +84,11 @@ impl World {
     /// Signs through a node and verifies.
     pub(crate) async fn sign(&self, node: usize, key: &Key) -> Result<(), ClientError> {
         sign(&self.clients[node], &self.alice, key, None).await
+    }
+
+    /// Agrees through a node and checks the secret.
+    pub(crate) async fn derive(&self, node: usize, key: &Key) -> Result<(), ClientError> {
+        derive(&self.clients[node], &self.alice, key).await
     }
 
     /// Hands the right to sign with a key to Bob.
@@ -222,6 +229,20 @@ pub(crate) async fn sign(
     let data = rand::random::<[u8; 32]>();
     let signature = client.sign(signer, &key.id, &data, capability).await?;
     key.verify(&data, &signature);
+    Ok(())
+}
+
+/// Agrees with a new key of another's and checks the secret by that one. What is sent is never the same twice: the same bytes
+/// through another node within a second are a replay.
+pub(crate) async fn derive(client: &Client, controller: &Identity, key: &Key) -> Result<(), ClientError> {
+    let own = StaticSecret::random_from_rng(OsRng);
+    let public = multikey::encode(multikey::X25519_PUBLIC, PublicKey::from(&own).as_bytes());
+    let secret = client
+        .derive_secret(controller, &key.id, X25519, &public, None)
+        .await?;
+    let theirs = key.description["publicKeyMultibase"].as_str().unwrap();
+    let theirs = multikey::decode(multikey::X25519_PUBLIC, theirs).unwrap();
+    assert_eq!(secret[..], own.diffie_hellman(&theirs.into()).as_bytes()[..]);
     Ok(())
 }
 

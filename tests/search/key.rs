@@ -6,10 +6,9 @@ use std::path::Path;
 use conclave_shares::ShareStore;
 use curve25519_dalek::Scalar;
 use curve25519_dalek::constants::ED25519_BASEPOINT_POINT;
-use rand::rngs::OsRng;
 
 use crate::common::disks::{ids, shares};
-use crate::common::world::{self, Key, World};
+use crate::common::world::{Key, World};
 
 /// Bytes before the scalar in an opened share: version, purpose, index, epoch.
 const HEADER: usize = 12;
@@ -89,24 +88,6 @@ pub(crate) fn nothing_opens_with_fewer(copied: &Path, key: &Key) {
             );
         }
     }
-}
-
-/// Derives with a fresh key of the other side's, and checks it.
-pub(crate) async fn derive(world: &World, node: usize, key: &Key) {
-    let secret = x25519_dalek::StaticSecret::random_from_rng(OsRng);
-    let public = x25519_dalek::PublicKey::from(&secret);
-    let multibase = format!(
-        "z{}",
-        bs58::encode([&[0xec, 0x01], &public.as_bytes()[..]].concat()).into_string()
-    );
-    let derived = world.clients[node]
-        .derive_secret(&world.alice, &key.id, world::X25519, &multibase, None)
-        .await
-        .unwrap();
-    let theirs = key.description["publicKeyMultibase"].as_str().unwrap();
-    let theirs = bs58::decode(&theirs[1..]).into_vec().unwrap();
-    let theirs: [u8; 32] = theirs[2..].try_into().unwrap();
-    assert_eq!(&derived[..], secret.diffie_hellman(&theirs.into()).as_bytes());
 }
 
 /// A refused request at every node; their names, which the logs have.

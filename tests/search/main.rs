@@ -27,7 +27,7 @@ use places::Place;
 async fn use_keys(world: &World, signing: &Key, agreeing: &Key) {
     for node in 0..world.clients.len() {
         world.sign(node, signing).await.unwrap();
-        key::derive(world, node, agreeing).await;
+        world.derive(node, agreeing).await.unwrap();
     }
 }
 
