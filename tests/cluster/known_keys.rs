@@ -133,9 +133,12 @@ async fn the_rfcs_vectors_come_out_of_three_processes() {
         for (payload, expected) in rfc_3394() {
             let wrapped = client.wrap_key(alice, &kek.id, &payload, None).await.unwrap();
             assert_eq!(wrapped, expected);
-            let opened = client.unwrap_key(alice, &kek.id, &expected, None).await.unwrap();
-            assert_eq!(opened.as_deref(), Some(&payload));
         }
+    }
+    // Each through one node: the same bytes through another within a second are a replay.
+    for ((payload, wrapped), client) in rfc_3394().iter().zip(world.clients.iter().cycle()) {
+        let opened = client.unwrap_key(alice, &kek.id, wrapped, None).await.unwrap();
+        assert_eq!(opened.as_deref(), Some(payload));
     }
     lengths(&world, &tags[6], &vectors[6].0).await;
     flaws(&world, &kek).await;

@@ -69,8 +69,9 @@ pub(crate) async fn use_keys(world: &World, hmac: &Key, kek: &Key) {
         let tag = client.sign(alice, &hmac.id, b"message", None).await.unwrap();
         let is_it = client.verify(alice, &hmac.id, (b"message", &tag), None).await;
         assert!(is_it.unwrap());
-        let wrapped = client.wrap_key(alice, &kek.id, &[7; 32], None).await.unwrap();
-        let payload = client.unwrap_key(alice, &kek.id, &wrapped, None).await.unwrap();
-        assert_eq!(payload.as_deref().map(|payload| &payload[..]), Some(&[7; 32][..]));
+        let payload = rand::random::<[u8; 32]>();
+        let wrapped = client.wrap_key(alice, &kek.id, &payload, None).await.unwrap();
+        let opened = client.unwrap_key(alice, &kek.id, &wrapped, None).await.unwrap();
+        assert_eq!(opened.as_deref().map(|opened| &opened[..]), Some(&payload[..]));
     }
 }
