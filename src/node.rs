@@ -19,7 +19,7 @@ use conclave_shares::ShareStore;
 use conclave_threshold::envelope::EnvelopeKey;
 use conclave_transport::{Network, Transport};
 use ed25519_dalek::{Signer, VerifyingKey};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rand::RngCore;
 use rand::rngs::OsRng;
 
@@ -389,6 +389,7 @@ impl Node {
             ceremonies: Mutex::default(),
             receipts: Receipts::default(),
             renewals: Mutex::new(Renewals::new(renewal_policy(config))),
+            removal: RwLock::default(),
             nonces: Mutex::default(),
             answers: Mutex::default(),
             open_keys: Mutex::new(HashMap::new()),

@@ -15,9 +15,8 @@ use crate::config::Config;
 use crate::format::{NEWEST, OLDEST};
 use crate::identifier::LocalId;
 use crate::keystore::state::decode;
-use crate::keystore::{KeyRecord, ReadState as _, Stage, layout, query};
-use crate::membership::{FIRST, Membership, SYMMETRIC_NEEDED};
-use crate::operator::SignedOrder;
+use crate::keystore::{KeyRecord, Stage, layout, members, query};
+use crate::membership::{Membership, SYMMETRIC_NEEDED};
 use crate::problem::Problem;
 use crate::provision::introduction::Orders;
 use crate::recovery::Keeper;
@@ -359,17 +358,7 @@ fn members(parts: &Parts) -> Option<MembersStatus> {
 /// The orders that changed the members, one after the other.
 fn orders_so_far(parts: &Parts) -> Option<Orders> {
     let view = parts.consensus.view(GROUP_ZERO).ok()?;
-    let roster = parts.roster_in(&view).ok()?;
-    let last = roster
-        .next
-        .as_ref()
-        .map_or(roster.current.index, |(next, _)| next.index);
-    let order = |number: u64| {
-        view.record::<SignedOrder>(&layout::members(number))
-            .ok()
-            .flatten()
-    };
-    let orders = (FIRST + 1..=last).map(order).collect::<Option<_>>()?;
+    let orders = members::orders(&view).ok()?;
     Some(Orders { orders })
 }
 

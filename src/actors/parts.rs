@@ -13,7 +13,7 @@ use conclave_threshold::frost::VerifyingContext;
 use conclave_threshold::{Commitment, KeyShare};
 use conclave_transport::{CallError, Network};
 use ed25519_dalek::SigningKey;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use super::answers::Answers;
@@ -92,6 +92,8 @@ pub struct Parts {
     pub receipts: Receipts,
     /// Renewals of shares.
     pub renewals: Mutex<Renewals>,
+    /// Held alone by whoever removes shares, together by those who need all that there are.
+    pub removal: RwLock<()>,
     /// Nonce pairs between two rounds.
     pub nonces: Mutex<DrawnNonces>,
     /// Bytes answered to an attempt, for a repeated frame.

@@ -43,7 +43,7 @@ impl Edge {
 }
 
 /// Who shares with whom.
-fn network(address: IpAddr) -> IpAddr {
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let host = u128::from(u64::MAX);

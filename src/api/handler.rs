@@ -1,6 +1,7 @@
 //! The one handler: read, serve, answer. A panic below it costs this request alone.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use actix_web::http::Method;
 use actix_web::web::{Data, Payload};
@@ -10,6 +11,7 @@ use tracing::Instrument;
 
 use super::Api;
 use super::address::{addresses, client};
+use super::connections::Connection;
 use super::problem::Asker;
 use super::request::read;
 use crate::identifier::OperationId;
@@ -21,6 +23,8 @@ use crate::telemetry::logs::request_span;
 
 /// Answers a request.
 pub(super) async fn handle(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
+    let connection = request.conn_data::<Arc<Connection>>();
+    let _serving = connection.map(Connection::serve);
     let operation = api.registry.next_operation();
     let asker = asker(&request, &api, &operation);
     if request.method() == Method::OPTIONS && has_preflight(&asker.target) {
@@ -78,17 +82,22 @@ async fn serve(
 ) -> Result<Option<Reply>, Problem> {
     let route = Route::parse(&asker.method, &asker.target);
     let class = route.as_ref().map_or(Class::Bulk, Route::class);
-    let entered = api.edge.enter(client(request, api.trust_forwarded_for), class);
-    let _place = entered.map_err(|refused| {
-        let (at, problem) = *refused;
-        api.registry.shed(at, class);
-        problem
-    })?;
+    let address = client(request, api.trust_forwarded_for);
+    let enter = || {
+        api.edge.enter(address, class).map_err(|refused| {
+            let (at, problem) = *refused;
+            api.registry.shed(at, class);
+            problem
+        })
+    };
+    // Nothing is read where there is no place. But who sends slowly takes nobody's while it does.
+    drop(enter()?);
     let absolute = request.head().uri.authority().is_some();
     if route.is_none() && !absolute && asker.target.len() <= 2_048 {
         return Ok(None);
     }
     let raw = api.registry.reading(read(request, payload, api)).await?;
+    let _place = enter()?;
     let addresses = addresses(request, api.trust_forwarded_for);
     api.registry.serve(operation, raw, addresses).await.map(Some)
 }

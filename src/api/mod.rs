@@ -5,6 +5,7 @@
 //! handler serves every route: the route is parsed from the raw target, by the same code as on every holder.
 
 mod address;
+mod connections;
 mod edge;
 mod handler;
 mod problem;
@@ -31,6 +32,8 @@ pub struct Api {
     pub(crate) trust_forwarded_for: bool,
     /// Longest body, bytes.
     pub(crate) max_body: usize,
+    /// Clients' connections.
+    pub(crate) connections: Arc<connections::Connections>,
     /// Bounds and fair shares at the edge.
     pub(crate) edge: edge::Edge,
     /// Set before the node stops: connections end with their next answer, so that none is cut while a request is on its way.
@@ -48,7 +51,20 @@ impl Api {
             Kind::Gauge,
             move || vec![Sample::plain(under_way())],
         );
+        let connections = connections::Connections::new(config.limits.connections);
+        let open = connections.clone();
+        metrics.sample("https_connections", "Open connections of clients", Kind::Gauge, move || {
+            vec![Sample::plain(open.count().0)]
+        });
+        let open = connections.clone();
+        metrics.sample(
+            "https_connections_ended",
+            "Connections of clients that this node ended: beyond their address's share, or without a request for 90 s",
+            Kind::Counter,
+            move || open.count().1.map(|(why, count)| Sample::labelled("why", why, count)).into(),
+        );
         Self {
+            connections,
             registry,
             authority: config.public_url.authority().to_owned(),
             trust_forwarded_for: config.trust_forwarded_for,

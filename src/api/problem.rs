@@ -67,6 +67,10 @@ impl Asker {
     pub(super) fn problem(&self, problem: &Problem) -> HttpResponse {
         let mut response = self.response(problem.status);
         response.insert_header(("X-Content-Type-Options", "nosniff"));
+        if problem.status == 408 {
+            // What still comes is the rest of the request that was given up.
+            response.force_close();
+        }
         if let Some(seconds) = problem.retry_after {
             response.insert_header(("Retry-After", seconds));
         }

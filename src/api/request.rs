@@ -7,6 +7,7 @@ use actix_web::web::Payload;
 use futures::StreamExt;
 
 use super::Api;
+use super::server::CLIENT_PATIENCE;
 use crate::authorization::RawRequest;
 use crate::authorization::request::{MAX_HEADERS, MAX_TARGET};
 use crate::problem::Problem;
@@ -51,16 +52,23 @@ pub(super) async fn read(
         drain(&mut payload, declared.unwrap_or(DRAIN)).await;
         return Err(too_large());
     }
-    let mut body = Vec::with_capacity(declared.unwrap_or(0));
+    let body = body(&mut payload, declared.unwrap_or(0), max_body);
+    let body = tokio::time::timeout(CLIENT_PATIENCE, body).await;
+    let body = body.map_err(|_| Problem::new(408, "TimeoutError", "The body did not come in time."))??;
+    Ok(RawRequest { body, ..raw })
+}
+
+async fn body(payload: &mut Payload, declared: usize, most: usize) -> Result<Vec<u8>, Problem> {
+    let mut body = Vec::with_capacity(declared);
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|_| Problem::malformed("The body could not be read."))?;
-        if body.len() + chunk.len() > max_body {
-            drain(&mut payload, DRAIN).await;
+        if body.len() + chunk.len() > most {
+            drain(payload, DRAIN).await;
             return Err(too_large());
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(RawRequest { body, ..raw })
+    Ok(body)
 }
 
 fn too_large() -> Problem {

@@ -237,7 +237,7 @@ async fn run(arguments: &RunArguments) -> Result<ExitCode, RestoreError> {
         .map(|((path, header), keys)| Backup { path, header, keys })
         .collect();
 
-    let survey = survey(&backups, |node| {
+    let survey = survey(&backups, &material.genesis.nodes(), |node| {
         eprintln!("Reading the backup of node {node} ...")
     })?;
     same_places(&material.genesis, &survey)?;
@@ -336,7 +336,7 @@ impl Report<'_> {
             "node": self.config.node, "state": encode_hex(&restored.state), "groups_from": self.sources(),
             "keystores": restored.keystores, "keys": restored.keys, "shares": restored.shares,
             "unfit": restored.unfit.len(), "audit_segments": restored.segments, "delegations_held": self.held,
-            "lost": lost.len(), "lost_keys": self.urls(&lost),
+            "lost": lost.len(), "lost_keys": self.urls(&lost), "earlier": self.survey.earlier(),
             "vanished": self.survey.vanished.len(), "vanished_keys": self.urls(&self.survey.vanished),
         })
     }
@@ -362,6 +362,12 @@ impl Report<'_> {
             println!(
                 "{} shares in its backup belong to no key of this state and were left out.",
                 restored.unfit.len()
+            );
+        }
+        if self.survey.earlier() > 0 {
+            println!(
+                "{} keys come back with shares that were replaced between two of the backups: renew all shares once it runs.",
+                self.survey.earlier()
             );
         }
         let list = |keys: &[Named], what: &str| {

@@ -36,13 +36,16 @@ pub struct Statement {
     pub chain: Vec<(String, String)>,
 }
 
-/// One member's signature over a statement and its own time.
+/// One member's signature over a statement, its own time and the formats that it reads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endorsement {
     /// The member.
     pub node: u64,
     /// Its clock, ms.
     pub time: u64,
+    /// The newest format that its build knows: it endorses no entry of a later one. Or whoever has an entry that all have endorsed
+    /// could call it one of a format that nobody knows, and halt a group for ever.
+    pub format: Format,
     /// Ed25519, 64 bytes.
     pub signature: Vec<u8>,
 }
@@ -76,10 +79,11 @@ pub enum EntryError {
 }
 
 /// What an endorser signs of an encoded statement.
-fn signed_bytes(statement: &[u8], time: u64) -> [u8; 32] {
+fn signed_bytes(statement: &[u8], time: u64, format: Format) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(ENDORSEMENT_PREFIX);
     hash.update(time.to_be_bytes());
+    hash.update([format]);
     hash.update(statement);
     hash.finalize().into()
 }
@@ -88,7 +92,7 @@ impl Endorsement {
     /// Whether it is `key`'s signature over an encoded statement.
     pub(super) fn signs(&self, statement: &[u8], key: &VerifyingKey) -> bool {
         Signature::from_slice(&self.signature).is_ok_and(|signature| {
-            key.verify_strict(&signed_bytes(statement, self.time), &signature)
+            key.verify_strict(&signed_bytes(statement, self.time, self.format), &signature)
                 .is_ok()
         })
     }
@@ -102,11 +106,17 @@ impl Statement {
 
     /// Endorses it at `time` (ms).
     pub fn endorse(&self, node: u64, key: &SigningKey, time: u64) -> Endorsement {
-        let signed = signed_bytes(&self.encoded(), time);
+        self.endorse_as(NEWEST, node, key, time)
+    }
+
+    /// As a build endorses it whose newest format this is.
+    pub(crate) fn endorse_as(&self, format: Format, node: u64, key: &SigningKey, time: u64) -> Endorsement {
+        let signed = signed_bytes(&self.encoded(), time, format);
         let signature = key.sign(&signed).to_bytes().to_vec();
         Endorsement {
             node,
             time,
+            format,
             signature,
         }
     }
@@ -149,7 +159,9 @@ impl Entry {
         else {
             return Err(EntryError::Malformed);
         };
-        let (statement, request, endorsements) = outside;
+        let (statement, request, mut endorsements) = outside;
+        // Who does not know the format has not endorsed this; what an earlier build makes of it is the same (`unknown.rs`).
+        endorsements.retain(|endorsement| endorsement.format >= format);
         match postcard::take_from_bytes::<Statement>(statement) {
             // A build of an earlier format would read something else, or nothing.
             Ok((statement, [])) if statement.command.since() <= format => Ok(Self {

@@ -146,6 +146,21 @@ pub fn configured(
     state.put_record(layout::MEMBERS, &record)
 }
 
+/// The orders that changed the members, one after the other, as group 0 has taken them.
+///
+/// # Errors
+/// When the state cannot be read.
+pub fn orders(state: &impl ReadState) -> Result<Vec<SignedOrder>, StateError> {
+    let record: MembersRecord = state.record(layout::MEMBERS)?.unwrap_or_default();
+    let last = record.next.map(|(order, _)| order).or(record.current);
+    let last = last.as_ref().and_then(number_of).unwrap_or(FIRST);
+    let order = |number| {
+        let order: Option<SignedOrder> = state.record(&layout::members(number))?;
+        order.ok_or_else(|| StateError(format!("no list of members has number {number}")))
+    };
+    (FIRST + 1..=last).map(order).collect()
+}
+
 /// Whether a state that another node brings has the lists of members that this node knows of the group: what comes later in its
 /// history has all of them, and others in nobody's place.
 ///

@@ -194,6 +194,22 @@ impl Material {
         }
     }
 
+    /// Whether both are of one key, whatever its shares are.
+    pub fn is_same_key(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Pair { public_key, .. },
+                Self::Pair {
+                    public_key: others, ..
+                },
+            ) => public_key == others,
+            (Self::Pieces(own), Self::Pieces(other)) => {
+                (own.correction, own.inner, own.check) == (other.correction, other.inner, other.check)
+            }
+            _ => false,
+        }
+    }
+
     /// The sharing of a symmetric key.
     pub fn sharing(&self) -> Option<&Sharing> {
         match self {

@@ -65,13 +65,7 @@ pub(super) fn renew(
 
 /// Whether these are the next shares of the same key, with the same holders or, when it moves, with other members.
 fn follows(record: &KeyRecord, new: &RenewedKey, moves: Option<&Membership>) -> bool {
-    let same = match (&record.material, &new.material) {
-        (
-            Material::Pair { public_key: old, .. },
-            Material::Pair {
-                public_key: renewed, ..
-            },
-        ) => old == renewed,
+    let fits = match (&record.material, &new.material) {
         (Material::Pieces(old), Material::Pieces(renewed)) => {
             let stay = old.holders == renewed.holders;
             let are_members = |committee: &Membership| {
@@ -82,13 +76,13 @@ fn follows(record: &KeyRecord, new: &RenewedKey, moves: Option<&Membership>) -> 
             };
             let ascending = renewed.holders.windows(2).all(|pair| pair[0] < pair[1]);
             let (fewest, most) = (Sharing::TRIO, Sharing::MOST);
-            (old.correction, old.inner, old.check) == (renewed.correction, renewed.inner, renewed.check)
-                && ascending
+            ascending
                 && (fewest..=most).contains(&renewed.holders.len())
                 && renewed.pieces.len() == renewed.holders.len()
                 && moves.map_or(stay, are_members)
         }
-        _ => false,
+        _ => true,
     };
-    same && record.session == new.replaces && record.epoch.checked_add(1) == Some(new.epoch)
+    let same = record.material.is_same_key(&new.material);
+    same && fits && record.session == new.replaces && record.epoch.checked_add(1) == Some(new.epoch)
 }

@@ -243,6 +243,11 @@ impl Genesis {
         self.signatures.iter().map(|signature| &signature.operator)
     }
 
+    /// The members' numbers, rising.
+    pub fn nodes(&self) -> Vec<u64> {
+        self.statement.members.iter().map(|member| member.node).collect()
+    }
+
     /// The member with number `node`.
     pub fn member(&self, node: u64) -> Option<&Pinned> {
         self.statement.members.iter().find(|member| member.node == node)

@@ -162,7 +162,15 @@ impl Orders {
         self.each(genesis, |_| {})
     }
 
-    fn each(&self, genesis: Membership, mut seen: impl FnMut(&Lineage)) -> Result<Lineage, (u64, String)> {
+    /// How the lists of members follow each other; `seen` is shown it after each order.
+    ///
+    /// # Errors
+    /// As [`Orders::follow`].
+    pub fn each(
+        &self,
+        genesis: Membership,
+        mut seen: impl FnMut(&Lineage),
+    ) -> Result<Lineage, (u64, String)> {
         let mut lineage = Lineage::new(genesis.into());
         for order in &self.orders {
             let number = lineage.last().index + 1;

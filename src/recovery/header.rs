@@ -1,5 +1,6 @@
 //! What stands in clear at the front of a backup: whose it is, of when, what it holds, and its keys, sealed to the recovery
-//! officers. Signed by the node, whose key the genesis statement inside pins, whose hash is the cluster's id.
+//! officers. Signed by the node, whose key is pinned inside: by the genesis statement, whose hash is the cluster's id, or by one of
+//! the operators' orders that changed the members since.
 //!
 //! ```text
 //! magic 16, length 4 (big endian), header (postcard), the node's Ed25519 signature 64
@@ -14,14 +15,16 @@ use sha2::{Digest as _, Sha256};
 use super::RecoveryError;
 use super::officers::{OfficerKeys, SealedKey};
 use crate::config::Hex32;
+use crate::membership::Lineage;
 use crate::provision::Genesis;
+use crate::provision::introduction::{MAX_ORDERS, Orders, first_members};
 
 const MAGIC: &[u8; 16] = b"conclave backup\0";
 const SIGNATURE_PREFIX: &[u8] = b"conclave backup header v1\0";
-/// The only format so far.
-pub const FORMAT: u16 = 1;
-/// The longest header: a genesis statement of 64 KiB and 1,024 groups leave room.
-const MAX_HEADER: usize = 256 * 1024;
+/// The present format. Format 1 had no orders, and was never released.
+pub const FORMAT: u16 = 2;
+/// The longest header: a genesis statement of 64 KiB and 1,024 groups leave room beside the orders.
+const MAX_HEADER: usize = 256 * 1024 + MAX_ORDERS;
 const SIGNATURE: usize = 64;
 
 /// One group, as its state is in the backup.
@@ -62,6 +65,8 @@ pub struct Header {
     pub shares_key: Vec<u8>,
     /// Its groups, by number.
     pub groups: Vec<GroupHead>,
+    /// The operators' orders that changed the members, JSON; nothing where none has.
+    pub orders: Vec<u8>,
 }
 
 /// A header whose signature, genesis statement and sealed keys have been verified.
@@ -71,6 +76,8 @@ pub struct VerifiedHeader {
     pub header: Header,
     /// The genesis statement in it.
     pub genesis: Genesis,
+    /// The members by the last order in it, and those that they replace.
+    pub members: Lineage,
     /// The officers in it.
     pub officers: OfficerKeys,
     /// The sealed key of its state.
@@ -145,10 +152,9 @@ impl VerifiedHeader {
         if genesis.cluster_id() != header.cluster || header.groups.len() != genesis.body().groups as usize {
             return Err(wrong("it is not of the cluster of its genesis statement"));
         }
-        let member = genesis.member(header.node);
-        let member = member.ok_or(wrong("its node is no member of its cluster"))?;
-        let verified = VerifyingKey::from_bytes(&member.identity.0)
-            .and_then(|key| key.verify_strict(&signed_bytes(text), &Signature::from_slice(signature)?));
+        let (members, key) = members(&genesis, &header.orders, header.node)?;
+        let signature = Signature::from_slice(signature);
+        let verified = signature.and_then(|signature| key.verify_strict(&signed_bytes(text), &signature));
         if verified.is_err() {
             return Err(wrong("it is not signed by the node that it names"));
         }
@@ -157,6 +163,7 @@ impl VerifiedHeader {
             state_key: SealedKey::from_bytes(&header.state_key)?,
             shares_key: SealedKey::from_bytes(&header.shares_key)?,
             genesis,
+            members,
             header,
             bytes: bytes.to_vec(),
         })
@@ -203,6 +210,23 @@ impl VerifiedHeader {
             self.keys()
         )
     }
+}
+
+/// The members after all orders, and the key of `node`, which is or was one of them: numbers are never given twice.
+fn members(genesis: &Genesis, orders: &[u8], node: u64) -> Result<(Lineage, VerifyingKey), RecoveryError> {
+    let wrong = RecoveryError::Header;
+    let orders = match orders {
+        [] => Orders::default(),
+        text => serde_json::from_slice(text).map_err(|_| wrong("its orders cannot be read"))?,
+    };
+    let first = first_members(genesis).ok_or(wrong("a member's key or number cannot be"))?;
+    let mut key = first.member(node).map(|member| member.verifying_key);
+    let lineage = orders.each(first, |lineage| {
+        key = key.or_else(|| Some(lineage.last().member(node)?.verifying_key));
+    });
+    let lineage = lineage.map_err(|_| wrong("one of its orders does not follow from those before it"))?;
+    let key = key.ok_or(wrong("its node is no member of its cluster"))?;
+    Ok((lineage, key))
 }
 
 fn short(error: io::Error) -> RecoveryError {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use conclave_consensus::GroupId;
+use conclave_consensus::{GroupId, View};
 use ed25519_dalek::Signer as _;
 use parking_lot::Mutex;
 use rand::rngs::OsRng;
@@ -21,6 +21,8 @@ use super::{RecoveryError, time_text};
 use crate::actors::parts::Parts;
 use crate::actors::views::believed;
 use crate::config::{self, Hex32, fields::encode_hex};
+use crate::keystore::members;
+use crate::provision::introduction::Orders;
 use crate::telemetry;
 use crate::telemetry::metrics::{Kind, Sample};
 use crate::telemetry::status::BackupStatus;
@@ -162,6 +164,8 @@ impl Keeper {
                 fs::remove_file(folder.join(name))?;
             }
         }
+        // From before the state is read until the last share is: what a key's record names is still there then.
+        let _all = parts.removal.read();
         // A state that is one node's word takes no good backup's place.
         let of_group = |group| match parts.is_outside(group) {
             // Its own nodes back it up.
@@ -170,9 +174,12 @@ impl Keeper {
         };
         let views = (0..parts.rules.groups).map(GroupId).map(of_group);
         let views = views.collect::<Result<_, _>>();
-        let views =
+        let views: Vec<Option<View>> =
             views.map_err(|reason| RecoveryError::State(crate::keystore::StateError(reason.to_string())))?;
+        let zero = views.first().and_then(Option::as_ref);
+        let orders = zero.map(members::orders).transpose()?.unwrap_or_default();
         let source = Source {
+            orders: Orders { orders },
             cluster: *parts.cluster(),
             public_url: parts.rules.public_url.clone(),
             node: parts.node,
@@ -294,14 +301,15 @@ fn surplus(names: &[String], keep: usize) -> &[String] {
     &names[..names.len().saturating_sub(keep)]
 }
 
-/// Whether a scheduled one is to be made at `now`; a clock that ran back does not put it off.
+/// Whether a scheduled one is to be made at `now`: the first of a period that began when the clock showed a multiple of `every`, so
+/// that all nodes make theirs at about one moment. A clock that ran back does not put it off.
 fn is_due(state: &State, every: u64, now: u64) -> bool {
-    let passed = |since: u64, period: u64| now < since || now - since >= period;
     let rested = state
         .failure
         .as_ref()
-        .is_none_or(|(_, failed)| passed(*failed, RETRY_MS));
-    rested && state.last.as_ref().is_none_or(|last| passed(last.made, every))
+        .is_none_or(|(_, failed)| now < *failed || now - failed >= RETRY_MS);
+    let of_another_period = |last: &Last| last.made / every != now / every;
+    rested && state.last.as_ref().is_none_or(of_another_period)
 }
 
 /// An error with everything behind it.
@@ -335,15 +343,22 @@ mod tests {
 
     #[test]
     fn it_is_due_when_the_last_one_is_old_and_no_failure_is_young() {
-        let now = 100 * HOUR;
+        let now = 96 * HOUR;
+        // In the middle of a period it is the same: nothing counts but the period.
+        assert!(!is_due(&state(Some(now), None), 24 * HOUR, now + 24 * HOUR - 1));
+        assert!(is_due(
+            &state(Some(now + 23 * HOUR), None),
+            24 * HOUR,
+            now + 24 * HOUR
+        ));
         for (last, failure, due) in [
             (None, None, true),
-            (Some(now - 24 * HOUR), None, true),
-            (Some(now - 24 * HOUR + 1), None, false),
-            (Some(now + HOUR), None, true),
+            (Some(now - 1), None, true),
+            (Some(now), None, false),
+            (Some(now + 24 * HOUR), None, true),
             (None, Some(now - RETRY_MS + 1), false),
             (None, Some(now - RETRY_MS), true),
-            (Some(now - HOUR), Some(now - HOUR), false),
+            (Some(now), Some(now - HOUR), false),
         ] {
             assert_eq!(
                 is_due(&state(last, failure), 24 * HOUR, now),

@@ -20,6 +20,7 @@ use crate::config::{
     Hex32,
     fields::{decode_hex, encode_hex},
 };
+use crate::membership::Lineage;
 use crate::provision::Genesis;
 
 /// The largest request: a header of each node.
@@ -100,9 +101,6 @@ impl Request {
         if self.backups.len() > MAX_BACKUPS {
             return Err(unfit("more backups than a cluster has nodes"));
         }
-        let nodes = |genesis: &Genesis| -> Vec<u64> {
-            genesis.body().members.iter().map(|member| member.node).collect()
-        };
         for (at, backup) in self.backups.iter().enumerate() {
             let header = &backup.header;
             if header.cluster != first.header.cluster {
@@ -132,16 +130,26 @@ impl Request {
                 self.node
             )));
         }
-        if nodes(&self.target) != nodes(&first.genesis)
-            || self.target.body().groups != first.genesis.body().groups
-        {
+        // A share is of its node's number. While members change, keys are with those that are replaced, too.
+        let members = self.members();
+        let (last, before) = (members.last().nodes(), members.base().nodes());
+        let nodes = self.target.nodes();
+        let groups = first.genesis.body().groups;
+        if nodes != last && nodes != before || self.target.body().groups != groups {
             return Err(unfit(format!(
-                "the new cluster must have the old one's node numbers {:?} and {} groups",
-                nodes(&first.genesis),
-                first.genesis.body().groups
+                "the new cluster must have the node numbers that the old one had last, {last:?}, or before its last change, \
+                 {before:?}, and {groups} groups"
             )));
         }
         Ok(())
+    }
+
+    /// The old cluster's members as the backup says that knows the last of them.
+    fn members(&self) -> &Lineage {
+        // `check` has seen a first one.
+        let all = self.backups.iter().map(|backup| &backup.members);
+        all.max_by_key(|members| members.last().index)
+            .unwrap_or(&self.backups[0].members)
     }
 
     /// Reads and verifies one.

@@ -110,7 +110,12 @@ fn state(
         };
         let Some(group) = group else { return Ok(()) };
         if let Some(named) = layout::names_of_key(key) {
-            let record = reborn(decode(value)?, &header.cluster, survey.keys.get(&named));
+            let live = survey.keys.get(&named);
+            let record = match live {
+                Some(live) => live.record.clone(),
+                None => decode(value)?,
+            };
+            let record = reborn(record, &header.cluster, live);
             target.groups.put(group, key, &encode(&record)?)?;
             restored.keys += 1;
             return Ok(());

@@ -34,10 +34,12 @@ pub struct Backup {
 /// A key that comes back.
 #[derive(Clone, Debug)]
 pub struct LiveKey {
-    /// Its record in the state that counts.
+    /// Its record in the state that counts; with the shares of an earlier ceremony where only of that enough are left.
     pub record: KeyRecord,
-    /// The nodes whose backups have its share.
+    /// The nodes whose backups have its share, of those that the new cluster has.
     pub holders: Vec<u64>,
+    /// Whether it comes back with shares that were replaced between two of the backups.
+    pub is_earlier: bool,
 }
 
 /// By keystore and key.
@@ -106,22 +108,23 @@ pub fn end(file: &mut impl Read) -> Result<(), RecoveryError> {
     }
 }
 
-/// A key's public part and where it was seen.
-struct Seen {
-    session: [u8; 32],
-    material: [u8; 32],
-}
+/// Of each key a record of every ceremony whose shares some state names.
+type Seen = HashMap<Named, Vec<KeyRecord>>;
 
-/// Reads the state of every backup. `progress` is told each one's node.
+/// Reads the state of every backup, for a cluster of these nodes. `progress` is told each one's node.
 ///
 /// # Errors
 /// What is damaged, with its path; two nodes whose states contradict each other.
-pub fn survey(backups: &[Backup], mut progress: impl FnMut(u64)) -> Result<Survey, RecoveryError> {
+pub fn survey(
+    backups: &[Backup],
+    nodes: &[u64],
+    mut progress: impl FnMut(u64),
+) -> Result<Survey, RecoveryError> {
     let mut survey = Survey {
         chosen: choose(backups),
         ..Survey::default()
     };
-    let mut seen: HashMap<Named, Seen> = HashMap::new();
+    let mut seen = Seen::new();
     let mut holdings: HashMap<(LocalId, LocalId, [u8; 32]), Vec<u64>> = HashMap::new();
     let mut states: HashMap<(u32, u64), [u8; 32]> = HashMap::new();
     for (at, backup) in backups.iter().enumerate() {
@@ -159,8 +162,7 @@ pub fn survey(backups: &[Backup], mut progress: impl FnMut(u64)) -> Result<Surve
                         let record: KeyRecord = decode(value)?;
                         contradiction(&mut seen, named, &record, node)?;
                         if survey.chosen.get(number as usize) == Some(&at) {
-                            let holders = Vec::new();
-                            survey.keys.insert(named, LiveKey { record, holders });
+                            survey.keys.insert(named, LiveKey::of(record));
                         }
                     }
                 }
@@ -171,7 +173,9 @@ pub fn survey(backups: &[Backup], mut progress: impl FnMut(u64)) -> Result<Surve
                 } => {
                     close(&mut group)?;
                     let place = (LocalId(keystore), LocalId(key), session);
-                    holdings.entry(place).or_default().push(node);
+                    if nodes.contains(&node) {
+                        holdings.entry(place).or_default().push(node);
+                    }
                 }
                 StateRecord::Segment { .. } | StateRecord::Bytes { .. } => close(&mut group)?,
             }
@@ -183,15 +187,36 @@ pub fn survey(backups: &[Backup], mut progress: impl FnMut(u64)) -> Result<Surve
             return Err(RecoveryError::Content("a group is missing").at(&backup.path));
         }
     }
-    for ((keystore, key), live) in &mut survey.keys {
-        live.holders = holdings
-            .remove(&(*keystore, *key, live.record.session))
-            .unwrap_or_default();
+    for (named, live) in &mut survey.keys {
+        let mut held = |record: &KeyRecord| {
+            let place = (named.0, named.1, record.session);
+            let is_usable = record.material.sharing().is_none_or(|sharing| {
+                // Without one of its holders a symmetric key cannot be computed with.
+                sharing.holders.iter().all(|holder| nodes.contains(holder))
+            });
+            let holders = holdings.remove(&place).filter(|_| is_usable);
+            holders.unwrap_or_default()
+        };
+        live.holders = held(&live.record);
+        if !live.is_lost() {
+            continue;
+        }
+        // Backups of different moments: the shares were replaced between two of them.
+        let mut earlier = seen.remove(named).unwrap_or_default();
+        earlier.sort_unstable_by_key(|record| std::cmp::Reverse(record.epoch));
+        for record in earlier
+            .into_iter()
+            .filter(|record| record.session != live.record.session)
+        {
+            let candidate = live.with_shares_of(&record, held(&record));
+            if !candidate.is_lost() {
+                *live = candidate;
+                break;
+            }
+        }
     }
-    survey.vanished = seen
-        .into_keys()
-        .filter(|named| !survey.keys.contains_key(named))
-        .collect();
+    let vanished = seen.into_keys().filter(|named| !survey.keys.contains_key(named));
+    survey.vanished = vanished.collect();
     survey.vanished.sort_unstable();
     Ok(survey)
 }
@@ -213,27 +238,26 @@ fn choose(backups: &[Backup]) -> Vec<usize> {
         .collect()
 }
 
-/// A key's public part is fixed with its session: whoever has another one lies.
-fn contradiction(
-    seen: &mut HashMap<Named, Seen>,
-    named: Named,
-    record: &KeyRecord,
-    node: u64,
-) -> Result<(), RecoveryError> {
-    let material = postcard::to_stdvec(&(record.key_type, record.epoch, &record.material));
-    let material = material.map_err(|_| RecoveryError::Content("a key's record cannot be encoded"))?;
-    let now = Seen {
-        session: record.session,
-        material: Sha256::digest(material).into(),
+/// A key stays the same key for ever, and what is public of its shares is fixed with their ceremony: whoever has another one lies.
+fn contradiction(seen: &mut Seen, named: Named, record: &KeyRecord, node: u64) -> Result<(), RecoveryError> {
+    let records = seen.entry(named).or_default();
+    let agrees = |other: &KeyRecord| match other.session == record.session {
+        true => {
+            (other.key_type, other.epoch) == (record.key_type, record.epoch)
+                && other.material == record.material
+        }
+        false => other.key_type == record.key_type && other.material.is_same_key(&record.material),
     };
-    let before = seen.entry(named).or_insert(Seen { ..now });
-    match before.session != now.session || before.material == now.material {
-        true => Ok(()),
-        false => Err(RecoveryError::Unfit(format!(
+    if !records.iter().all(agrees) {
+        return Err(RecoveryError::Unfit(format!(
             "node {node} has another public part of key {} than another node; one of them is corrupt: leave its backup out",
             named.1
-        ))),
+        )));
     }
+    if records.iter().all(|other| other.session != record.session) {
+        records.push(record.clone());
+    }
+    Ok(())
 }
 
 /// A group that is being read.
@@ -265,6 +289,31 @@ impl Reading {
 }
 
 impl LiveKey {
+    fn of(record: KeyRecord) -> Self {
+        Self {
+            record,
+            holders: Vec::new(),
+            is_earlier: false,
+        }
+    }
+
+    /// The same key with the shares that it had by another record.
+    fn with_shares_of(&self, other: &KeyRecord, holders: Vec<u64>) -> Self {
+        let record = KeyRecord {
+            epoch: other.epoch,
+            session: other.session,
+            committee: other.committee,
+            material: other.material.clone(),
+            away: other.away.clone(),
+            ..self.record.clone()
+        };
+        Self {
+            record,
+            holders,
+            is_earlier: true,
+        }
+    }
+
     /// How many holders' shares bring it back.
     pub fn needed(&self) -> usize {
         match &self.record.material {
@@ -295,5 +344,10 @@ impl Survey {
     pub fn lost(&self) -> Vec<Named> {
         let lost = self.keys.iter().filter(|(_, live)| live.is_lost());
         lost.map(|(named, _)| *named).collect()
+    }
+
+    /// How many keys come back with shares that had been replaced.
+    pub fn earlier(&self) -> usize {
+        self.keys.values().filter(|live| live.is_earlier).count()
     }
 }

@@ -1,5 +1,7 @@
 //! Headers, requests and surveys of backups that are made here by hand: each way in which they can be wrong.
 
+mod changed;
+
 use std::fs;
 use std::path::PathBuf;
 
@@ -21,6 +23,7 @@ use crate::keystore::layout;
 use crate::keystore::record::{KeyRecord, KeyType, Material, Sharing};
 use crate::membership::Pinned;
 use crate::provision::genesis::Body;
+use crate::provision::introduction::Orders;
 use crate::provision::{Genesis, Identity, OperatorKey};
 
 /// A cluster of nodes with these numbers, two groups.
@@ -68,7 +71,10 @@ impl Cluster {
 
 /// An old cluster and a new one, officers, and a folder for backups.
 struct World {
+    operator: OperatorKey,
     old: Cluster,
+    /// What has changed the old one's members.
+    orders: Orders,
     new: Cluster,
     keys: OfficerKeys,
     shares: Vec<OfficerShare>,
@@ -84,7 +90,9 @@ impl World {
         let (keys, shares) = deal(5, 3, &mut OsRng).unwrap();
         Self {
             old: Cluster::new(&[1, 2, 3], &operator),
+            orders: Orders::default(),
             new: Cluster::new(&[1, 2, 3], &operator),
+            operator,
             keys,
             shares,
             folder: tempfile::tempdir().unwrap(),
@@ -113,6 +121,10 @@ impl World {
             state_key: sealed_state.to_bytes(),
             shares_key: sealed_shares.to_bytes(),
             groups: applied.map(head).to_vec(),
+            orders: match self.orders.orders.is_empty() {
+                true => Vec::new(),
+                false => self.orders.to_json(),
+            },
         };
         let keys = Keys {
             state,
@@ -122,8 +134,14 @@ impl World {
         (header.sign(|message| identity.sign(message)).unwrap(), keys)
     }
 
-    /// A backup of an old node with the shares of these keys' sessions.
+    /// A backup of an old node with the shares of these keys' first sessions.
     fn backup(&self, node: u64, groups: [Group<'_>; 2], holdings: &[LocalId]) -> Backup {
+        let of_first: Vec<_> = holdings.iter().map(|key| (*key, SESSION)).collect();
+        self.backup_of(node, groups, &of_first)
+    }
+
+    /// A backup of an old node with the shares of these sessions.
+    fn backup_of(&self, node: u64, groups: [Group<'_>; 2], holdings: &[(LocalId, [u8; 32])]) -> Backup {
         let (header, keys) = self.header(node, &self.keys, groups.map(|(applied, _)| applied));
         let mut bytes = header.bytes().to_vec();
         let mut section = SectionWriter::new(&mut bytes, &keys.state, header.hash(), Section::State);
@@ -133,11 +151,11 @@ impl World {
                 section.record(&StateRecord::Pair { key, value }).unwrap();
             }
         }
-        for key in holdings {
+        for (key, session) in holdings {
             let holding = StateRecord::Holding {
                 keystore: KS.0,
                 key: key.0,
-                session: SESSION,
+                session: *session,
             };
             section.record(&holding).unwrap();
         }
@@ -177,19 +195,24 @@ impl World {
 const KS: LocalId = LocalId([1; 16]);
 const SESSION: [u8; 32] = [9; 32];
 
-/// The state's pair of a symmetric key with these holders.
+/// The state's pair of a symmetric key with these holders, as it was born.
 fn symmetric(key: u8, holders: &[u64]) -> (Vec<u8>, Vec<u8>) {
+    shared(key, holders, (0, SESSION))
+}
+
+/// The same in this epoch, which this session made.
+fn shared(key: u8, holders: &[u64], (epoch, session): (u64, [u8; 32])) -> (Vec<u8>, Vec<u8>) {
     let sharing = Sharing {
         holders: holders.to_vec(),
-        pieces: vec![[key; 32]; holders.len()],
+        pieces: vec![session; holders.len()],
         correction: [0; 32],
         inner: None,
         check: [0; 16],
     };
     let record = KeyRecord {
         key_type: KeyType::AesKeyWrappingKey2019,
-        epoch: 0,
-        session: SESSION,
+        epoch,
+        session,
         material: Material::Pieces(sharing),
         committee: 1,
         away: Vec::new(),
@@ -233,7 +256,7 @@ fn a_header_is_its_nodes_and_unchanged() {
     assert!(forged(|_| {}, 1).contains("not signed by the node"));
     assert!(forged(|header| header.node = 9, 2).contains("no member"));
     assert!(forged(|header| header.cluster = [0; 32], 2).contains("not of the cluster"));
-    assert!(forged(|header| header.format = 2, 2).contains("format"));
+    assert!(forged(|header| header.format = FORMAT + 1, 2).contains("format"));
     assert!(forged(|header| header.groups.truncate(1), 2).contains("not of the cluster"));
     assert!(forged(|header| header.state_key[60] ^= 1, 2).contains("not a key that is sealed"));
 }
@@ -336,7 +359,7 @@ fn the_newest_state_counts_group_by_group_and_lost_keys_are_named() {
         world.backup(3, [(10, &[]), (4, &older)], &[id(1)]),
     ];
     let mut read = Vec::new();
-    let survey = survey(&backups, |node| read.push(node)).unwrap();
+    let survey = survey(&backups, &[1, 2, 3], |node| read.push(node)).unwrap();
     assert_eq!((survey.chosen.as_slice(), read), (&[2, 0][..], vec![1, 2, 3]));
     assert_eq!(survey.keys[&(KS, id(1))].holders, [1, 2, 3]);
     assert!(survey.keys[&(KS, id(1))].bereft().is_empty());
@@ -351,7 +374,7 @@ fn nodes_that_contradict_each_other_are_named() {
     let (one, other) = ([symmetric(1, &[1, 2, 3])], [symmetric(1, &[1, 2])]);
     let surveyed = |groups: [Group<'_>; 2]| {
         let first = world.backup(1, [(9, &[]), (6, &one)], &[]);
-        told(survey(&[first, world.backup(2, groups, &[])], |_| {}))
+        told(survey(&[first, world.backup(2, groups, &[])], &[1, 2, 3], |_| {}))
     };
     assert!(surveyed([(9, &[]), (5, &other)]).contains("node 2 has another public part of key"));
     let pair = [(b"t".to_vec(), vec![1])];
@@ -371,17 +394,17 @@ fn a_backup_that_was_cut_or_exchanged_is_not_surveyed() {
     for length in (0..whole.len()).rev().step_by(7) {
         fs::write(&first.path, &whole[..length]).unwrap();
         assert!(
-            survey(std::slice::from_ref(&first), |_| {}).is_err(),
+            survey(std::slice::from_ref(&first), &[1, 2, 3], |_| {}).is_err(),
             "{length} bytes"
         );
     }
     fs::write(&first.path, [whole.as_slice(), &[0]].concat()).unwrap();
-    assert!(told(survey(std::slice::from_ref(&first), |_| {})).contains("something follows"));
+    assert!(told(survey(std::slice::from_ref(&first), &[1, 2, 3], |_| {})).contains("something follows"));
     let second: PathBuf = backup(2).path;
     fs::copy(second, &first.path).unwrap();
-    assert!(told(survey(std::slice::from_ref(&first), |_| {})).contains("exchanged"));
+    assert!(told(survey(std::slice::from_ref(&first), &[1, 2, 3], |_| {})).contains("exchanged"));
     fs::write(&first.path, &whole).unwrap();
-    survey(std::slice::from_ref(&first), |_| {}).unwrap();
+    survey(std::slice::from_ref(&first), &[1, 2, 3], |_| {}).unwrap();
     let wrong = Backup {
         keys: Keys {
             state: BackupKey::new([7; 32]),
@@ -389,7 +412,7 @@ fn a_backup_that_was_cut_or_exchanged_is_not_surveyed() {
         },
         ..first
     };
-    assert!(survey(&[wrong], |_| {}).is_err());
+    assert!(survey(&[wrong], &[1, 2, 3], |_| {}).is_err());
 }
 
 #[test]

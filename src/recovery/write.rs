@@ -1,7 +1,8 @@
 //! Writing a backup of a node that goes on working.
 //!
 //! Each group's state is one snapshot of the database, taken first; the shares are read after it. A participant of a key's birth
-//! has its share on disk before the key is in the state, so every key of the state has its share, if this node has one.
+//! or renewal has its share on disk before the state names it, and no share is removed while a backup is made: every key of the
+//! state has its share in it, if this node has one.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
@@ -19,6 +20,7 @@ use super::officers::OfficerKeys;
 use super::records::{ShareRecord, StateRecord};
 use super::sections::{Section, SectionWriter};
 use crate::keystore::{layout, query};
+use crate::provision::introduction::Orders;
 
 /// Pairs, or shares, of one read.
 const PAGE: usize = 256;
@@ -35,6 +37,8 @@ pub struct Source<'a> {
     pub node: u64,
     /// The genesis statement, JSON.
     pub genesis: Vec<u8>,
+    /// The orders that changed the members since.
+    pub orders: Orders,
     /// The officers who will be able to open it.
     pub officers: &'a OfficerKeys,
     /// A snapshot of each group's state, by number; none of a group that is on other nodes.
@@ -123,6 +127,10 @@ fn fill(
         state_key: sealed_state.to_bytes(),
         shares_key: sealed_shares.to_bytes(),
         groups: source.views.iter().map(head).collect::<Result<_, _>>()?,
+        orders: match source.orders.orders.is_empty() {
+            true => Vec::new(),
+            false => source.orders.to_json(),
+        },
     };
     let header = header.sign(sign)?;
     let mut to = BufWriter::new(file);
@@ -154,7 +162,7 @@ fn fill(
     while let Some(page) = page(source.shares, &mut after)? {
         go_on(source.stops)?;
         for place in page {
-            // A ceremony that came to nothing may have been cleared away by now.
+            // None is removed meanwhile; one that was put in another's place is read with the next backup.
             let Some((session, secret)) = source.shares.open_at(&place)? else {
                 continue;
             };

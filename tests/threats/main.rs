@@ -14,4 +14,5 @@ mod node_port;
 mod operations;
 mod server;
 mod servers;
+mod stalled;
 mod support;

@@ -170,6 +170,7 @@ mod tests {
         let one = |(node, time): &(u64, u64)| Endorsement {
             node: *node,
             time: *time,
+            format: crate::format::NEWEST,
             signature: Vec::new(),
         };
         times.iter().map(one).collect()

@@ -100,6 +100,10 @@ pub(crate) async fn orphans(parts: &Arc<Parts>, now: u64) {
 /// group's applied time is past the ceremony's life: then no entry can name it any more. Looks at shares older than `age`,
 /// ms; blocks on the disk.
 pub(crate) fn settle(parts: &Parts, age: u64) -> Result<(), String> {
+    // A backup is made of what there is: it may be later.
+    let Some(_alone) = parts.removal.try_write() else {
+        return Ok(());
+    };
     let latest = (1..parts.rules.groups)
         .filter_map(|group| applied_time(parts, GroupId(group)))
         .max()
@@ -178,16 +182,23 @@ pub(crate) async fn sweep_moved(parts: &Arc<Parts>, group: GroupId, swept: &mut 
     }
     let removed = tokio::task::spawn_blocking({
         let parts = parts.clone();
-        move || remove_passed(&parts, group)
+        move || {
+            parts
+                .removal
+                .try_write()
+                .map(|_alone| remove_passed(&parts, group))
+        }
     });
-    match removed.await {
-        Ok(Ok(0)) => drop(swept.insert(group, index)),
-        Ok(Ok(removed)) => {
+    let Ok(Some(removed)) = removed.await else {
+        return;
+    };
+    match removed {
+        Ok(0) => drop(swept.insert(group, index)),
+        Ok(removed) => {
             tracing::info!(%group, removed, "shares of members that there were are gone");
             swept.insert(group, index);
         }
-        Ok(Err(error)) => tracing::warn!(%group, error, "old shares could not be removed"),
-        Err(_) => {}
+        Err(error) => tracing::warn!(%group, error, "old shares could not be removed"),
     }
 }
 

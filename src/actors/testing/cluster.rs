@@ -17,7 +17,7 @@ use conclave_threshold::envelope::EnvelopeKey;
 use conclave_transport::memory::{Hub, Recorder};
 use conclave_transport::{Bounds, BoxFuture, Handler, Lane, Network, NodeId, Refused};
 use ed25519_dalek::{Signer, SigningKey};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rand::RngCore;
 use rand::rngs::OsRng;
 use tempfile::TempDir;
@@ -570,6 +570,7 @@ fn node(
             period: 0,
             keys_per_second: 1_000,
         })),
+        removal: RwLock::default(),
         nonces: Mutex::default(),
         answers: Mutex::default(),
         open_keys: Mutex::new(HashMap::new()),

@@ -12,7 +12,7 @@ use super::symmetric::{Desk, HMAC, encode};
 use crate::actors::metrics::OfNode;
 use crate::actors::parts::Parts;
 use crate::actors::wire::{Abstention, Answer, Call, Forwarded, Roles, format_of};
-use crate::format::{NEWEST, OLDEST};
+use crate::format::{Format, NEWEST, OLDEST};
 use crate::keystore::{Command, Entry, Outcome, Rejection, Statement};
 
 /// As long as a proposal waits that cannot be answered.
@@ -136,10 +136,10 @@ fn an_entry_of_a_later_format_stops_a_group_only_if_a_quorum_has_endorsed_it() {
             state_version: 0,
             chain: Vec::new(),
         };
-        let entry = |endorsers: &[u64]| {
+        let entry = |endorsers: &[u64], known: Format| {
             let endorse = |node: &u64| {
                 let parts = &cluster.node(*node).parts;
-                statement.endorse(*node, &parts.signing_key, now)
+                statement.endorse_as(known, *node, &parts.signing_key, now)
             };
             let entry = Entry {
                 statement: statement.clone(),
@@ -150,7 +150,8 @@ fn an_entry_of_a_later_format_stops_a_group_only_if_a_quorum_has_endorsed_it() {
             bytes[0] = NEWEST + 1;
             bytes
         };
-        for bytes in [vec![NEWEST + 1], vec![0, 1, 2], entry(&[3])] {
+        let of_today = entry(&[1, 2, 3], NEWEST);
+        for bytes in [vec![NEWEST + 1], vec![0, 1, 2], entry(&[3], NEWEST + 1), of_today] {
             let applied = corrupt
                 .consensus
                 .propose(group, bytes, Instant::now() + SOON)
@@ -163,7 +164,7 @@ fn an_entry_of_a_later_format_stops_a_group_only_if_a_quorum_has_endorsed_it() {
         // Nobody can answer it: the proposer gives up.
         let proposed = corrupt
             .consensus
-            .propose(group, entry(&[1, 3]), Instant::now() + BRIEF);
+            .propose(group, entry(&[1, 3], NEWEST + 1), Instant::now() + BRIEF);
         assert!(proposed.await.is_err());
         for node in cluster.nodes() {
             until("the group halts and no other", || {

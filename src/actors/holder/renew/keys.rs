@@ -21,7 +21,7 @@ use crate::actors::symmetric::refreshing::{self, Refreshing, Said, Secrets};
 use crate::actors::symmetric::resharing::Resharing;
 use crate::actors::symmetric::tasks::{LIVE, digest};
 use crate::actors::symmetric::{self, pairing};
-use crate::actors::wire::{Abstention, Answer, Round, ToRenew};
+use crate::actors::wire::{Answer, Round, ToRenew};
 use crate::identifier::LocalId;
 use crate::keystore::KeyRecord;
 use crate::keystore::command::RenewedKey;
@@ -51,13 +51,19 @@ pub(super) fn begin(
         None => renew(parts, committees, (keystore, &key), &record, session, &dealers)?,
         Some(sharing) => {
             let holders = births::holders(committees.1, coordinator, (keystore, &key));
+            // A holder that does not deal has lost its part, or leaves: the others give the key to who is to hold it.
             let stays = |node: &u64| committees.1.member(*node).is_some() && dealers.contains(node);
-            let goes_on =
-                !moves || holders.len() == sharing.holders.len() && sharing.holders.iter().all(stays);
+            let stay = sharing.holders.iter().all(stays);
             let of_key = (keystore, &key, &record, sharing);
-            match goes_on {
-                true => refresh(parts, of_key, session, moves)?,
-                false => reshare(parts, of_key, session, (holders, &dealers))?,
+            match (stay, moves) {
+                (true, false) => refresh(parts, of_key, session)?,
+                (true, true) if holders.len() == sharing.holders.len() => refresh(parts, of_key, session)?,
+                (_, true) => reshare(parts, of_key, session, (holders, &dealers))?,
+                (false, false) if sharing.holders.contains(&coordinator) => {
+                    repair(parts, of_key, session, &dealers)?
+                }
+                // It could not compute the check value with them.
+                (false, false) => return Err(ended("a repair that one of the key's holders has to lead")),
             }
         }
     };
@@ -129,19 +135,16 @@ fn renew(
 /// A symmetric key as the state has it.
 type Symmetric<'a> = (&'a LocalId, &'a LocalId, &'a KeyRecord, &'a Sharing);
 
-/// This node's part in new pieces for the same holders; none if it has lost its own, and the key may be reshared in place of
-/// that. In the pool.
+/// This node's part in new pieces for the same holders; none if it has lost its own. In the pool.
 fn refresh(
     parts: &Parts,
     of_key: Symmetric<'_>,
     session: [u8; 32],
-    moves: bool,
 ) -> Result<Option<(Protocol, Vec<u8>)>, Answer> {
     let (_, _, _, sharing) = of_key;
     let held = match sharing.number(parts.node) {
         Some(_) => match held(parts, of_key)? {
-            None if moves => return Ok(None),
-            None => return Err(Abstention::NoShare.into()),
+            None => return Ok(None),
             held => held,
         },
         None => None,
@@ -150,6 +153,22 @@ fn refresh(
     let begun = Refreshing::begin((session, live(parts, of_key)), &sharing.holders, own, &mut OsRng);
     let (refreshing, message) = begun.map_err(ended)?;
     Ok(Some((Protocol::Pieces(Box::new(refreshing)), message)))
+}
+
+/// This node's part in giving a key to the same holders anew, of whom some have lost their parts. Whoever has one deals: a
+/// coordinator chooses nobody. In the pool.
+fn repair(
+    parts: &Parts,
+    of_key: Symmetric<'_>,
+    session: [u8; 32],
+    dealers: &[u64],
+) -> Result<Option<(Protocol, Vec<u8>)>, Answer> {
+    let (_, _, _, sharing) = of_key;
+    let is_left_out = sharing.number(parts.node).is_some() && !dealers.contains(&parts.node);
+    if is_left_out && held(parts, of_key)?.is_some() {
+        return Err(ended("a renewal in which this node deals nothing of what it has"));
+    }
+    reshare(parts, of_key, session, (sharing.holders.clone(), dealers))
 }
 
 /// This node's part in moving a key to these holders: those that hold it deal, as far as they are dealers of this renewal. None
