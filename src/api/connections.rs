@@ -69,7 +69,10 @@ impl Connections {
     /// How many are open; and how many were ended beyond their address's share, and as idle.
     pub(crate) fn count(&self) -> (u64, [(&'static str, u64); 2]) {
         let open = self.open.lock();
-        (open.all.len() as u64, [("share", open.refused), ("idle", open.idle)])
+        (
+            open.all.len() as u64,
+            [("share", open.refused), ("idle", open.idle)],
+        )
     }
 
     /// Takes in a connection that the library has accepted, or ends it.

@@ -53,9 +53,12 @@ impl Api {
         );
         let connections = connections::Connections::new(config.limits.connections);
         let open = connections.clone();
-        metrics.sample("https_connections", "Open connections of clients", Kind::Gauge, move || {
-            vec![Sample::plain(open.count().0)]
-        });
+        metrics.sample(
+            "https_connections",
+            "Open connections of clients",
+            Kind::Gauge,
+            move || vec![Sample::plain(open.count().0)],
+        );
         let open = connections.clone();
         metrics.sample(
             "https_connections_ended",

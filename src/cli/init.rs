@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use super::seal::{SealArguments, SealError};
 use crate::{
     config::{
-        Hex32, Listen, Log, LogFormat, MeterAdmins, PublicUrl,
+        Alike, Hex32, Listen, Log, LogFormat, MeterAdmins, PublicUrl,
         fields::{FieldError, check_did_key, is_host_port, split_host_port},
     },
     membership::{FEWEST, MOST, MOST_NODES, Placement, symmetric_notice},
@@ -169,6 +169,8 @@ fn plan(arguments: &InitArguments) -> Result<NewCluster, InitError> {
         .map(OperatorKey::read)
         .transpose()?;
     let common = Common {
+        alike: Alike::default(),
+        backup: None,
         public_url: arguments.public_url.clone(),
         groups: arguments.groups,
         meter_admins: MeterAdmins::These(arguments.meter_admins.clone()),

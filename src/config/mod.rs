@@ -82,6 +82,35 @@ pub struct Config {
     pub backup: Option<Backup>,
 }
 
+/// What the nodes of a cluster are told alike: one that comes later gets it from one that is there.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Alike {
+    /// [`Config::twins`].
+    pub twins: Twins,
+    /// [`Config::raft`].
+    pub raft: Raft,
+    /// [`Config::audit`].
+    pub audit: Audit,
+    /// [`Config::renewal`].
+    pub renewal: Renewal,
+    /// [`Config::limits`].
+    pub limits: Limits,
+}
+
+impl Config {
+    /// What others of its cluster are to be told, too.
+    pub fn alike(&self) -> Alike {
+        Alike {
+            twins: self.twins,
+            raft: self.raft,
+            audit: self.audit,
+            renewal: self.renewal,
+            limits: self.limits,
+        }
+    }
+}
+
 fn default_groups() -> u32 {
     16
 }

@@ -20,7 +20,7 @@ use super::ProvisionError;
 use super::certificates::{Certificates, P256Point};
 use super::operator::OperatorKey;
 use crate::config::fields::{encode_hex, is_host_port};
-use crate::config::{Config, Hex32, MeterAdmins, PublicUrl};
+use crate::config::{Alike, Config, Hex32, MeterAdmins, PublicUrl};
 use crate::membership::Pinned;
 use crate::operator::OperatorSignature;
 use crate::seal::secret_file;
@@ -175,6 +175,9 @@ pub struct Welcome {
     pub meter_admins: MeterAdmins,
     /// Whether `X-Forwarded-For` is believed.
     pub trust_forwarded_for: bool,
+    /// Timings, bounds and periods.
+    #[serde(default)]
+    pub alike: Alike,
 }
 
 impl Welcome {
@@ -196,6 +199,7 @@ impl Welcome {
             public_url: config.public_url.clone(),
             meter_admins: config.meter_admins.clone(),
             trust_forwarded_for: config.trust_forwarded_for,
+            alike: config.alike(),
         })
     }
 }

@@ -20,7 +20,7 @@ use super::certificates::Authority;
 use super::genesis::Body;
 use super::node_files::{NodeFiles, NodeKeys};
 use super::{Genesis, OperatorKey, ProvisionError};
-use crate::config::{Config, Hex32, Listen, Log, MeterAdmins, PublicUrl, fields::encode_hex};
+use crate::config::{Alike, Backup, Config, Hex32, Listen, Log, MeterAdmins, PublicUrl, fields::encode_hex};
 use crate::membership::{Placement, placement::place};
 use crate::seal::passphrase::Cost;
 use crate::seal::{NodeKey, secret_file};
@@ -39,7 +39,51 @@ pub struct Common {
     pub seal: SealPlan,
     /// Logs.
     pub log: Log,
+    /// Timings, bounds and periods.
+    pub alike: Alike,
+    /// How they make backups; none: not at all.
+    pub backup: Option<BackupPlan>,
 }
+
+/// How a node makes backups, with the public keys of the recovery officers.
+pub struct BackupPlan {
+    settings: Backup,
+    officers: Vec<u8>,
+}
+
+impl BackupPlan {
+    /// As the node makes them whose configuration this is, in `folder`.
+    ///
+    /// # Errors
+    /// The officers' file.
+    pub fn like(config: &Config, folder: &Path) -> Result<Option<Self>, ProvisionError> {
+        let Some(backup) = &config.backup else {
+            return Ok(None);
+        };
+        // What is in that node's folder will be in the other's.
+        let own = backup.folder.strip_prefix(folder).unwrap_or(&backup.folder);
+        Ok(Some(Self {
+            officers: secret_file::read_public(&backup.recovery, MAX_OFFICERS)?.to_vec(),
+            settings: Backup {
+                folder: own.to_owned(),
+                recovery: "recovery.json".into(),
+                ..backup.clone()
+            },
+        }))
+    }
+
+    pub(super) fn settings(&self) -> Backup {
+        self.settings.clone()
+    }
+
+    pub(super) fn write(&self, folder: &Path) -> Result<(), ProvisionError> {
+        let path = folder.join(&self.settings.recovery);
+        Ok(secret_file::create_public(&path, &self.officers)?)
+    }
+}
+
+/// The largest file of recovery officers' public keys.
+const MAX_OFFICERS: usize = 16 * 1024;
 
 /// What a new cluster is to be.
 pub struct NewCluster {

@@ -7,10 +7,10 @@ use zeroize::Zeroizing;
 
 use super::candidate::Candidate;
 use super::certificates::{Certificates, HttpsKey};
-use super::cluster::{Common, SealPlan, node_folder};
+use super::cluster::{BackupPlan, Common, SealPlan, node_folder};
 use super::{Genesis, Identity, NewNode, ProvisionError};
 use crate::config::fields::encode_hex;
-use crate::config::{Audit, Config, Hex32, Https, Limits, Operators, PeerFiles, Raft, SealMethod, Twins};
+use crate::config::{Config, Hex32, Https, Operators, PeerFiles, SealMethod};
 use crate::membership::Pinned;
 use crate::seal::passphrase::SealedNodeKey;
 use crate::seal::{NodeKey, secret_file};
@@ -100,6 +100,9 @@ impl NodeFiles<'_> {
         keys.identity
             .create(&identity, &cluster, node, &keys.node_key, rng)?;
         self.write_node_key(&folder, &config, rng)?;
+        if let Some(backup) = &self.common.backup {
+            backup.write(&folder)?;
+        }
         let path = folder.join("node.toml");
         secret_file::create_public(&path, &config_text(&config)?)?;
         Ok(Config::load(&path)?)
@@ -133,7 +136,7 @@ impl NodeFiles<'_> {
 
     /// With paths relative to the node's folder.
     fn config(&self) -> Config {
-        let body = self.genesis.body();
+        let (body, alike) = (self.genesis.body(), self.common.alike);
         Config {
             cluster: Hex32(self.genesis.cluster_id()),
             node: self.node.node,
@@ -144,7 +147,7 @@ impl NodeFiles<'_> {
             meter_admins: self.common.meter_admins.clone(),
             trust_forwarded_for: self.common.trust_forwarded_for,
             groups: self.common.groups,
-            twins: Twins::default(),
+            twins: alike.twins,
             listen: self.node.listen,
             https: Https {
                 certificate: "https.pem".into(),
@@ -173,12 +176,12 @@ impl NodeFiles<'_> {
                 threshold: body.threshold,
             },
             addresses: Default::default(),
-            raft: Raft::default(),
-            audit: Audit::default(),
-            renewal: Default::default(),
-            limits: Limits::default(),
+            raft: alike.raft,
+            audit: alike.audit,
+            renewal: alike.renewal,
+            limits: alike.limits,
             log: self.common.log.clone(),
-            backup: None,
+            backup: self.common.backup.as_ref().map(BackupPlan::settings),
         }
     }
 }

@@ -22,7 +22,7 @@ use super::{
 use crate::actors::directory;
 use crate::{
     check::check,
-    config::{Config, Hex32, Listen, Log, MeterAdmins, fields::encode_hex},
+    config::{Alike, Config, Hex32, Listen, Log, MeterAdmins, fields::encode_hex},
     seal::{NodeKey, passphrase::Cost, sealed::SealedError},
 };
 
@@ -38,6 +38,8 @@ fn plan(seal: SealPlan) -> NewCluster {
     };
     NewCluster {
         common: Common {
+            alike: Alike::default(),
+            backup: None,
             public_url: "https://kms.example.com:8443".parse().unwrap(),
             groups: 16,
             meter_admins: MeterAdmins::Anyone,

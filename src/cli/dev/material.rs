@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 
 use super::DevError;
 use crate::{
-    config::{Config, Listen, Log, MeterAdmins, PublicUrl},
+    config::{Alike, Config, Listen, Log, MeterAdmins, PublicUrl},
     membership::Placement,
     provision::{
         NewCluster, NewNode, NodeMaterial, ProvisionError,
@@ -79,6 +79,8 @@ impl Wanted {
         };
         NewCluster {
             common: Common {
+                alike: Alike::default(),
+                backup: None,
                 public_url: self.public_url.clone(),
                 groups: 16,
                 meter_admins: self.meter_admins.clone(),

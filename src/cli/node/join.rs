@@ -83,6 +83,11 @@ impl JoinArguments {
         std::io::stdout().flush()?;
         self.wait(&candidate, &config, &genesis).await?;
         let start = config.genesis.with_file_name("node.toml");
+        if config.backup.is_none() {
+            println!(
+                "it makes no backups yet: put the cluster's recovery.json and [backup] into its configuration"
+            );
+        }
         println!("start it now: conclave server --config {}", start.display());
         Ok(())
     }
@@ -107,6 +112,9 @@ impl JoinArguments {
                 format: LogFormat::Json,
                 ..Log::default()
             },
+            alike: welcome.alike,
+            // Whose officers they are is not a node's to say.
+            backup: None,
         };
         let joining = Joining {
             common: &common,
@@ -219,6 +227,7 @@ mod tests {
     use rand::rngs::StdRng;
 
     use super::*;
+    use crate::config::Alike;
     use crate::config::MeterAdmins;
     use crate::membership::Pinned;
     use crate::provision::OperatorKey;
@@ -258,6 +267,7 @@ mod tests {
             public_url: "https://kms.example.com".parse().unwrap(),
             meter_admins: MeterAdmins::Anyone,
             trust_forwarded_for: false,
+            alike: Alike::default(),
         };
         serde_json::to_string(&welcome).unwrap()
     }

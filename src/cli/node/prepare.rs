@@ -14,7 +14,7 @@ use crate::config::fields::encode_hex;
 use crate::membership::Pinned;
 use crate::node::prepare_joining;
 use crate::provision::certificates::Authority;
-use crate::provision::cluster::{Common, JOINING_ORDERS, Joining, create_joining, node_folder};
+use crate::provision::cluster::{BackupPlan, Common, JOINING_ORDERS, Joining, create_joining, node_folder};
 use crate::provision::node_files::NodeKeys;
 use crate::provision::{Genesis, ProvisionError};
 use crate::seal::secret_file;
@@ -61,11 +61,13 @@ impl PrepareArguments {
         let keys = NodeKeys::generate(&mut OsRng)?;
         let candidate = keys.candidate(&node)?;
         let common = Common {
+            alike: like.alike(),
+            backup: BackupPlan::like(&like, like.genesis.parent().unwrap_or(Path::new(".")))?,
+            seal: seal_plan(&like.seal)?,
             public_url: like.public_url,
             groups: like.groups,
             meter_admins: like.meter_admins,
             trust_forwarded_for: like.trust_forwarded_for,
-            seal: seal_plan(&like.seal)?,
             log: like.log,
         };
         let joining = Joining {
