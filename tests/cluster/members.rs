@@ -73,14 +73,24 @@ pub(crate) async fn change_through(
     admin: SocketAddr,
     kind: &str,
     gone: &[u64],
+    come: (u64, u16),
+) -> Vec<Joined> {
+    change_in(&world.cluster.path(), admin, kind, gone, come).await
+}
+
+/// The same in a cluster whose files are in this folder.
+pub(crate) async fn change_in(
+    cluster: &Path,
+    admin: SocketAddr,
+    kind: &str,
+    gone: &[u64],
     (first, come): (u64, u16),
 ) -> Vec<Joined> {
-    let cluster = world.cluster.path();
     let base = free_ports(come.max(1));
     let admin = admin.to_string();
     let mut command = Command::new(env!("CARGO_BIN_EXE_conclave"));
     command.args(["node", kind]).args(gone.iter().map(u64::to_string));
-    command.arg("--cluster").arg(&cluster);
+    command.arg("--cluster").arg(cluster);
     command.arg("--like").arg(cluster.join("node-1/node.toml"));
     command.args(["--admin", &admin, "--timeout", "110"]);
     let address = |at: u16, lane: u16| SocketAddr::from(([127, 0, 0, 1], base + lane * 100 + at));

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
+use super::members::change_in;
 use crate::common::cluster::{free_ports, turn};
 use crate::common::https;
 use crate::common::world::{self, ED25519, HMAC, KEK, X25519};
@@ -67,7 +68,7 @@ struct Place {
     base: u16,
     alice: Identity,
     /// Its nodes, and on how many of them groups are.
-    nodes: u16,
+    nodes: &'static [u16],
     committee: Option<&'static str>,
     /// The nodes whose backups are left.
     left: &'static [u16],
@@ -98,9 +99,9 @@ impl Place {
         if let Some(committee) = self.committee {
             arguments.extend(["--committee", committee]);
         }
-        let nodes: Vec<String> = (1..=self.nodes)
+        let nodes: Vec<String> = (self.nodes.iter())
             .map(|node| {
-                let [public, peer, admin] = [0, 1, 2].map(|lane| self.address(node, lane));
+                let [public, peer, admin] = [0, 1, 2].map(|lane| self.address(*node, lane));
                 format!("{node}={peer},{public},{admin}")
             })
             .collect();
@@ -118,7 +119,8 @@ impl Place {
     }
 
     fn start(&self, cluster: &str) -> Vec<Child> {
-        let spawn = |node| {
+        let spawn = |node: &u16| {
+            let node = *node;
             let log = fs::File::create(self.path(&format!("{cluster}-{node}.log"))).unwrap();
             Command::new(env!("CARGO_BIN_EXE_conclave"))
                 .args(["server", "--config", &self.config(cluster, node)])
@@ -129,13 +131,13 @@ impl Place {
                 .spawn()
                 .unwrap()
         };
-        (1..=self.nodes).map(spawn).collect()
+        self.nodes.iter().map(spawn).collect()
     }
 
     /// Waits until all can serve.
     async fn ready(&self) {
         let until = Instant::now() + Duration::from_secs(60);
-        for node in 1..=self.nodes {
+        for node in self.nodes.iter().copied() {
             loop {
                 let last = https::admin(self.address(node, 2), "/health/ready").await;
                 if matches!(&last, Ok(answer) if answer.status == 200) {
@@ -148,7 +150,7 @@ impl Place {
     }
 
     fn clients(&self, cluster: &str) -> Vec<Client> {
-        let addresses = (1..=self.nodes).map(|node| self.address(node, 0).to_string());
+        let addresses = self.nodes.iter().map(|node| self.address(*node, 0).to_string());
         let addresses: Vec<String> = addresses.collect();
         world::clients(&self.url(), &self.path(&format!("{cluster}/ca.pem")), &addresses)
     }
@@ -300,7 +302,7 @@ async fn every_node_is_lost_and_every_key_comes_back_by_three_of_five_officers()
         folder: tempfile::tempdir().unwrap(),
         base: free_ports(3),
         alice: Identity::generate(&mut OsRng),
-        nodes: 3,
+        nodes: &[1, 2, 3],
         committee: None,
         left: &[1, 2],
     };
@@ -480,7 +482,7 @@ async fn a_lost_cluster_whose_groups_are_on_some_nodes_comes_back() {
         folder: tempfile::tempdir().unwrap(),
         base: free_ports(5),
         alice: Identity::generate(&mut OsRng),
-        nodes: 5,
+        nodes: &[1, 2, 3, 4, 5],
         committee: Some("3"),
         left: &[1, 2, 3, 4],
     };
@@ -558,9 +560,123 @@ async fn a_lost_cluster_whose_groups_are_on_some_nodes_comes_back() {
     }
 }
 
+/// The member that came later makes backups as the one that it is like, and its backup counts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_cluster_whose_member_was_replaced_comes_back() {
+    let _turn = turn().await;
+    let mut place = Place {
+        folder: tempfile::tempdir().unwrap(),
+        base: free_ports(4),
+        alice: Identity::generate(&mut OsRng),
+        nodes: &[1, 2, 3],
+        committee: None,
+        left: &[2, 4],
+    };
+    place.init("old", None).await.done();
+    let (genesis, officers) = (place.text("old/genesis.json"), place.text("officers"));
+    conclave(&["recovery", "init", "--genesis", &genesis, "--out", &officers])
+        .await
+        .done();
+    for node in 1..=3 {
+        let folder = place.path(&format!("old/node-{node}"));
+        fs::copy(place.path("officers/recovery.json"), folder.join("recovery.json")).unwrap();
+        let config = folder.join("node.toml");
+        let text = fs::read_to_string(&config)
+            .unwrap()
+            .replace("days = 30", "days = 9");
+        let section = "[backup]\nfolder = \"backups\"\nrecovery = \"recovery.json\"\nevery_hours = 0\n";
+        fs::write(&config, format!("{text}\n{section}")).unwrap();
+    }
+    let mut servers = place.start("old");
+    place.ready().await;
+    let (clients, alice) = (place.clients("old"), &place.alice);
+    let keystore = world::keystore(&clients[0], alice).await;
+    let make = async |key_type| {
+        world::generate(&clients[0], alice, &keystore, key_type)
+            .await
+            .unwrap()
+    };
+    let (signing, agreeing) = (make(ED25519).await, make(X25519).await);
+    let (tagging, wrapping) = (make(HMAC).await, make(KEK).await);
+    let made = tag(&clients[0], alice, &tagging).await;
+    let mut wrapped = Vec::new();
+    for node in 0..3 {
+        let payload = [node; 32];
+        let by_it = clients[0].wrap_key(alice, &wrapping.id, &payload, None).await;
+        wrapped.push((payload, by_it.unwrap()));
+    }
+
+    drop(servers.pop());
+    fs::remove_dir_all(place.path("old/node-3")).unwrap();
+    let admin = place.address(1, 2);
+    let four = change_in(&place.path("old"), admin, "replace", &[3], (4, 1))
+        .await
+        .remove(0);
+    let config = fs::read_to_string(place.path("old/node-4/node.toml")).unwrap();
+    assert!(config.contains("days = 9"), "{config}");
+    let late = make(ED25519).await;
+    fs::create_dir(place.path("safe")).unwrap();
+    fs::copy(place.path("old/operator.key"), place.path("safe/operator.key")).unwrap();
+    for (node, admin) in [(2, place.address(2, 2)), (4, four.admin)] {
+        let admin = admin.to_string();
+        // What a node has not applied yet is not in its backup.
+        let until = Instant::now() + Duration::from_secs(20);
+        let told = loop {
+            let told = conclave(&["backup", "--admin", &admin, "--json"]).await.facts();
+            let told = told["backups"][0].clone();
+            if told["shares"] == 5 {
+                break told;
+            }
+            assert!(Instant::now() < until, "node {node} has not all shares: {told}");
+            sleep(Duration::from_secs(1)).await;
+        };
+        assert_eq!(told["keys"], 5, "{told}");
+        fs::rename(
+            told["file"].as_str().unwrap(),
+            place.path(&format!("safe/{node}.backup")),
+        )
+        .unwrap();
+    }
+    drop((servers, four));
+    wait_until_gone(&place).await;
+    fs::remove_dir_all(place.path("old")).unwrap();
+
+    place.nodes = &[1, 2, 4];
+    let operator = place.text("safe/operator.key");
+    place.init("new", Some(&operator)).await.done();
+    for node in [1, 2, 4] {
+        let request = place.text(&format!("request-{node}.json"));
+        place.restore("request", node, &["--out", &request]).await.done();
+        for officer in [1, 2, 4] {
+            let share = place.text(&format!("officers/officer-{officer}.json"));
+            let answer = ["recovery", "answer", "--share", &share, &request, "--yes"];
+            conclave(&answer).await.done();
+        }
+        let facts = place.run(node, node, &[1, 2, 4], &["--json"]).await.facts();
+        let shares = if node == 1 { 0 } else { 5 };
+        let found = ["keys", "lost", "shares"].map(|what| facts[what].as_u64().unwrap());
+        assert_eq!(found, [5, 0, shares], "{facts}");
+    }
+    let _servers = place.start("new");
+    place.ready().await;
+    let alice = &place.alice;
+    for (client, (payload, wrapped)) in place.clients("new").iter().zip(&wrapped) {
+        for key in [&signing, &late] {
+            world::sign(client, alice, key, None).await.unwrap();
+        }
+        world::derive(client, alice, &agreeing).await.unwrap();
+        assert_eq!(tag(client, alice, &tagging).await, made);
+        let unwrapped = client.unwrap_key(alice, &wrapping.id, wrapped, None).await;
+        assert_eq!(
+            unwrapped.unwrap().as_deref().map(|key| &key[..]),
+            Some(&payload[..])
+        );
+    }
+}
+
 /// Waits until the processes that were killed have let go of their data.
 async fn wait_until_gone(place: &Place) {
-    for node in 1..=place.nodes {
+    for node in place.nodes.iter().copied() {
         let until = Instant::now() + Duration::from_secs(20);
         while https::admin(place.address(node, 2), "/health/live").await.is_ok() {
             assert!(Instant::now() < until, "node {node} lives");
