@@ -30,7 +30,6 @@ use crate::actors::crypto_pool::CryptoPool;
 use crate::actors::directory::{self, Directory};
 use crate::actors::doors::{Doors, Lanes};
 use crate::actors::formats::SPOKEN;
-use crate::actors::heads;
 use crate::actors::metrics::Metrics as RequestMetrics;
 use crate::actors::parts::Parts;
 use crate::actors::proposals::Proposals;
@@ -39,6 +38,7 @@ use crate::actors::recheck;
 use crate::actors::registry::Registry;
 use crate::actors::renewals::{Policy as RenewalPolicy, Renewals};
 use crate::actors::symmetric::Symmetric;
+use crate::actors::{census, heads};
 use crate::api::{self, Api};
 use crate::audit::{Audit, RefusalRate, Settings as AuditSettings};
 use crate::authorization::{ChainCache, DidKey, Policy};
@@ -223,6 +223,8 @@ async fn serve(config: Config, ended: impl Future<Output = ()>) -> Result<ExitCo
     let node = Node::start(&config, &node_key, &registry).await?;
     drop(node_key);
     status.opened(node.parts.clone(), node.keeper.clone());
+    status.register(&registry);
+    tokio::spawn(status.clone().watch());
     let api = Api::new(&config, node.registry.clone(), &registry);
     let closing = api.closing.clone();
     let http = api::serve(&config, api).map_err(start("the public listener"))?;
@@ -400,6 +402,8 @@ impl Node {
             #[cfg(test)]
             passed: AtomicU64::new(0),
             operations: AtomicU64::new(0),
+            census: Mutex::default(),
+            heard: Mutex::default(),
             elsewhere: Mutex::default(),
         });
         let told = parts.clone();
@@ -423,6 +427,7 @@ impl Node {
         tokio::spawn(moves::run(parts.clone()));
         tokio::spawn(directory::keep(parts.clone()));
         tokio::spawn(heads::run(parts.clone()));
+        tokio::spawn(census::run(parts.clone()));
         counted::register(metrics, &parts, &registry);
         let keeper = config.backup.as_ref().map(|settings| {
             let audit = config.data_dir.join("audit");

@@ -1,10 +1,12 @@
 //! What a node tells about itself: whether it can serve now, and `/status`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use conclave_consensus::{GroupId, Reason, RolledBack};
 use conclave_transport::Formats;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::actors::coordinator::order;
 use crate::actors::parts::Parts;
@@ -21,20 +23,26 @@ use crate::problem::Problem;
 use crate::provision::introduction::Orders;
 use crate::recovery::Keeper;
 use crate::recovery::keeper::text;
-use crate::telemetry::NotReady;
 use crate::telemetry::admin::Orders as OrdersDoor;
 use crate::telemetry::health::{Facts, Health};
+use crate::telemetry::metrics::{Kind, Sample};
+use crate::telemetry::stalls::Stalls;
 use crate::telemetry::status::{
     FormatStatus, GroupStatus, LinkStatus, MAX_OPEN_LISTED, MembersStatus, MoveStatus, NodeState, NodeStatus,
     OpenEnvelope, ShareStatus, SymmetricStatus,
 };
+use crate::telemetry::{Metrics, NotReady};
 
 /// Made before the node is unsealed; knows more once it is.
 pub struct StatusSource {
     base: NodeStatus,
     parts: RwLock<Option<Arc<Parts>>>,
     keeper: RwLock<Option<Arc<Keeper>>>,
+    stalls: Mutex<Stalls>,
 }
+
+/// How often it is looked whether moves go on.
+const LOOK: Duration = Duration::from_secs(10);
 
 impl StatusSource {
     /// A sealed node's.
@@ -56,7 +64,84 @@ impl StatusSource {
             base,
             parts: RwLock::new(None),
             keeper: RwLock::new(None),
+            stalls: Mutex::default(),
         }
+    }
+
+    /// Looks whether moves of groups go on, for as long as the node runs.
+    pub async fn watch(self: Arc<Self>) {
+        loop {
+            let parts = self.parts.read().clone();
+            if let Some(members) = parts.and_then(|parts| members(&parts)) {
+                self.stalls.lock().look(&members.under_way, Instant::now());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Registers what `/status` tells of moves, and of what an operator is to be woken for.
+    pub fn register(self: &Arc<Self>, metrics: &Metrics) {
+        type Read = fn(&StatusSource, &Parts) -> u64;
+        let gauges: [(&str, &str, Read); 7] = [
+            (
+                "moves_under_way",
+                "Groups on their way to other members",
+                |_, parts| members(parts).map_or(0, |members| members.under_way.len() as u64),
+            ),
+            (
+                "keys_to_move",
+                "Keys that are with the old members of such groups, as far as this node knows",
+                |_, parts| {
+                    let moves = members(parts)
+                        .map(|members| members.under_way)
+                        .unwrap_or_default();
+                    moves.iter().filter_map(|one| one.keys).sum()
+                },
+            ),
+            (
+                "moves_stalled",
+                "Such groups that have come no further for ten minutes",
+                |source, _| source.stalls.lock().stalled(Instant::now()).len() as u64,
+            ),
+            (
+                "shares_missing",
+                "Keys of which this node should have a share and has none",
+                |_, parts| parts.census.lock().missing,
+            ),
+            (
+                "peers_unfit",
+                "Peers that say that they take no part",
+                |_, parts| parts.heard.lock().unfit.len() as u64,
+            ),
+            (
+                "peers_differing",
+                "Peers with another state of a group at the same index",
+                |_, parts| differing(parts).len() as u64,
+            ),
+            (
+                "peers_contradicted",
+                "Peers whose audit heads contradict each other, since the start",
+                |_, parts| parts.heard.lock().contradicted.len() as u64,
+            ),
+        ];
+        for (name, help, read) in gauges {
+            let this = self.clone();
+            metrics.sample(name, help, Kind::Gauge, move || {
+                let parts = this.parts.read().clone();
+                let value = parts.map(|parts| Sample::plain(read(&this, &parts)));
+                value.into_iter().collect()
+            });
+        }
+    }
+
+    fn health_of(&self, parts: &Parts) -> Health {
+        let backup = self
+            .keeper
+            .read()
+            .as_ref()
+            .and_then(|keeper| keeper.status().concern());
+        let stalled = self.stalls.lock().stalled(Instant::now());
+        health(parts, stalled, backup)
     }
 
     /// The node is open, and makes backups if that is configured.
@@ -111,7 +196,7 @@ impl StatusSource {
         let this = self.clone();
         Arc::new(move || match this.parts.read().as_ref() {
             None => Health::sealed(),
-            Some(parts) => health(parts),
+            Some(parts) => this.health_of(parts),
         })
     }
 
@@ -158,7 +243,7 @@ impl StatusSource {
                     Err(NotReady::sealed())
                 }
                 Some(parts) => {
-                    status.health = health(parts);
+                    status.health = this.health_of(parts);
                     describe(&mut status, parts);
                     status.backup = this.keeper.read().as_ref().map(|keeper| keeper.status());
                     ready(parts)
@@ -372,20 +457,37 @@ fn is_there(parts: &Parts, node: u64) -> bool {
     node == parts.node || parts.network.connected(node)
 }
 
-fn health(parts: &Parts) -> Health {
+fn health(parts: &Parts, stalled: Vec<u32>, backup: Option<String>) -> Health {
     let list = list(parts).unwrap_or_default();
     let committees = (0..parts.rules.groups).map(|group| list.nodes_of(group));
+    let (away, linked): (Vec<u64>, Vec<u64>) =
+        (list.nodes().into_iter()).partition(|node| !is_there(parts, *node));
+    let heard = parts.heard.lock().clone();
+    let census = *parts.census.lock();
     Health::of(&Facts {
-        ready: ready(parts),
+        unready: ready(parts).err(),
         committees: committees.collect(),
-        away: list
-            .nodes()
+        away,
+        unfit: linked
             .into_iter()
-            .filter(|node| !is_there(parts, *node))
+            .filter(|node| heard.unfit.contains(node))
             .collect(),
+        differing: differing(parts),
+        contradicted: heard.contradicted.into_iter().collect(),
+        missing_shares: census.missing,
+        unspared_keys: census.unspared,
+        stalled,
+        backup,
         open_envelopes: parts.shares.open_envelopes(),
         due_for_renewal: due_for_renewal(parts),
     })
+}
+
+/// Peers that have another state of some group at the same index.
+fn differing(parts: &Parts) -> Vec<u64> {
+    let groups = parts.consensus.status().into_iter();
+    let nodes: BTreeSet<u64> = groups.flat_map(|group| group.differing_peers).collect();
+    nodes.into_iter().collect()
 }
 
 /// Keys that are due, in the groups that this node leads.

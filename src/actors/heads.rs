@@ -1,5 +1,6 @@
 //! The peers' audit heads: every node asks its peers now and then for the last head that they have signed of their chains,
-//! and writes it into its own (trust.md 7). What a node has vouched for is then on the disks of the others.
+//! and writes it into its own (trust.md 7). What a node has vouched for is then on the disks of the others. With it comes whether
+//! the peer takes part, so that its operator's neighbours know, too.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,9 +39,11 @@ pub(crate) async fn ask_all(parts: &Arc<Parts>) {
 async fn ask(parts: &Arc<Parts>, member: &Member) {
     let node = member.node;
     let answer = parts.ask(node, &Call::AuditHead, PATIENCE).await;
-    let Ok(Answer::AuditHead(Some(head))) = answer else {
+    let Ok(Answer::AuditHead(head, is_fit)) = answer else {
         return;
     };
+    parts.heard.lock().fit(node, is_fit);
+    let Some(head) = head else { return };
     if head.node != node || !head.is_signed(parts.cluster(), &member.verifying_key) {
         parts.name_liar(node, "a head of its audit chain that it has not signed");
         return;
@@ -52,6 +55,7 @@ async fn ask(parts: &Arc<Parts>, member: &Member) {
         Ok(Sighting::Contradiction) => {
             let reason = "it has signed less of its audit chain than before, or another one: an older copy, or a record that was cut or written anew";
             tracing::error!(node, record = head.sequence, reason, "a peer's audit chain");
+            parts.heard.lock().contradicted.insert(node);
         }
         Err(error) => tracing::debug!(node, %error, "a peer's audit head could not be recorded"),
     }

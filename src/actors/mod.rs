@@ -7,6 +7,7 @@
 pub mod answers;
 pub mod application;
 pub mod attestor;
+pub mod census;
 pub mod ceremonies;
 pub mod conduct;
 pub mod coordinator;
@@ -18,6 +19,7 @@ pub mod doors;
 pub mod examined;
 pub mod formats;
 pub mod heads;
+pub mod heard;
 pub mod holder;
 pub mod keystore;
 pub mod metrics;

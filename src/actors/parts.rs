@@ -17,10 +17,12 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use super::answers::Answers;
+use super::census::Census;
 use super::ceremonies::Ceremonies;
 use super::crypto_pool::CryptoPool;
 use super::denials::Denials;
 use super::directory::Directory;
+use super::heard::Heard;
 use super::holder::nonces::DrawnNonces;
 use super::metrics::{Metrics, OfNode};
 use super::proposals::Proposals;
@@ -113,6 +115,10 @@ pub struct Parts {
     pub passed: AtomicU64,
     /// Counts this boot's operations.
     pub operations: AtomicU64,
+    /// What the last look at its keys has found.
+    pub census: Mutex<Census>,
+    /// What it has heard and seen of its peers.
+    pub heard: Mutex<Heard>,
     /// How far the groups are of which this node has no part, by their members' word.
     pub elsewhere: Mutex<BTreeMap<GroupId, Progress>>,
 }

@@ -200,8 +200,8 @@ pub enum Answer {
     Lacking(Vec<LocalId>),
     /// To a round of a renewal: it came to nothing here; the reason is for the log. Somebody else's message may be why.
     Ended(String),
-    /// To [`Call::AuditHead`]: none before the first.
-    AuditHead(Option<PeerHead>),
+    /// To [`Call::AuditHead`]: none before the first; and whether the node takes part in anything.
+    AuditHead(Option<PeerHead>, bool),
     /// To [`Call::Vouch`]: the member's clock, ms, and its signature as two halves.
     Voucher(u64, [[u8; 32]; 2]),
     /// To [`Call::Relay`].

@@ -9,6 +9,7 @@ pub mod hardening;
 pub mod health;
 pub mod logs;
 pub mod metrics;
+pub mod stalls;
 pub mod status;
 
 pub use admin::{Admin, NotReady};

@@ -112,6 +112,18 @@ pub struct BackupStatus {
     pub failure: Option<String>,
 }
 
+impl BackupStatus {
+    /// What is wrong with them, if something is: the last attempt failed, or the last one is older than two periods.
+    pub fn concern(&self) -> Option<String> {
+        if let Some(reason) = &self.failure {
+            return Some(format!("the last backup failed: {reason}"));
+        }
+        let most = 2 * u64::from(self.every_hours) * 3_600;
+        let age = self.age_seconds.filter(|age| most > 0 && *age > most)?;
+        Some(format!("the last backup is {} hours old", age / 3_600))
+    }
+}
+
 /// How far a node is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -262,6 +262,6 @@ fn answers() -> Vec<(&'static str, Answer)> {
         ("renewing", Answer::Renewing(vec![vec![1; 32], vec![]])),
         ("lacking", Answer::Lacking(vec![LocalId([2; 16])])),
         ("ended", Answer::Ended("not due".into())),
-        ("audit-head", Answer::AuditHead(Some(head))),
+        ("audit-head", Answer::AuditHead(Some(head), true)),
     ]
 }

@@ -25,6 +25,7 @@ use tracing::Instrument;
 
 use super::decide::{Asked, Declined, Purpose, record_refusal};
 use super::examined::Examined;
+use super::heard::is_fit;
 use super::metrics::OfNode;
 use super::parts::Parts;
 use super::stages::Stage;
@@ -119,7 +120,7 @@ async fn within(parts: &Arc<Parts>, from: u64, call: Call) -> Answer {
         }
         Call::Portion(name) => deliver::portion(parts, from, name).await,
         Call::Serve(forwarded) => serve::answer(parts, from, forwarded).await,
-        Call::AuditHead => Answer::AuditHead(parts.audit.signed_head()),
+        Call::AuditHead => Answer::AuditHead(parts.audit.signed_head(), is_fit(parts)),
         Call::Vouch(vouch) => vouch::answer(parts, from, *vouch).await,
         Call::Relay(relay) => relay::answer(parts, from, *relay).await,
         Call::List(forwarded, group) => Box::pin(relay::list(parts, from, &forwarded, group)).await,

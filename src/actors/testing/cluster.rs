@@ -580,6 +580,8 @@ fn node(
         started: Instant::now(),
         passed: AtomicU64::new(0),
         operations: AtomicU64::new(0),
+        census: Mutex::default(),
+        heard: Mutex::default(),
         elsewhere: Mutex::default(),
     });
     let told = parts.clone();

@@ -82,7 +82,7 @@ fn a_head_that_a_peer_has_not_signed_names_it_and_is_not_recorded() {
                 Call::AuditHead => {
                     let mut head = honest;
                     lie(&mut head);
-                    Answer::AuditHead(Some(head)).encode()
+                    Answer::AuditHead(Some(head), true).encode()
                 }
                 _ => answer.encode(),
             });

@@ -12,6 +12,7 @@ use serde_json::json;
 use super::client::{ED25519, Key, Keystore, derive_well, furnished, sign_well};
 use super::cluster::{CLUSTER, Cluster, Node, SOON, operator, run, until};
 use super::symmetric::{Desk, HMAC, KEK};
+use crate::actors::census;
 use crate::actors::coordinator::order::submit;
 use crate::actors::coordinator::renewal::Renewer;
 use crate::actors::coordinator::upkeep;
@@ -345,6 +346,49 @@ fn a_member_that_lost_its_share_gets_one_by_a_renewal() {
         }
         cluster.stop().await;
     });
+}
+
+/// The same of symmetric keys: the others deal, and all compute the value on record. Before, the node itself sees what it lacks.
+async fn a_holder_that_lost_its_parts_gets_them(n: u64) {
+    let (cluster, client, keystore, ..) = furnished(n).await;
+    let desk = Desk::new(&cluster, &client, &keystore);
+    let (hmac, kek) = (desk.key(1, HMAC).await, desk.key(2, KEK).await);
+    let tag = desk.tag(1, &hmac, b"before").await;
+    let wrapped = desk.wrapped(3, &kek, &[7; 32]).await;
+    let bereft = &cluster.node(2).parts;
+    let missing = || census::look(bereft).unwrap().missing;
+    assert_eq!(missing(), 0);
+    for key in [&hmac, &kek] {
+        let id = Parts::share_id(&keystore.id, &key.id, &record(cluster.node(2), &keystore, key));
+        assert!(bereft.shares.remove_session(&id).unwrap());
+        bereft.symmetric.forget(&id);
+    }
+    assert_eq!(missing(), 2);
+    due_at_once(&cluster);
+    for key in [&hmac, &kek] {
+        renew_to(&cluster, &keystore, key, 1).await;
+    }
+    assert_eq!(missing(), 0);
+    for node in 1..=n {
+        assert_eq!(desk.tag(node, &hmac, b"before").await, tag, "through node {node}");
+    }
+    let payload = json!(URL_SAFE_NO_PAD.encode([7; 32]));
+    assert_eq!(desk.unwrapped(2, &kek, &wrapped).await, payload);
+    for node in cluster.nodes() {
+        assert_eq!(node.parts.metrics.aborts.get(), 0);
+        assert!((1..=n).all(|other| node.named(other) == 0));
+    }
+    cluster.stop().await;
+}
+
+#[test]
+fn a_holder_of_three_that_lost_its_parts_gets_them_by_a_renewal() {
+    run(a_holder_that_lost_its_parts_gets_them(3));
+}
+
+#[test]
+fn a_holder_of_four_that_lost_its_parts_gets_them_by_a_renewal() {
+    run(a_holder_that_lost_its_parts_gets_them(4));
 }
 
 #[test]
