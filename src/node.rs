@@ -465,6 +465,10 @@ fn renewal_policy(config: &Config) -> RenewalPolicy {
     RenewalPolicy {
         period: u64::from(config.renewal.days) * 86_400_000,
         keys_per_second: config.renewal.keys_per_second,
+        backups: config
+            .backup
+            .as_ref()
+            .map_or(0, |backup| u64::from(backup.every_hours) * 3_600_000),
     }
 }
 

@@ -562,11 +562,9 @@ fn describe(status: &mut NodeStatus, parts: &Parts) {
         }
     }
     status.shares = ShareStatus {
-        // A store that cannot be read is not an empty one.
-        holds_any: parts
-            .shares
-            .places(None, 1)
-            .map_or(true, |found| !found.is_empty()),
+        // A store that cannot be read is not an empty one, nor one whose removed shares can still be read on the disk.
+        holds_any: !parts.renewals.lock().is_erased()
+            || (parts.shares.places(None, 1)).map_or(true, |found| !found.is_empty()),
         open_envelopes: parts.shares.open_envelopes(),
         open,
     };

@@ -38,9 +38,19 @@ pub struct Policy {
     pub period: u64,
     /// Keys that this node renews in a second, as a leader.
     pub keys_per_second: u32,
+    /// Backups are made at each multiple of this, ms; 0: never.
+    pub backups: u64,
 }
 
+/// Nodes make their backups within this time, ms: what is renewed between two of them is in none as its quorum has it.
+const BACKUPS: u64 = 15 * 60_000;
+
 impl Policy {
+    /// Whether nothing is renewed now but what is pressing, since backups are made.
+    pub fn rests(&self, now: u64) -> bool {
+        now.checked_rem(self.backups).is_some_and(|since| since < BACKUPS)
+    }
+
     /// When shares of this time are due, ms: those from before the operators' order at once.
     pub fn due(&self, shared_at: u64, ordered: u64) -> Option<u64> {
         if shared_at < ordered {
@@ -250,10 +260,17 @@ impl Renewals {
         self.removed = Some((first, now));
     }
 
-    /// Whether it is time to make unreadable what was removed; asked once.
-    pub fn take_erasure(&mut self, now: Instant) -> bool {
+    /// Whether what was removed may still be readable.
+    pub fn is_erased(&self) -> bool {
+        self.removed.is_none()
+    }
+
+    /// Whether it is time to make unreadable what was removed, at once if there is no share left at all; asked once.
+    pub fn take_erasure(&mut self, now: Instant, none_left: bool) -> bool {
         let due = self.removed.is_some_and(|(first, last)| {
-            now.saturating_duration_since(last) >= QUIET || now.saturating_duration_since(first) >= LATEST
+            none_left
+                || now.saturating_duration_since(last) >= QUIET
+                || now.saturating_duration_since(first) >= LATEST
         });
         if due {
             self.removed = None;
@@ -271,6 +288,7 @@ mod tests {
         let policy = Policy {
             period: 1_000,
             keys_per_second: 1,
+            backups: 0,
         };
         assert_eq!(policy.due(5_000, 5_000), Some(6_000));
         assert!(!policy.allows(5_000, 0, 5_499));
@@ -287,21 +305,47 @@ mod tests {
         let policy = Policy {
             period: 0,
             keys_per_second: 1,
+            backups: 0,
         };
         let mut renewals = Renewals::new(policy);
         let start = Instant::now() + QUIET;
-        assert!(renewals.take_erasure(start), "what was removed before this start");
-        assert!(!renewals.take_erasure(start + LATEST), "nothing was removed");
+        assert!(
+            renewals.take_erasure(start, false),
+            "what was removed before this start"
+        );
+        assert!(
+            !renewals.take_erasure(start + LATEST, false),
+            "nothing was removed"
+        );
         renewals.removed(start);
-        assert!(!renewals.take_erasure(start + QUIET / 2));
-        assert!(renewals.take_erasure(start + QUIET));
-        assert!(!renewals.take_erasure(start + QUIET), "asked once");
+        assert!(!renewals.take_erasure(start + QUIET / 2, false));
+        assert!(renewals.take_erasure(start + QUIET, false));
+        assert!(!renewals.take_erasure(start + QUIET, false), "asked once");
         let mut last = start;
         while last < start + LATEST {
             renewals.removed(last);
             last += QUIET / 2;
         }
-        assert!(renewals.take_erasure(last), "never quiet");
+        assert!(renewals.take_erasure(last, false), "never quiet");
+        assert!(renewals.is_erased() && !renewals.take_erasure(last, true));
+        renewals.removed(last);
+        assert!(
+            !renewals.is_erased() && renewals.take_erasure(last, true),
+            "nothing is left"
+        );
+    }
+
+    #[test]
+    fn nothing_is_renewed_by_the_period_while_backups_are_made() {
+        let policy = Policy {
+            period: 1,
+            keys_per_second: 1,
+            backups: 3_600_000,
+        };
+        assert!(policy.rests(7_200_000) && policy.rests(7_200_000 + BACKUPS - 1));
+        assert!(!policy.rests(7_200_000 + BACKUPS) && !policy.rests(7_199_999));
+        let never = Policy { backups: 0, ..policy };
+        assert!(!never.rests(7_200_000));
     }
 
     #[test]
@@ -309,6 +353,7 @@ mod tests {
         let policy = Policy {
             period: 1,
             keys_per_second: 1,
+            backups: 0,
         };
         let mut renewals = Renewals::new(policy);
         let now = Instant::now();

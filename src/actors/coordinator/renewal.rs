@@ -152,6 +152,11 @@ impl Renewer {
             return Found::default();
         };
         let moving_to = roster.next.is_some().then(|| roster.births().index);
+        // What operators have ordered they want soon, and a group whose keys move has two lists of members that decide.
+        let pressing = moving_to.is_some() || now.saturating_sub(self.ordered) < ORDERED;
+        if !pressing && policy.rests(now) {
+            return Found::default();
+        }
         let looked = tokio::task::spawn_blocking(move || look(&view, due, (now, moving_to), &skipped));
         let mut found = match looked.await {
             Ok(Ok(found)) => found,
@@ -161,8 +166,6 @@ impl Renewer {
             }
             Err(_) => return Found::default(),
         };
-        // What operators have ordered they want soon, and a group whose keys move has two lists of members that decide.
-        let pressing = found.moving.is_some() || now.saturating_sub(self.ordered) < ORDERED;
         let patience = if pressing { MOMENT } else { QUIET };
         for batch in std::mem::take(&mut found.batches) {
             parts.quiet(patience).await;

@@ -50,7 +50,8 @@ pub async fn chores(parts: Arc<Parts>) {
         for group in (1..parts.rules.groups).map(GroupId) {
             sweep_moved(&parts, group, &mut swept).await;
         }
-        if parts.renewals.lock().take_erasure(Instant::now()) {
+        let none_left = parts.shares.places(None, 1).is_ok_and(|places| places.is_empty());
+        if parts.renewals.lock().take_erasure(Instant::now(), none_left) {
             erase(&parts).await;
         }
     }

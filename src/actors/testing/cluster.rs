@@ -569,6 +569,7 @@ fn node(
         renewals: Mutex::new(Renewals::new(RenewalPolicy {
             period: 0,
             keys_per_second: 1_000,
+            backups: 0,
         })),
         removal: RwLock::default(),
         nonces: Mutex::default(),
