@@ -86,8 +86,8 @@ macro_rules! replayed {
 }
 
 replayed! {
-    audit birth candidate capability capability_invocation ceremony configuration delegation diffie_hellman digest entry evidence
-    frame frost garbled genesis http_signature json node_call operation_body raft receipt request share
+    audit backup birth candidate capability capability_invocation ceremony configuration delegation diffie_hellman digest entry evidence
+    frame frost garbled genesis http_signature json node_call operation_body orders raft receipt request share
 }
 
 /// Every target has a test here, a program for libFuzzer, and a corpus of its own that is small.

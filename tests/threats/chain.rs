@@ -271,6 +271,14 @@ pub(crate) fn table() -> Table {
         at(end + 1, 0, &links.child),
         Refusal::CapabilityExpired,
     );
+    let expired = child(&links.parent, |d| {
+        made(Delegation {
+            expires: now() - 310,
+            ..d
+        })
+    });
+    let expired = judge(&expired, "carol");
+    table.for_reason(54, "more than the skew ago", expired, Refusal::CapabilityExpired);
     let widened = child(&links.parent, |d| {
         made(Delegation {
             expires: end + 1,

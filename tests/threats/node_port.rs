@@ -10,16 +10,18 @@ use bytes::Bytes;
 use conclave::actors::wire::{Abstention, Answer, Beginning, Call, Forwarded, Round, ShareName};
 use conclave::audit;
 use conclave::authorization::RawRequest;
-use conclave::config::Config;
+use conclave::config::{Config, Hex32};
 use conclave::identifier::{LocalId, OperationId};
 use conclave::keystore::{Command, Endorsement, Entry, KeystoreConfig, Statement};
 use conclave::node::transport_settings;
-use conclave::provision::Started;
+use conclave::operator::{Change, Order, SignedOrder};
+use conclave::provision::{OperatorKey, Started};
 use conclave::seal::NodeKey;
 use conclave_transport::{BoxFuture, Handler, Lane, Network, Refused, Transport};
 use ed25519_dalek::SigningKey;
 use protobuf::Message as _;
 use raft::eraftpb::{self, MessageType};
+use rand::rngs::OsRng;
 use serde_json::json;
 use sha2::Digest as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -460,6 +462,7 @@ fn a_node_that_was_taken_over_gets_nothing_and_changes_nothing() {
         use_of_keys(&corrupt).await;
         let operation = operation_of(&cluster, &made);
         generation(&corrupt, &generate, operation).await;
+        impostures(&corrupt).await;
         consensus(&corrupt, &server).await;
         for row in 87..=93 {
             assert!(corrupt.rows.borrow().contains(&row), "no case of row {row}");
@@ -601,10 +604,55 @@ async fn generation(corrupt: &Corrupt, generate: &RawRequest, operation: Operati
             .expect(87, "a late round of no ceremony", &call, Expected::Misfit)
             .await;
     }
-    // Orders of an operator do not exist yet; what would carry one cannot be read.
-    let order = [0x7f, 1, 2, 3];
+    let unreadable = [0x7f, 1, 2, 3];
     corrupt
-        .expect_bytes(92, "an order that no operator signed", &order, Expected::Misfit)
+        .expect_bytes(88, "a call that nobody can read", &unreadable, Expected::Misfit)
+        .await;
+}
+
+/// Orders in an operator's place, and questions in another node's.
+async fn impostures(corrupt: &Corrupt) {
+    let stranger = OperatorKey::generate(&mut OsRng);
+    let order = |cluster: [u8; 32]| {
+        SignedOrder::new(Order {
+            cluster: Hex32(cluster),
+            sequence: 1,
+            change: Change::RenewShares,
+        })
+    };
+    let signed = |mut order: SignedOrder, key: &OperatorKey| {
+        order.add(key.sign(&order.order.signed_bytes()));
+        order
+    };
+    let unsigned = order(corrupt.cluster);
+    let mut of_another = signed(unsigned.clone(), &stranger);
+    of_another.order.sequence = 2;
+    for (what, order) in [
+        ("an order that nobody signed", unsigned.clone()),
+        ("an order that no operator signed", signed(unsigned, &stranger)),
+        ("an order under another one's signature", of_another),
+        ("an order for another cluster", signed(order([9; 32]), &stranger)),
+    ] {
+        for group in [0, 1] {
+            let call = Call::EndorseOrder(Box::new(order.clone()), group, corrupt.operation());
+            corrupt.expect(92, what, &call, Expected::Misfit).await;
+        }
+    }
+    let anothers = OperationId {
+        node: 2,
+        ..corrupt.operation()
+    };
+    let call = Call::Claim(anothers, vec![[1; 32]]);
+    corrupt
+        .expect(93, "a claim under another node's name", &call, Expected::Misfit)
+        .await;
+    let call = Call::EndorseMove {
+        group: 1,
+        number: 2,
+        operation: anothers,
+    };
+    corrupt
+        .expect(93, "a move under another node's name", &call, Expected::Misfit)
         .await;
 }
 
@@ -621,10 +669,18 @@ async fn consensus(corrupt: &Corrupt, server: &Server) {
         corrupt.line(88, what, "dropped, counted");
     }
     corrupt.line(92, "a configuration change by MsgPropose", "dropped, counted");
-    for (what, entry) in entries(corrupt) {
+    let mut all: Vec<(&str, Vec<u8>)> = entries(corrupt)
+        .into_iter()
+        .map(|(what, entry)| (what, entry.encode()))
+        .collect();
+    // Of a format that nobody knows: it would halt the group if its members had endorsed that.
+    let mut tomorrows = all[1].1.clone();
+    tomorrows[0] = conclave::format::NEWEST + 1;
+    all.push(("an entry of today that is called one of tomorrow", tomorrows));
+    for (what, entry) in all {
         let before = counter("conclave_unendorsed_entries_total").await;
         // Node 1 need not lead the group: whoever does takes it.
-        let proposal = corrupt.proposal(&entry.encode());
+        let proposal = corrupt.proposal(&entry);
         for node in 1..=2 {
             corrupt
                 .transport

@@ -1,6 +1,7 @@
 //! One target a file. What is under a target's own name in `corpus/` are its seeds.
 
 mod audit;
+mod backup;
 mod birth;
 mod candidate;
 mod capability;
@@ -20,6 +21,7 @@ mod http_signature;
 mod json;
 mod node_call;
 mod operation_body;
+mod orders;
 mod raft;
 mod receipt;
 mod request;
@@ -43,8 +45,9 @@ pub struct Target {
 }
 
 /// All targets by name.
-pub static ALL: [Target; 24] = [
+pub static ALL: [Target; 26] = [
     audit::TARGET,
+    backup::TARGET,
     birth::TARGET,
     candidate::TARGET,
     capability::TARGET,
@@ -64,6 +67,7 @@ pub static ALL: [Target; 24] = [
     json::TARGET,
     node_call::TARGET,
     operation_body::TARGET,
+    orders::TARGET,
     raft::TARGET,
     receipt::TARGET,
     request::TARGET,

@@ -7,6 +7,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use conclave_transport::CallError;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 
@@ -56,7 +57,7 @@ pub(super) struct Holders {
     /// The last attempt of each: a holder counts its own.
     attempts: BTreeMap<u64, u8>,
     refusals: Vec<Problem>,
-    /// Those that lied, refused or did not answer: not asked again for this request.
+    /// Those that lied, refused or kept silent: not asked again for this request.
     excluded: BTreeSet<u64>,
     /// Holders that are needed.
     count: usize,
@@ -260,7 +261,7 @@ impl Holders {
         &mut self,
         work: &Work,
         node: u64,
-        answer: Result<(T, Answer), String>,
+        answer: Result<(T, Answer), Unanswered>,
         fits: fn(&Answer) -> bool,
     ) -> Option<(T, Answer)> {
         match answer {
@@ -277,7 +278,9 @@ impl Holders {
             }
             Ok((_, answer)) if !fits(&answer) => self.name(work, node, "an answer to another question"),
             Ok((context, answer)) => return Some((context, answer)),
-            Err(error) => {
+            // It may be back in a moment: a node that stood still finds all its links broken at once.
+            Err(Unanswered::Lost) => tracing::debug!(node, "the link with a holder broke"),
+            Err(Unanswered::Silent(error)) => {
                 self.exclude(node);
                 tracing::debug!(node, error, "a holder did not answer");
             }
@@ -326,14 +329,25 @@ async fn send<T>(
     node: u64,
     wave: Wave,
     question: impl Future<Output = Result<(T, Call), Problem>>,
-) -> (u64, Wave, Result<(T, Answer), String>) {
+) -> (u64, Wave, Result<(T, Answer), Unanswered>) {
     let (context, call) = match question.await {
         Ok(question) => question,
-        Err(problem) => return (node, wave, Err(problem.message)),
+        Err(problem) => return (node, wave, Err(Unanswered::Silent(problem.message))),
     };
     let answer = work.ask(node, &call, PATIENCE.min(work.left())).await;
     let answer = answer
         .map(|answer| (context, answer))
-        .map_err(|error| error.to_string());
+        .map_err(|error| match error {
+            CallError::NotConnected | CallError::Closed => Unanswered::Lost,
+            error => Unanswered::Silent(error.to_string()),
+        });
     (node, wave, answer)
+}
+
+/// Why there is no answer of a holder.
+enum Unanswered {
+    /// The link with it broke.
+    Lost,
+    /// It did not say anything in time, or could not be asked.
+    Silent(String),
 }
