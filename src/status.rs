@@ -431,6 +431,7 @@ fn members(parts: &Parts) -> Option<MembersStatus> {
             to: last.nodes_of(group.0),
             stage: stage.into(),
             keys: progress.and_then(|progress| progress.unmoved),
+            waits: parts.renewals.lock().waits.get(&group).cloned(),
         });
     }
     Some(MembersStatus {

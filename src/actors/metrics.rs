@@ -56,6 +56,8 @@ pub struct Metrics {
     pub renewed: Counter,
     /// Renewals that came to nothing.
     pub failed_renewals: Counter,
+    /// Those for which a member was not there, by member.
+    pub awaited: Family<OfNode, Counter>,
     /// Keys whose shares are older than they are to be, in the groups that this node leads.
     pub due: Gauge,
     /// Seconds from a client's request to the answer.
@@ -89,6 +91,7 @@ impl Metrics {
             delivered: Counter::default(),
             renewed: Counter::default(),
             failed_renewals: Counter::default(),
+            awaited: Family::default(),
             due: Gauge::default(),
             seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 16)),
             stages: Stages::register(registry),
@@ -175,6 +178,11 @@ impl Metrics {
                 "renewals_failed",
                 "Renewals of shares that came to nothing and will be tried again",
                 all.failed_renewals,
+            );
+            registry.register(
+                "renewals_awaited",
+                "Renewals and moves of shares that came to nothing since a member was not there, by member",
+                all.awaited,
             );
             registry.register(
                 "keys_due_for_renewal",

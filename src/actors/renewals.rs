@@ -137,6 +137,8 @@ pub struct Renewals {
     pub looks: HashSet<GroupId>,
     /// Of each group whose members change, the keys that its conductor has found with the old ones.
     pub unmoved: HashMap<GroupId, u64>,
+    /// Of each group whose last renewal came to nothing, why: it names the peer that it waits for.
+    pub waits: HashMap<GroupId, String>,
     slots: HashMap<Id, Slot>,
     /// The first and the last removal of an old share that can still be read on the disk.
     removed: Option<(Instant, Instant)>,
@@ -160,6 +162,7 @@ impl Renewals {
             policy,
             looks: HashSet::new(),
             unmoved: HashMap::new(),
+            waits: HashMap::new(),
             slots: HashMap::new(),
             removed: Some((now, now)),
         }

@@ -357,13 +357,15 @@ fn render_moves(statuses: &[&NodeStatus]) -> String {
     let list = |nodes: &[u64]| nodes.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
     let line = |under_way: &MoveStatus| {
         let keys = under_way.keys.map(|keys| format!(", {keys} keys to go"));
+        let waits = under_way.waits.as_ref().map(|waits| format!("; {waits}"));
         format!(
-            "group {} moves from nodes {} to {}: {}{}\n",
+            "group {} moves from nodes {} to {}: {}{}{}\n",
             under_way.group,
             list(&under_way.from),
             list(&under_way.to),
             under_way.stage,
-            keys.unwrap_or_default()
+            keys.unwrap_or_default(),
+            waits.unwrap_or_default()
         )
     };
     moves.into_values().map(line).collect()

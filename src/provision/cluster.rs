@@ -52,12 +52,13 @@ pub struct BackupPlan {
 }
 
 impl BackupPlan {
-    /// As the node makes them whose configuration this is, in `folder`.
+    /// As the node makes them whose configuration this is, in `folder`; none if it makes none, or if the configuration alone is here
+    /// and not the officers' file.
     ///
     /// # Errors
     /// The officers' file.
     pub fn like(config: &Config, folder: &Path) -> Result<Option<Self>, ProvisionError> {
-        let Some(backup) = &config.backup else {
+        let Some(backup) = config.backup.as_ref().filter(|backup| backup.recovery.is_file()) else {
             return Ok(None);
         };
         // What is in that node's folder will be in the other's.

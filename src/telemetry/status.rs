@@ -88,6 +88,8 @@ pub struct MoveStatus {
     pub stage: String,
     /// Keys that are to be moved yet, where that is known: the group's leader knows.
     pub keys: Option<u64>,
+    /// Why the last keys did not move, and which peer that is about: the group's leader knows.
+    pub waits: Option<String>,
 }
 
 /// A node's backups.

@@ -12,6 +12,7 @@ use conclave_consensus::{GroupId, View};
 
 use self::ceremony::{Failed, renew};
 use super::moves;
+use crate::actors::metrics::OfNode;
 use crate::actors::parts::Parts;
 use crate::actors::renewals::Policy;
 use crate::actors::views::GROUP_ZERO;
@@ -107,6 +108,11 @@ impl Renewer {
             .map(|status| status.group)
             .collect();
         self.looks.retain(|group, _| led.contains(group));
+        self.parts
+            .renewals
+            .lock()
+            .waits
+            .retain(|group, _| led.contains(group));
         self.postponed.retain(|_, until| *until > Instant::now());
         for group in led {
             // A group whose members change is looked at at once, whenever it was to be.
@@ -167,12 +173,18 @@ impl Renewer {
             Err(_) => return Found::default(),
         };
         let patience = if pressing { MOMENT } else { QUIET };
+        if let Some(left) = found.moving {
+            parts.renewals.lock().unmoved.insert(group, left);
+        }
         for batch in std::mem::take(&mut found.batches) {
             parts.quiet(patience).await;
             let began = Instant::now();
             let count = batch.keys.len() as u64;
             let left = self.renew_batch(&batch).await;
             found.due -= count - left;
+            if let Some(unmoved) = parts.renewals.lock().unmoved.get_mut(&group) {
+                *unmoved = unmoved.saturating_sub(count - left);
+            }
             let pace = Duration::from_secs(count) / policy.keys_per_second.max(1);
             tokio::time::sleep(pace.saturating_sub(began.elapsed())).await;
         }
@@ -186,9 +198,14 @@ impl Renewer {
         let reason = match renew(&self.parts, batch).await {
             Ok(()) => {
                 self.parts.metrics.renewed.inc_by(all);
+                let group = self.parts.group_of(&batch.keystore);
+                self.parts.renewals.lock().waits.remove(&group);
                 return 0;
             }
-            Err(Failed::Away(node)) => format!("node {node} is away, and every member has to take part"),
+            Err(Failed::Away(node)) => {
+                self.parts.metrics.awaited.get_or_create(&OfNode { node }).inc();
+                format!("node {node} is away, and every member has to take part")
+            }
             // Each by itself would only be more to do.
             Err(Failed::Busy(reason)) => reason,
             Err(Failed::Because(reason)) if all == 1 => reason,
@@ -206,6 +223,8 @@ impl Renewer {
             }
         };
         self.parts.metrics.failed_renewals.inc();
+        let group = self.parts.group_of(&batch.keystore);
+        self.parts.renewals.lock().waits.insert(group, reason.clone());
         tracing::warn!(keystore = %batch.keystore, reason, "shares that are due could not be renewed");
         let roster = self.parts.roster_of(&batch.keystore);
         let pause = match roster.is_ok_and(|roster| roster.next.is_some()) {

@@ -56,12 +56,12 @@ fn a_signature_outlives_links_that_break_under_it() {
             cluster.node(peer).tamper(move |call, answer| {
                 let signs = matches!(call, Call::Cosign(..) | Call::Batch(..));
                 if signs && !broke.swap(true, Ordering::Relaxed) {
-                    [1, 3].map(|other| hub.cut(2, other));
+                    [1, 3].iter().for_each(|other| hub.cut(2, *other));
                     let hub = hub.clone();
                     tokio::spawn(async move {
                         // As long as links take to be made anew.
                         tokio::time::sleep(Duration::from_millis(20)).await;
-                        [1, 3].map(|other| hub.heal(2, other));
+                        [1, 3].iter().for_each(|other| hub.heal(2, *other));
                     });
                 }
                 answer.encode()

@@ -64,12 +64,18 @@ impl PrepareArguments {
             alike: like.alike(),
             backup: BackupPlan::like(&like, like.genesis.parent().unwrap_or(Path::new(".")))?,
             seal: seal_plan(&like.seal)?,
-            public_url: like.public_url,
+            public_url: like.public_url.clone(),
             groups: like.groups,
-            meter_admins: like.meter_admins,
+            meter_admins: like.meter_admins.clone(),
             trust_forwarded_for: like.trust_forwarded_for,
-            log: like.log,
+            log: like.log.clone(),
         };
+        if like.backup.is_some() && common.backup.is_none() {
+            println!(
+                "node {} will make no backups: put the cluster's recovery.json and [backup] into its configuration",
+                node.node
+            );
+        }
         let joining = Joining {
             common: &common,
             node: &node,

@@ -96,7 +96,8 @@ fn the_new_cluster_has_the_numbers_of_the_last_members_or_of_those_that_they_rep
 fn a_key_comes_back_with_the_shares_of_which_enough_are_left() {
     let world = World::new();
     let id = |key: u8| LocalId([key; 16]);
-    let (born, renewed) = (symmetric(1, &[1, 2, 3]), shared(1, &[1, 2, 3], (1, LATER)));
+    let born = [symmetric(1, &[1, 2, 3])];
+    let renewed = [shared(1, &[1, 2, 3], (1, LATER))];
     let surveyed = |backups: &[Backup], nodes: &[u64]| {
         let survey = survey(backups, nodes, |_| {}).unwrap();
         let live = &survey.keys[&(KS, id(1))];
@@ -109,23 +110,23 @@ fn a_key_comes_back_with_the_shares_of_which_enough_are_left() {
         (found, survey.lost().len(), survey.earlier())
     };
     // Node 3 made its backup after the key was renewed: the newest state names shares that only it has.
-    let older = [1, 2].map(|node| world.backup(node, [(9, &[]), (5, &[born.clone()])], &[id(1)]));
-    let newer = world.backup_of(3, [(9, &[]), (6, &[renewed.clone()])], &[(id(1), LATER)]);
+    let older = [1, 2].map(|node| world.backup(node, [(9, &[]), (5, &born)], &[id(1)]));
+    let newer = world.backup_of(3, [(9, &[]), (6, &renewed)], &[(id(1), LATER)]);
     let [one, two] = older;
     let found = surveyed(&[one, two, newer], &[1, 2, 3]);
     assert_eq!(found, ((0, SESSION, vec![1, 2], true), 0, 1));
 
     // It was made while both were there: the newest is taken.
     let both = [(id(1), SESSION), (id(1), LATER)];
-    let one = world.backup(1, [(9, &[]), (5, &[born.clone()])], &[id(1)]);
-    let two = world.backup_of(2, [(9, &[]), (5, &[born.clone()])], &both);
-    let newer = world.backup_of(3, [(9, &[]), (6, &[renewed.clone()])], &both);
+    let one = world.backup(1, [(9, &[]), (5, &born)], &[id(1)]);
+    let two = world.backup_of(2, [(9, &[]), (5, &born)], &both);
+    let newer = world.backup_of(3, [(9, &[]), (6, &renewed)], &both);
     let found = surveyed(&[one, two, newer], &[1, 2, 3]);
     assert_eq!(found, ((1, LATER, vec![2, 3], false), 0, 0));
 
     // One of each: nothing is enough.
-    let one = world.backup(1, [(9, &[]), (5, &[born])], &[id(1)]);
-    let newer = world.backup_of(3, [(9, &[]), (6, &[renewed])], &[(id(1), LATER)]);
+    let one = world.backup(1, [(9, &[]), (5, &born)], &[id(1)]);
+    let newer = world.backup_of(3, [(9, &[]), (6, &renewed)], &[(id(1), LATER)]);
     let ((epoch, ..), lost, earlier) = surveyed(&[one, newer], &[1, 2, 3]);
     assert_eq!((epoch, lost, earlier), (1, 1, 0));
 }
