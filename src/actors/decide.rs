@@ -26,6 +26,8 @@ use crate::reply::Reply;
 
 /// Longest wait for entries that a decision needs.
 const PATIENCE: Duration = Duration::from_millis(1_500);
+/// The verdict of a record that stands for refusals beyond the rate of the record, of whatever requests.
+const HELD_BACK: &str = "held back";
 
 /// What a decision is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -442,8 +444,30 @@ pub(crate) fn record_refusal(parts: &Parts, mut entry: Entry, asker: u64, proble
         count,
         "a signed request is refused"
     );
+    append_refusals(parts, entry);
+}
+
+/// Puts on record how many refusals the rate has held back: after a flood there may be no other that carries their count.
+pub(crate) fn record_held_back(parts: &Parts, now: u64) {
+    let Some(count) = parts.refusals.lock().due(now) else {
+        return;
+    };
+    let mut entry = Entry::new(Kind::Refused, now, parts.next_operation());
+    entry.count = count;
+    entry.verdict = HELD_BACK.into();
+    tracing::info!(
+        count,
+        "signed requests were refused beyond the rate of the record"
+    );
+    append_refusals(parts, entry);
+}
+
+/// Appends without waiting; what cannot be recorded now is counted by a later record.
+fn append_refusals(parts: &Parts, entry: Entry) {
+    let count = entry.count;
     if let Err(error) = parts.audit.append_unsynced(entry) {
-        tracing::warn!(%error, "a refusal could not be recorded");
+        tracing::warn!(%error, count, "refusals could not be recorded");
+        parts.refusals.lock().hold_back(count);
     }
 }
 

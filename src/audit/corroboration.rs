@@ -4,15 +4,14 @@
 //! Show it each chain's records as [`super::verify_each`] finds them good, then the end of that chain, then ask for the
 //! findings.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sha2::{Digest, Sha256};
 
 use super::record::{Entry, Evidence, Kind, OperationId, Record};
+use super::span::{SKEW, Span};
 use super::verification::Report;
 
-/// By how much nodes' clocks differ at most, and how long after its decision a result is on record, ms.
-const SKEW: u64 = 10_000;
 /// Findings that are kept; the rest is counted.
 const MAX_KEPT: usize = 1_000;
 
@@ -39,9 +38,15 @@ pub enum Wrong {
     /// The client's signature on record does not verify, or is not of the request that the record names.
     #[error("recorded a contribution that no client's signature stands behind")]
     Unsigned,
-    /// A result for which too few took part.
+    /// A result for which too few took part; a node counts once.
     #[error("answered a result in which fewer nodes took part than the quorum")]
     Alone,
+    /// A result names a participant more than once: no honest coordinator asks a node twice.
+    #[error("answered a result and named a node twice among those that took part")]
+    Twice,
+    /// A result names a participant that never was a member.
+    #[error("answered a result in which node {0} took part, which no list of members has")]
+    Stranger(u64),
 }
 
 /// What all chains say together.
@@ -53,8 +58,14 @@ pub struct Findings {
     pub corroborated: u64,
     /// Of these: answers that follow from lengths alone, without the key.
     pub without_key: u64,
-    /// Results before the first record that one of the chains still has.
+    /// Of these: somebody took part whose chain is not here, so that nothing is proven.
+    pub without_chain: u64,
+    /// Who that is.
+    pub missing: BTreeSet<u64>,
+    /// Results from before the beginning of a participant's chain.
     pub before: u64,
+    /// By node: of these, what retention by age would have left in its chain. Its oldest segments were removed.
+    pub removed: BTreeMap<u64, u64>,
     /// By node: results in which it took part, later than the end of its chain. A copy that was taken earlier, or a chain
     /// that was cut.
     pub after_end: BTreeMap<u64, u64>,
@@ -67,22 +78,25 @@ pub struct Findings {
 /// Whether a client's signature stands behind the request, or the item of one, with this name.
 pub type IsSigned = fn(&Evidence, &[u8; 32]) -> bool;
 
+/// What results are held against, beside the chains.
+#[derive(Clone, Debug, Default)]
+pub struct Expected {
+    /// Who ever was a member.
+    pub members: BTreeSet<u64>,
+    /// So many nodes take part in every result.
+    pub quorum: usize,
+    /// Nodes remove nothing from their chains that is younger, ms; 0 if nobody knows.
+    pub retention_ms: u64,
+}
+
 /// Chains that are being compared.
 pub struct Corroboration {
-    quorum: usize,
+    expected: Expected,
     is_signed: IsSigned,
     chains: BTreeMap<u64, Span>,
     said: HashMap<OperationId, Vec<Said>>,
     results: Vec<Answered>,
     found: Findings,
-}
-
-/// The time that a chain covers, ms.
-struct Span {
-    first: u64,
-    last: u64,
-    /// Its first record is the node's first.
-    whole: bool,
 }
 
 /// One node's record that it takes part.
@@ -141,11 +155,21 @@ impl Said {
     }
 }
 
+/// What a participant's chain has of a result.
+enum Told {
+    /// A record of the same signed request.
+    Same,
+    /// None, and it is not here or ends before.
+    Nothing,
+    /// None that it should have, or another one.
+    Wrong(Wrong),
+}
+
 impl Corroboration {
-    /// For committees in which `quorum` nodes take part in every result.
-    pub fn new(quorum: usize, is_signed: IsSigned) -> Self {
+    /// For results that are to be as `expected`.
+    pub fn new(expected: Expected, is_signed: IsSigned) -> Self {
         Self {
-            quorum,
+            expected,
             is_signed,
             chains: BTreeMap::new(),
             said: HashMap::new(),
@@ -186,61 +210,105 @@ impl Corroboration {
 
     /// The end of `node`'s chain.
     pub fn end(&mut self, node: u64, report: &Report) {
-        let span = Span {
-            first: report.first_ms.unwrap_or(0),
-            last: report.last_ms.unwrap_or(0),
-            whole: report.first_sequence == Some(1),
-        };
-        self.chains.insert(node, span);
+        self.chains.insert(node, Span::of(report));
     }
 
     /// What all of it comes to.
     pub fn findings(mut self) -> Findings {
-        let cut = self.chains.values().filter(|span| !span.whole);
-        let begin = cut.map(|span| span.first + SKEW).max().unwrap_or(0);
         for result in std::mem::take(&mut self.results) {
-            if result.time < begin {
+            let participants: BTreeSet<u64> = result.participants.iter().copied().collect();
+            let are_right = self.check_names(&result, &participants);
+            if self.is_before(&result, &participants) {
                 self.found.before += 1;
-                continue;
+            } else {
+                self.found.results += 1;
+                let is_corroborated = self.check(&result, &participants) && are_right;
+                self.found.corroborated += u64::from(is_corroborated);
             }
-            self.found.results += 1;
-            self.check(&result);
         }
         self.found
     }
 
-    fn check(&mut self, result: &Answered) {
-        if result.participants.len() < self.quorum {
-            match self.is_without_key(result) {
-                true => self.found.without_key += 1,
-                false => return self.wrong(result.node, result.operation, Wrong::Alone),
-            }
+    /// Whether the record names members, and each of them once.
+    fn check_names(&mut self, result: &Answered, participants: &BTreeSet<u64>) -> bool {
+        let strangers = participants.difference(&self.expected.members).copied();
+        let mut wrong: Vec<Wrong> = strangers.map(Wrong::Stranger).collect();
+        if participants.len() < result.participants.len() {
+            wrong.push(Wrong::Twice);
         }
-        let mut holds = true;
-        for node in &result.participants {
+        for what in &wrong {
+            self.wrong(result.node, result.operation, *what);
+        }
+        wrong.is_empty()
+    }
+
+    /// Whether a participant's chain begins only later. If retention has not done that, it is counted against the chain.
+    fn is_before(&mut self, result: &Answered, participants: &BTreeSet<u64>) -> bool {
+        let mut is_before = false;
+        for node in participants {
             let Some(span) = self.chains.get(node) else {
-                holds = false;
                 continue;
             };
-            let said = self.said.get(&result.operation).map_or(&[][..], Vec::as_slice);
-            let mut fitting = said
-                .iter()
-                .filter(|said| said.node == *node)
-                .map(|said| said.fits(result));
-            let what = match fitting.next() {
-                Some(first) if first || fitting.any(|fits| fits) => continue,
-                Some(_) => Wrong::Differs,
-                None if span.last < result.time + SKEW => {
-                    *self.found.after_end.entry(*node).or_default() += 1;
-                    holds = false;
-                    continue;
-                }
-                None => Wrong::Missing,
-            };
-            self.wrong(*node, result.operation, what);
-            holds = false;
+            is_before |= span.may_begin_after(result.time);
+            if span.begins_after(result.time) && span.would_keep(result.time, self.expected.retention_ms) {
+                *self.found.removed.entry(*node).or_default() += 1;
+            }
         }
-        self.found.corroborated += u64::from(holds);
+        is_before
+    }
+
+    /// Whether everybody who took part has a record of the same signed request, and these are enough.
+    fn check(&mut self, result: &Answered, participants: &BTreeSet<u64>) -> bool {
+        if participants.len() < self.expected.quorum {
+            match self.is_without_key(result) {
+                true => self.found.without_key += 1,
+                false => {
+                    self.wrong(result.node, result.operation, Wrong::Alone);
+                    return false;
+                }
+            }
+        }
+        let members: Vec<u64> = participants
+            .intersection(&self.expected.members)
+            .copied()
+            .collect();
+        let absent: Vec<u64> = members
+            .iter()
+            .copied()
+            .filter(|node| !self.chains.contains_key(node))
+            .collect();
+        self.found.without_chain += u64::from(!absent.is_empty());
+        self.found.missing.extend(absent);
+        let mut holds = true;
+        for node in members {
+            let told = self.told(node, result);
+            holds &= matches!(told, Told::Same);
+            if let Told::Wrong(what) = told {
+                self.wrong(node, result.operation, what);
+            }
+        }
+        holds
+    }
+
+    /// What a participant's chain has of a result.
+    fn told(&mut self, node: u64, result: &Answered) -> Told {
+        let Some(span) = self.chains.get(&node) else {
+            return Told::Nothing;
+        };
+        let said = self.said.get(&result.operation).map_or(&[][..], Vec::as_slice);
+        let mut fitting = said
+            .iter()
+            .filter(|said| said.node == node)
+            .map(|said| said.fits(result));
+        match fitting.next() {
+            Some(first) if first || fitting.any(|fits| fits) => Told::Same,
+            Some(_) => Told::Wrong(Wrong::Differs),
+            None if span.last_ms < result.time + SKEW => {
+                *self.found.after_end.entry(node).or_default() += 1;
+                Told::Nothing
+            }
+            None => Told::Wrong(Wrong::Missing),
+        }
     }
 
     /// Whether the coordinator alone could answer: that a tag or a wrap of such a length is none needs no key.
@@ -307,7 +375,12 @@ mod tests {
     }
 
     fn findings_of(chains: &[(u64, Vec<Entry>)], end: impl Fn(u64) -> Report) -> Findings {
-        let mut corroboration = Corroboration::new(2, is_signed);
+        let expected = Expected {
+            members: (1..=3).collect(),
+            quorum: 2,
+            retention_ms: 10 * TIME,
+        };
+        let mut corroboration = Corroboration::new(expected, is_signed);
         for (node, entries) in chains {
             for entry in entries {
                 let record = Record {
@@ -407,16 +480,89 @@ mod tests {
         assert_eq!(wrong(&findings(&chains(&other), 2 * TIME)), [(2, Wrong::Differs)]);
     }
 
+    /// A result that a corrupt node 1 has on record with these participants, and a contribution that says the same.
+    fn made_up(participants: &[u64]) -> Findings {
+        let own = entry(Kind::Contributed, "sign", participants);
+        let outcome = entry(Kind::Outcome, "200", participants);
+        findings(
+            &[(1, vec![own.clone(), outcome]), (2, vec![own]), (3, Vec::new())],
+            2 * TIME,
+        )
+    }
+
+    #[test]
+    fn a_node_that_is_named_twice_counts_once() {
+        let found = made_up(&[1, 1]);
+        assert_eq!(wrong(&found), [(1, Wrong::Twice), (1, Wrong::Alone)]);
+        assert_eq!((found.results, found.corroborated), (1, 0));
+        let found = made_up(&[1, 1, 2]);
+        assert_eq!(
+            wrong(&found),
+            [(1, Wrong::Twice)],
+            "enough of them, and wrong all the same"
+        );
+        assert_eq!((found.results, found.corroborated), (1, 0));
+    }
+
+    #[test]
+    fn who_never_was_a_member_took_no_part() {
+        let found = made_up(&[1, 99]);
+        assert_eq!(wrong(&found), [(1, Wrong::Stranger(99))]);
+        assert_eq!((found.results, found.corroborated), (1, 0));
+        assert!(found.missing.is_empty(), "nobody can have its chain");
+    }
+
+    #[test]
+    fn of_a_participant_whose_chain_is_not_here_nothing_is_proven() {
+        let mut chains = of_signature(|_| ());
+        chains.remove(1);
+        let found = findings(&chains, 2 * TIME);
+        assert_eq!((found.results, found.corroborated, found.wrong_count), (1, 0, 0));
+        assert_eq!((found.without_chain, found.missing), (1, BTreeSet::from([2])));
+        // A chain that no result needs is not missed.
+        let mut chains = of_signature(|_| ());
+        chains.remove(2);
+        let found = findings(&chains, 2 * TIME);
+        assert_eq!((found.corroborated, found.without_chain), (1, 0));
+    }
+
+    /// What is found when the chain of node `cut` begins with record 500 at this time.
+    fn begun_late(chains: &[(u64, Vec<Entry>)], cut: u64, begin: u64, last: u64) -> Findings {
+        findings_of(chains, |node| Report {
+            first_sequence: Some(if node == cut { 500 } else { 1 }),
+            first_ms: Some(if node == cut { begin } else { 0 }),
+            last_ms: Some(last),
+            ..Report::default()
+        })
+    }
+
     #[test]
     fn what_retention_has_taken_is_not_missed() {
         let mut chains = of_signature(|_| ());
         chains[1].1.clear();
-        let found = findings_of(&chains, |node| Report {
-            first_sequence: Some(if node == 2 { 500 } else { 1 }),
-            first_ms: Some(if node == 2 { TIME } else { 0 }),
-            last_ms: Some(2 * TIME),
-            ..Report::default()
-        });
+        let found = begun_late(&chains, 2, TIME, 2 * TIME);
         assert_eq!((found.results, found.before, found.wrong_count), (0, 1, 0));
+        assert!(found.removed.is_empty(), "it may be in the chain's first moments");
+        let old = begun_late(&chains, 2, 2 * TIME, 11 * TIME);
+        assert_eq!((old.before, old.removed.len()), (1, 0));
+    }
+
+    #[test]
+    fn what_retention_would_have_left_was_removed() {
+        const LATE: u64 = 1_000 * TIME;
+        let mut chains = of_signature(|_| ());
+        chains[0].1.iter_mut().for_each(|entry| entry.time_ms = LATE);
+        chains[1].1.clear();
+        let found = begun_late(&chains, 2, LATE + 2 * SKEW, LATE + 4 * SKEW);
+        assert_eq!((found.before, found.removed), (1, BTreeMap::from([(2, 1)])));
+    }
+
+    #[test]
+    fn a_chain_that_begins_late_excuses_nobody_elses() {
+        let mut chains = of_signature(|_| ());
+        chains[1].1.clear();
+        let found = begun_late(&chains, 3, 2 * TIME, 2 * TIME);
+        assert_eq!((found.results, found.before), (1, 0));
+        assert_eq!(wrong(&found), [(2, Wrong::Missing)]);
     }
 }

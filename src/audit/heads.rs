@@ -9,11 +9,10 @@ use std::collections::{BTreeMap, HashSet};
 
 use ed25519_dalek::VerifyingKey;
 
-use super::record::{Content, Record};
+use super::record::{Content, PeerHead, Record};
+use super::span::{SKEW, Span};
 use super::verification::Report;
 
-/// By how much nodes' clocks differ at most, ms.
-const SKEW: u64 = 10_000;
 /// Findings that are kept; the rest is counted.
 const MAX_KEPT: usize = 1_000;
 
@@ -73,8 +72,10 @@ pub struct HeadFindings {
     pub without_chain: u64,
     /// Of these: of nodes whose keys are not known, so that nothing could be checked.
     pub without_key: u64,
-    /// Of these: of records that retention has taken; their signatures were checked.
+    /// Of these: of records from before the beginning of the chain; their signatures were checked.
     pub before: u64,
+    /// By node: of these, what retention by age would have left in its chain. Its oldest segments were removed.
+    pub removed: BTreeMap<u64, u64>,
     /// By node: chains that are shorter than what their nodes have signed for.
     pub shorter: BTreeMap<u64, Shorter>,
     /// What is wrong, the first of it.
@@ -87,8 +88,11 @@ pub struct HeadFindings {
 pub struct Heads {
     cluster: [u8; 32],
     keys: BTreeMap<u64, VerifyingKey>,
+    retention_ms: u64,
     chains: BTreeMap<u64, Chain>,
     held: Vec<Held>,
+    /// By holder and node: the highest head, and when it was first put on record.
+    latest: BTreeMap<(u64, u64), (u64, u64)>,
     found: HeadFindings,
 }
 
@@ -97,9 +101,7 @@ pub struct Heads {
 struct Chain {
     /// Numbers and hashes of the records that its heads cover, ascending.
     heads: Vec<(u64, [u8; 32])>,
-    first: u64,
-    last: u64,
-    last_ms: u64,
+    span: Span,
 }
 
 /// A head whose signature is good, in another node's chain.
@@ -110,17 +112,21 @@ struct Held {
     hash: [u8; 32],
     by: u64,
     time_ms: u64,
+    /// It is not older: then the node still had an earlier one for its last. None if the holder has no earlier one.
+    since_ms: Option<u64>,
 }
 
 impl Heads {
     /// For this cluster, whose nodes have these keys: all that they ever had, since chains keep what nodes said that have
-    /// left.
-    pub fn new(cluster: [u8; 32], keys: BTreeMap<u64, VerifyingKey>) -> Self {
+    /// left. Nodes remove nothing from their chains that is younger than `retention_ms`; 0 if nobody knows.
+    pub fn new(cluster: [u8; 32], keys: BTreeMap<u64, VerifyingKey>, retention_ms: u64) -> Self {
         Self {
             cluster,
             keys,
+            retention_ms,
             chains: BTreeMap::new(),
             held: Vec::new(),
+            latest: BTreeMap::new(),
             found: HeadFindings::default(),
         }
     }
@@ -141,6 +147,7 @@ impl Heads {
                     hash: head.hash,
                     by: node,
                     time_ms: record.time_ms,
+                    since_ms: self.earliest(node, head, record.time_ms),
                 };
                 match self.keys.get(&head.node) {
                     None => self.found.without_key += 1,
@@ -151,12 +158,20 @@ impl Heads {
         }
     }
 
+    /// Since when a head that a holder puts on record can be at the earliest. Holders ask for a node's last head every few
+    /// seconds: when the highest one before was the last, this one was not signed yet.
+    fn earliest(&mut self, by: u64, head: &PeerHead, time_ms: u64) -> Option<u64> {
+        let before = self.latest.get(&(by, head.node)).copied();
+        if before.is_none_or(|(sequence, _)| head.sequence > sequence) {
+            self.latest.insert((by, head.node), (head.sequence, time_ms));
+        }
+        let (sequence, since_ms) = before?;
+        (head.sequence > sequence).then_some(since_ms)
+    }
+
     /// The end of `node`'s chain.
     pub fn end(&mut self, node: u64, report: &Report) {
-        let chain = self.chains.entry(node).or_default();
-        chain.first = report.first_sequence.unwrap_or(1);
-        chain.last = report.last_sequence.unwrap_or(0);
-        chain.last_ms = report.last_ms.unwrap_or(0);
+        self.chains.entry(node).or_default().span = Span::of(report);
     }
 
     /// What all of it comes to.
@@ -184,20 +199,24 @@ impl Heads {
             return;
         };
         // The node's own record of its head comes right behind what it covers, and is durable before anybody hears of it.
-        let own = head.sequence.saturating_add(1);
-        if own > chain.last {
-            if chain.last_ms > head.time_ms.saturating_add(SKEW) {
+        let (own, span) = (head.sequence.saturating_add(1), chain.span);
+        if own > span.last {
+            if span.last_ms > head.time_ms.saturating_add(SKEW) {
                 return self.wrong(head, WrongHead::Renumbered);
             }
-            let ends_at = chain.last;
+            let ends_at = span.last;
             let shorter = self.found.shorter.entry(head.node).or_default();
             shorter.ends_at = ends_at;
             shorter.heads += 1;
             if head.sequence > shorter.signed {
                 (shorter.signed, shorter.held_by) = (head.sequence, head.by);
             }
-        } else if own < chain.first {
+        } else if own < span.first {
             self.found.before += 1;
+            let would_keep = |since_ms| span.would_keep(since_ms, self.retention_ms);
+            if head.since_ms.is_some_and(would_keep) {
+                *self.found.removed.entry(head.node).or_default() += 1;
+            }
         } else {
             let place = chain.heads.binary_search_by_key(&head.sequence, |(at, _)| *at);
             match place.is_ok_and(|at| chain.heads[at].1 == head.hash) {
@@ -230,6 +249,8 @@ mod tests {
 
     const CLUSTER: [u8; 32] = [3; 32];
     const TIME: u64 = 1_000_000;
+    const HOUR: u64 = 3_600_000;
+    const RETENTION: u64 = 100 * HOUR;
 
     fn key(node: u64) -> SigningKey {
         SigningKey::from_bytes(&[u8::try_from(node).unwrap(); 32])
@@ -277,7 +298,7 @@ mod tests {
 
     /// Heads of node 2 on record at nodes 1 and 3, beside its chain of records 1 to 20 with heads at 5, 10 and 15.
     fn findings(held: &[(u64, PeerHead)]) -> HeadFindings {
-        let mut heads = Heads::new(CLUSTER, keys());
+        let mut heads = Heads::new(CLUSTER, keys(), RETENTION);
         for (by, head) in held {
             heads.record(*by, &record(1, 0, Content::Witnessed(*head)));
         }
@@ -336,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_chain_that_went_on_behind_its_cut_is_no_earlier_copy() {
-        let mut heads = Heads::new(CLUSTER, keys());
+        let mut heads = Heads::new(CLUSTER, keys(), RETENTION);
         heads.record(1, &record(1, 0, Content::Witnessed(head(2, 40, 40))));
         chain(&mut heads, &[5], 1, 20, TIME + SKEW + 1);
         assert_eq!(wrong(&heads.findings()), [(2, 1, WrongHead::Renumbered)]);
@@ -344,7 +365,7 @@ mod tests {
 
     #[test]
     fn what_retention_has_taken_is_not_missed() {
-        let mut heads = Heads::new(CLUSTER, keys());
+        let mut heads = Heads::new(CLUSTER, keys(), RETENTION);
         for sequence in [4, 9, 10] {
             let held = head(2, sequence, u8::try_from(sequence).unwrap());
             heads.record(1, &record(1, 0, Content::Witnessed(held)));
@@ -353,6 +374,40 @@ mod tests {
         chain(&mut heads, &[10, 15], 11, 20, TIME);
         let found = heads.findings();
         assert_eq!((found.before, found.confirmed, found.wrong_count), (2, 1, 0));
+    }
+
+    /// What is found when node 1 has put these heads of node 2 on record at these hours, and node 2's chain has records
+    /// 11 to 20, the last of hour 200.
+    fn begun_late(held: &[(u64, u64)]) -> HeadFindings {
+        let mut heads = Heads::new(CLUSTER, keys(), RETENTION);
+        for (at, (sequence, hour)) in (1..).zip(held) {
+            let head = head(2, *sequence, u8::try_from(*sequence).unwrap());
+            let mut record = record(at, 0, Content::Witnessed(head));
+            record.time_ms = hour * HOUR;
+            heads.record(1, &record);
+        }
+        chain(&mut heads, &[10, 15], 11, 20, 200 * HOUR);
+        heads.findings()
+    }
+
+    #[test]
+    fn heads_that_retention_would_have_left_were_removed() {
+        let found = begun_late(&[(3, 110), (5, 120), (8, 130), (10, 140)]);
+        // Nobody knows how old the first one is; the last one is in the chain.
+        assert_eq!((found.before, found.confirmed, found.wrong_count), (3, 1, 0));
+        assert_eq!(found.removed, BTreeMap::from([(2, 2)]));
+    }
+
+    #[test]
+    fn heads_that_may_be_as_old_as_retention_are_not_missed() {
+        // Record 5 was signed at some time after hour 99: retention had that, or an hour later while it was copied.
+        for hour in [99, 101] {
+            let found = begun_late(&[(3, hour), (5, 150)]);
+            assert_eq!((found.before, found.removed.len()), (2, 0), "{hour}");
+        }
+        // An older copy of its disk had told less meanwhile: what is told again is no younger for that.
+        let found = begun_late(&[(5, 90), (3, 150), (5, 160), (8, 170)]);
+        assert_eq!((found.before, found.removed.len()), (4, 0));
     }
 
     #[test]

@@ -19,10 +19,11 @@ mod retention;
 mod segment;
 mod settings;
 mod space;
+mod span;
 mod verification;
 mod writer;
 
-pub use corroboration::{Corroboration, Finding, Findings, IsSigned, Wrong};
+pub use corroboration::{Corroboration, Expected, Finding, Findings, IsSigned, Wrong};
 pub use error::{AppendError, OpenError, VerifyError};
 pub use heads::{HeadFinding, HeadFindings, Heads, Shorter, WrongHead};
 pub use journal::{Audit, Counters, Health, Sighting, SignedHead};

@@ -31,15 +31,21 @@ impl RefusalRate {
         }
         if self.recorded < self.per_second {
             self.recorded += 1;
-            return Some(1 + std::mem::take(&mut self.held_back));
+            return Some(std::mem::take(&mut self.held_back).saturating_add(1));
         }
         self.held_back = self.held_back.saturating_add(1);
         None
     }
 
-    /// What is still held back when a second has passed without a refusal: the caller records one entry with it.
+    /// What is still held back once its second is over: the caller records one entry with it, since no later refusal may
+    /// come to carry the count.
     pub fn due(&mut self, now_ms: u64) -> Option<u32> {
         (now_ms / 1000 > self.second && self.held_back > 0).then(|| std::mem::take(&mut self.held_back))
+    }
+
+    /// So many could not be put on record after all: the next record counts them.
+    pub fn hold_back(&mut self, count: u32) {
+        self.held_back = self.held_back.saturating_add(count);
     }
 }
 
@@ -64,5 +70,17 @@ mod tests {
         assert_eq!(sum, 1000);
         assert_eq!(rate.due(7000), None);
         assert_eq!(rate.refused(7000), Some(1));
+    }
+
+    #[test]
+    fn what_could_not_be_recorded_is_counted_by_the_next_record() {
+        let mut rate = RefusalRate::new(1);
+        assert_eq!(rate.refused(5000), Some(1));
+        assert_eq!(rate.refused(5000), None);
+        let lost = rate.due(6000).unwrap();
+        rate.hold_back(lost);
+        assert_eq!(rate.due(6000), Some(1));
+        rate.hold_back(3);
+        assert_eq!(rate.refused(7000), Some(4));
     }
 }

@@ -7,9 +7,12 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
-use self::compared::{Pinned, compare};
+use self::compared::{Pinned, Terms, compare};
 use crate::audit::{self, Content, Kind, Record, Report};
+use crate::config;
 use crate::config::fields::{decode_hex, encode_hex};
 use crate::identifier::LocalId;
 
@@ -28,30 +31,10 @@ enum AuditSubcommand {
     #[command(
         after_help = "Examples:\n  conclave audit verify .conclave/node-1/data/audit --json\n  \
                       conclave audit verify --genesis .conclave/genesis.json .conclave/node-*/data/audit\n  \
-                      conclave audit verify --genesis genesis.json --orders orders.json --stopped node-*/audit"
+                      conclave audit verify --genesis genesis.json --orders orders.json --stopped node-*/audit\n  \
+                      conclave audit verify --genesis genesis.json --partial node-1/audit"
     )]
-    Verify {
-        /// The audit folders, or copies of them, of a node each.
-        #[arg(required = true)]
-        folders: Vec<PathBuf>,
-        /// The cluster's genesis statement: whose chains these are, the nodes' public keys, and the quorum.
-        #[arg(long, value_name = "FILE")]
-        genesis: Option<PathBuf>,
-        /// The orders that changed the members, as `conclave node orders` writes them: the keys of nodes that joined later.
-        #[arg(long, value_name = "FILE", requires = "genesis")]
-        orders: Option<PathBuf>,
-        /// The node's Ed25519 public key in hexadecimal, of one folder; without it and without a genesis statement signatures
-        /// on heads are not checked.
-        #[arg(long, value_name = "HEX", conflicts_with = "genesis")]
-        key: Option<String>,
-        /// The nodes were stopped before the folders were copied: whatever is later than the end of a chain is wrong as well,
-        /// a result in which its node took part or a head that the node has signed.
-        #[arg(long)]
-        stopped: bool,
-        /// Print facts as JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    Verify(VerifyArguments),
     /// Prints the records, a JSON document a line, and checks the chain meanwhile.
     #[command(
         after_help = "Example:\n  conclave audit export .conclave/node-1/data/audit | jq 'select(.kind == \"refused\")'"
@@ -62,29 +45,45 @@ enum AuditSubcommand {
     },
 }
 
+#[derive(Debug, Args)]
+struct VerifyArguments {
+    /// The audit folders, or copies of them, of a node each.
+    #[arg(required = true)]
+    folders: Vec<PathBuf>,
+    /// The cluster's genesis statement: whose chains these are, the nodes' public keys, and the quorum.
+    #[arg(long, value_name = "FILE")]
+    genesis: Option<PathBuf>,
+    /// The orders that changed the members, as `conclave node orders` writes them: the keys of nodes that joined later.
+    #[arg(long, value_name = "FILE", requires = "genesis")]
+    orders: Option<PathBuf>,
+    /// The node's Ed25519 public key in hexadecimal, of one folder; without it and without a genesis statement signatures
+    /// on heads are not checked.
+    #[arg(long, value_name = "HEX", conflicts_with = "genesis")]
+    key: Option<String>,
+    /// The nodes were stopped before the folders were copied: whatever is later than the end of a chain is wrong as well,
+    /// a result in which its node took part or a head that the node has signed.
+    #[arg(long)]
+    stopped: bool,
+    /// Chains of some members are missing: say what can be said. Without it that is exit 1, since nothing is proven for
+    /// the results in which they took part.
+    #[arg(long, requires = "genesis")]
+    partial: bool,
+    /// The days for which the nodes keep their chains for certain: a chain that begins later, though others have results
+    /// and heads of its node from before, is wrong. Less if `retention_days` is, or if `retention_bytes` takes more; 0 if
+    /// nobody knows.
+    #[arg(long, value_name = "DAYS", default_value_t = config::Audit::default().retention_days, requires = "genesis")]
+    retention_days: u32,
+    /// Print facts as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
 impl AuditCommand {
     /// Runs it: exit 0 if everything holds.
     pub fn run(self) -> ExitCode {
         let ran = match self.command {
             AuditSubcommand::Export { folder } => export(&folder),
-            AuditSubcommand::Verify {
-                folders,
-                genesis: Some(genesis),
-                orders,
-                stopped,
-                json,
-                ..
-            } => all(&folders, (&genesis, orders.as_deref()), stopped, json),
-            AuditSubcommand::Verify {
-                folders,
-                key,
-                stopped,
-                json,
-                ..
-            } => match &folders[..] {
-                [folder] => alone(folder, key.as_deref(), stopped, json),
-                _ => Err("several folders are held against each other by --genesis FILE".into()),
-            },
+            AuditSubcommand::Verify(arguments) => verify(&arguments),
         };
         ran.unwrap_or_else(|error| {
             eprintln!("conclave: {error}");
@@ -93,14 +92,22 @@ impl AuditCommand {
     }
 }
 
-fn alone(folder: &Path, key: Option<&str>, stopped: bool, as_json: bool) -> Result<ExitCode, String> {
-    let key = key.map(|text| {
+fn verify(arguments: &VerifyArguments) -> Result<ExitCode, String> {
+    match (&arguments.genesis, &arguments.folders[..]) {
+        (Some(genesis), _) => all(genesis, arguments),
+        (None, [folder]) => alone(folder, arguments),
+        (None, _) => Err("several folders are held against each other by --genesis FILE".into()),
+    }
+}
+
+fn alone(folder: &Path, arguments: &VerifyArguments) -> Result<ExitCode, String> {
+    let key = arguments.key.as_deref().map(|text| {
         let key = decode_hex(text).and_then(|key| <[u8; 32]>::try_from(key).ok());
         key.ok_or("--key wants 64 hexadecimal digits")
     });
     let report = audit::verify(folder, key.transpose()?.as_ref()).map_err(|error| error.to_string())?;
-    let holds = !(stopped && report.ends_sealed);
-    match as_json {
+    let holds = !(arguments.stopped && report.ends_sealed);
+    match arguments.json {
         true => {
             let mut facts = facts(&report);
             facts["ok"] = json!(holds);
@@ -111,17 +118,19 @@ fn alone(folder: &Path, key: Option<&str>, stopped: bool, as_json: bool) -> Resu
     Ok(exit(holds))
 }
 
-fn all(
-    folders: &[PathBuf],
-    (genesis, orders): (&Path, Option<&Path>),
-    stopped: bool,
-    as_json: bool,
-) -> Result<ExitCode, String> {
-    let compared = compare(folders, Pinned::read(genesis, orders)?, stopped)?;
-    match as_json {
+fn all(genesis: &Path, arguments: &VerifyArguments) -> Result<ExitCode, String> {
+    let pinned = Pinned::read(genesis, arguments.orders.as_deref())?;
+    let terms = Terms {
+        stopped: arguments.stopped,
+        partial: arguments.partial,
+        retention_days: arguments.retention_days,
+    };
+    let compared = compare(&arguments.folders, pinned, terms)?;
+    match arguments.json {
         true => println!("{}", compared.facts()),
         false => compared.tell(),
     }
+    compared.complain();
     Ok(exit(compared.holds()))
 }
 
@@ -135,8 +144,17 @@ fn exit(holds: bool) -> ExitCode {
 fn facts(report: &Report) -> Value {
     json!({
         "ok": true, "records": report.records, "segments": report.segments, "heads_verified": report.heads_verified,
+        "first": report.first_sequence, "first_ms": report.first_ms, "whole": report.first_sequence.is_none_or(|first| first == 1),
         "last": report.last_sequence, "ends_sealed": report.ends_sealed,
     })
+}
+
+/// Where a chain begins whose oldest segments are not here.
+fn beginning(report: &Report) -> Option<String> {
+    let first = report.first_sequence.filter(|first| *first > 1)?;
+    let seconds = i64::try_from(report.first_ms? / 1_000).ok()?;
+    let time = OffsetDateTime::from_unix_timestamp(seconds).ok()?;
+    Some(format!("record {first} of {}", time.format(&Rfc3339).ok()?))
 }
 
 fn tell(report: &Report) {
@@ -146,6 +164,9 @@ fn tell(report: &Report) {
     );
     for (kind, count) in &report.by_kind {
         println!("  {kind}: {count}");
+    }
+    if let Some(beginning) = beginning(report) {
+        println!("  the chain begins at {beginning}: what was before is not here");
     }
     if report.ends_sealed {
         println!("  the last segment is a sealed one: what followed it was not copied, or was removed");

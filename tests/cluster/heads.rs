@@ -75,11 +75,15 @@ async fn a_chain_that_was_cut_is_found_by_the_others() {
     let facts: Value = serde_json::from_slice(&verified.stdout).unwrap();
     assert!(facts["heads"]["held"].as_u64().unwrap() > 0, "{facts}");
     assert_eq!(facts["heads"]["held"], facts["heads"]["confirmed"], "{facts}");
+    assert_eq!(facts["proven"], true, "{facts}");
 
     fs::remove_dir_all(&folders[1]).unwrap();
     fs::rename(&older, &folders[1]).unwrap();
-    let alone = verify(&world, &folders[1..2], &["--stopped"]);
+    let alone = verify(&world, &folders[1..2], &["--stopped", "--partial"]);
     assert!(alone.status.success(), "by itself it holds");
+    let alone = verify(&world, &folders[1..2], &["--stopped"]);
+    let told = String::from_utf8_lossy(&alone.stderr);
+    assert!(!alone.status.success() && told.contains("nodes 1, 3"), "{told}");
     let found = verify(&world, &folders, &["--stopped"]);
     let told = String::from_utf8_lossy(&found.stderr);
     assert!(!found.status.success(), "{told}");

@@ -235,6 +235,7 @@ async fn random_inputs(nodes: u16, count: usize) {
     // A tag, its verification, a wrap and an unwrap for each input.
     assert!(facts["results"].as_u64().unwrap() >= 4 * count as u64, "{facts}");
     assert_eq!(facts["results"], facts["corroborated"], "{facts}");
+    assert_eq!(facts["proven"], true, "{facts}");
     // Of each key: who evaluated, and all three.
     let mut trios = BTreeSet::new();
     for folder in folders {

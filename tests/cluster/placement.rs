@@ -141,4 +141,5 @@ async fn every_result_of_a_placed_cluster_is_on_record_at_its_committee() {
     let facts: Value = serde_json::from_slice(&verified.stdout).unwrap();
     assert!(facts["results"].as_u64().unwrap() >= 4 * 2 * 5, "{facts}");
     assert_eq!(facts["results"], facts["corroborated"], "{facts}");
+    assert_eq!(facts["proven"], true, "{facts}");
 }

@@ -1,5 +1,5 @@
 //! What a node does now and then without being asked: destroy shares that no key refers to, let time pass in idle groups,
-//! finish what a dead coordinator left, forget what has expired.
+//! finish what a dead coordinator left, forget what has expired, count on record what was refused in a flood.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use conclave_shares::{Session, ShareId};
 
 use super::change::{self, pass_time};
 use super::{Caller, Work, rests_on_state};
+use crate::actors::decide::record_held_back;
 use crate::actors::parts::Parts;
 use crate::actors::views::believed;
 use crate::identifier::LocalId;
@@ -34,6 +35,7 @@ pub async fn chores(parts: Arc<Parts>) {
     loop {
         ticks.tick().await;
         if let Ok(now) = parts.now() {
+            record_held_back(&parts, now);
             parts.denials.lock().sweep(now);
             let moment = parts.moment(now);
             parts.replays.lock().advance(moment);

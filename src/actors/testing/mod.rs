@@ -30,6 +30,7 @@ mod placement;
 mod races;
 mod receipts;
 mod record;
+mod refusals;
 mod renewal;
 mod replays;
 mod sabotage;

@@ -1,13 +1,15 @@
 //! The chains of several nodes, each by itself and then all of them against each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::VerifyingKey;
 use serde_json::{Value, json};
 
-use super::{facts, tell};
-use crate::audit::{self, Corroboration, Evidence, Findings, HeadFindings, Heads, Record, Report};
+use super::{beginning, facts, tell};
+use crate::audit::{
+    self, Corroboration, Evidence, Expected, Findings, HeadFindings, Heads, Record, Report, Wrong,
+};
 use crate::authorization::name_of_signed;
 use crate::membership::quorum_of;
 use crate::operation::batch;
@@ -20,6 +22,8 @@ use crate::seal::secret_file;
 pub(super) struct Pinned {
     cluster: [u8; 32],
     keys: BTreeMap<u64, VerifyingKey>,
+    /// Who is a member by the last list.
+    present: BTreeSet<u64>,
     /// The smallest that a list of members had: a record does not tell which list it rests on.
     quorum: usize,
 }
@@ -34,6 +38,7 @@ impl Pinned {
         let mut pinned = Pinned {
             cluster: genesis.cluster_id(),
             keys: BTreeMap::new(),
+            present: BTreeSet::new(),
             quorum: usize::MAX,
         };
         let lists = orders.lists(first);
@@ -48,6 +53,7 @@ impl Pinned {
                 .map(|member| (member.node, member.verifying_key));
             // A number is given once: nobody's key is replaced.
             pinned.keys.extend(keys);
+            pinned.present = members.nodes().into_iter().collect();
         }
         Ok(pinned)
     }
@@ -69,19 +75,37 @@ impl Pinned {
     }
 }
 
+/// What the caller knows and accepts.
+#[derive(Clone, Copy)]
+pub(super) struct Terms {
+    /// Nothing may be later than a chain's end.
+    pub(super) stopped: bool,
+    /// Chains of members may be missing.
+    pub(super) partial: bool,
+    /// For so many days nodes keep their chains for certain.
+    pub(super) retention_days: u32,
+}
+
 /// What all chains come to.
 pub(super) struct Compared {
     reports: BTreeMap<u64, Report>,
     results: Findings,
     heads: HeadFindings,
-    /// Nothing may be later than a chain's end.
-    stopped: bool,
+    /// Members whose chains are not here: the present ones, and who took part in a result.
+    missing: BTreeSet<u64>,
+    terms: Terms,
 }
 
 /// Each chain by itself, then all of them against each other.
-pub(super) fn compare(folders: &[PathBuf], pinned: Pinned, stopped: bool) -> Result<Compared, String> {
-    let mut corroboration = Corroboration::new(pinned.quorum, is_signed);
-    let mut heads = Heads::new(pinned.cluster, pinned.keys.clone());
+pub(super) fn compare(folders: &[PathBuf], pinned: Pinned, terms: Terms) -> Result<Compared, String> {
+    let retention_ms = u64::from(terms.retention_days) * 86_400_000;
+    let expected = Expected {
+        members: pinned.keys.keys().copied().collect(),
+        quorum: pinned.quorum,
+        retention_ms,
+    };
+    let mut corroboration = Corroboration::new(expected, is_signed);
+    let mut heads = Heads::new(pinned.cluster, pinned.keys.clone(), retention_ms);
     let mut reports: BTreeMap<u64, Report> = BTreeMap::new();
     for folder in folders {
         let (node, key) = pinned.owner(folder)?;
@@ -99,21 +123,42 @@ pub(super) fn compare(folders: &[PathBuf], pinned: Pinned, stopped: bool) -> Res
         heads.end(node, &report);
         reports.insert(node, report);
     }
+    let results = corroboration.findings();
+    let mut missing: BTreeSet<u64> = results.missing.union(&pinned.present).copied().collect();
+    missing.retain(|node| !reports.contains_key(node));
     Ok(Compared {
         reports,
-        results: corroboration.findings(),
+        results,
         heads: heads.findings(),
-        stopped,
+        missing,
+        terms,
     })
 }
 
 impl Compared {
+    /// Whether nothing is wrong, and nothing is missing but what the caller accepts.
     pub(super) fn holds(&self) -> bool {
-        let right = self.results.wrong_count == 0 && self.heads.wrong_count == 0;
         let ends = self.results.after_end.is_empty()
             && self.heads.shorter.is_empty()
             && !self.reports.values().any(|report| report.ends_sealed);
-        right && (ends || !self.stopped)
+        self.is_right() && (ends || !self.terms.stopped) && (self.missing.is_empty() || self.terms.partial)
+    }
+
+    /// Whether every result that was looked at has the records of everybody who took part, and none can be in a chain that
+    /// is not here.
+    fn is_proven(&self) -> bool {
+        self.is_right() && self.missing.is_empty() && self.unproven() == 0
+    }
+
+    /// Results that do not have the records of everybody who took part, for whatever reason.
+    fn unproven(&self) -> u64 {
+        self.results.results - self.results.corroborated
+    }
+
+    /// Whether nothing was found that is wrong whatever else is not here.
+    fn is_right(&self) -> bool {
+        let wrong = self.results.wrong_count + self.heads.wrong_count;
+        wrong == 0 && self.results.removed.is_empty() && self.heads.removed.is_empty()
     }
 
     pub(super) fn facts(&self) -> Value {
@@ -135,8 +180,10 @@ impl Compared {
             })
             .collect();
         json!({
-            "ok": self.holds(), "chains": chains, "results": found.results, "corroborated": found.corroborated,
-            "without_key": found.without_key, "before": found.before, "after_end": found.after_end,
+            "ok": self.holds(), "proven": self.is_proven(), "unproven": self.unproven(), "missing": self.missing,
+            "chains": chains, "results": found.results, "corroborated": found.corroborated,
+            "without_key": found.without_key, "without_chain": found.without_chain, "before": found.before,
+            "removed": found.removed, "after_end": found.after_end,
             "wrong": wrong, "wrong_count": found.wrong_count, "heads": facts_of_heads(&self.heads),
         })
     }
@@ -146,8 +193,56 @@ impl Compared {
             print!("Node {node}: ");
             tell(report);
         }
-        tell_results(&self.results, self.stopped);
-        tell_heads(&self.heads, self.stopped);
+        tell_results(&self.results, self.terms.stopped);
+        tell_heads(&self.heads, self.terms.stopped);
+        self.tell_removed();
+        self.tell_missing();
+    }
+
+    /// Chains that begin later than retention by age would have made them.
+    fn tell_removed(&self) {
+        for (node, report) in &self.reports {
+            let of = |removed: &BTreeMap<u64, u64>| removed.get(node).copied().unwrap_or(0);
+            let (results, heads) = (of(&self.results.removed), of(&self.heads.removed));
+            if results + heads > 0 {
+                eprintln!(
+                    "conclave: node {node}'s chain begins at {}, and others have {results} results and {heads} heads of it \
+                     from before on record, younger than {} days: its oldest segments were removed. If retention_bytes took \
+                     them, say by --retention-days what the nodes do keep",
+                    beginning(report).unwrap_or_default(),
+                    self.terms.retention_days
+                );
+            }
+        }
+    }
+
+    fn tell_missing(&self) {
+        if !self.missing.is_empty() {
+            println!(
+                "The chains of {} are not here: what they answered was not looked at, and nothing is proven for {} results \
+                 in which they took part",
+                nodes(&self.missing),
+                self.results.without_chain
+            );
+        }
+    }
+
+    /// Why it is no success, if nothing that was read is wrong.
+    pub(super) fn complain(&self) {
+        if !self.missing.is_empty() && !self.terms.partial {
+            eprintln!(
+                "conclave: not proven without the chains of {}; --partial accepts that",
+                nodes(&self.missing)
+            );
+        }
+    }
+}
+
+fn nodes(nodes: &BTreeSet<u64>) -> String {
+    let numbers: Vec<String> = nodes.iter().map(u64::to_string).collect();
+    match &numbers[..] {
+        [one] => format!("node {one}"),
+        several => format!("nodes {}", several.join(", ")),
     }
 }
 
@@ -173,7 +268,7 @@ fn facts_of_heads(found: &HeadFindings) -> Value {
         .collect();
     json!({
         "held": found.held, "confirmed": found.confirmed, "without_chain": found.without_chain,
-        "without_key": found.without_key, "before": found.before, "shorter": shorter,
+        "without_key": found.without_key, "before": found.before, "removed": found.removed, "shorter": shorter,
         "wrong": wrong, "wrong_count": found.wrong_count,
     })
 }
@@ -191,7 +286,7 @@ fn tell_results(found: &Findings, stopped: bool) {
     }
     if found.before > 0 {
         println!(
-            "  {} more are older than a chain that retention has shortened",
+            "  {} more are older than the beginning of a participant's chain",
             found.before
         );
     }
@@ -209,6 +304,10 @@ fn tell_results(found: &Findings, stopped: bool) {
             wrong.operation.request_id()
         );
     }
+    let mut found_wrong = found.wrong.iter();
+    if found_wrong.any(|wrong| matches!(wrong.what, Wrong::Stranger(_))) {
+        eprintln!("conclave: nodes that joined later are members by --orders FILE");
+    }
     tell_rest(found.wrong_count, found.wrong.len());
 }
 
@@ -220,7 +319,7 @@ fn tell_heads(found: &HeadFindings, stopped: bool) {
     let parts = [
         (
             found.before,
-            "cover what retention has taken; their signatures hold",
+            "are from before the beginning of their chains; their signatures hold",
         ),
         (
             found.without_chain,

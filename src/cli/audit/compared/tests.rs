@@ -89,6 +89,8 @@ impl World {
     fn open(&self, node: u64) -> Audit {
         let mut settings = Settings::new(self.genesis.cluster_id(), node);
         (settings.segment_bytes, settings.low_disk_percent) = (64 << 10, 0);
+        // Tests cut and remove segments.
+        settings.compress = false;
         let sign = move |message: &[u8]| key(node).sign(message).to_bytes();
         Audit::open(&self.chain(node), settings, sign, |_| {}).unwrap()
     }
@@ -108,14 +110,27 @@ impl World {
 
     /// A node puts a peer's head on record.
     fn witness(&self, node: u64, head: PeerHead) {
-        self.open(node).witness(head, TIME + 1).unwrap();
+        self.witness_at(node, head, TIME + 1);
+    }
+
+    fn witness_at(&self, node: u64, head: PeerHead, time_ms: u64) {
+        self.open(node).witness(head, time_ms).unwrap();
     }
 
     fn compare(&self, nodes: &[u64], stopped: bool) -> Result<Compared, String> {
+        let terms = Terms {
+            stopped,
+            partial: false,
+            retention_days: 90,
+        };
+        self.compare_by(nodes, terms)
+    }
+
+    fn compare_by(&self, nodes: &[u64], terms: Terms) -> Result<Compared, String> {
         let folders: Vec<PathBuf> = nodes.iter().map(|node| self.chain(*node)).collect();
         let orders = Some(self.orders_file()).filter(|file| file.exists());
         let genesis = self.folder.path().join("genesis.json");
-        compare(&folders, Pinned::read(&genesis, orders.as_deref())?, stopped)
+        compare(&folders, Pinned::read(&genesis, orders.as_deref())?, terms)
     }
 
     /// Cuts a chain off behind this record, as a hand that knows the format does.
@@ -161,9 +176,105 @@ fn chains_that_have_what_their_nodes_signed_hold() {
         (&facts["ok"], &facts["heads"]["confirmed"]),
         (&json!(true), &json!(6))
     );
-    let two = world.compare(&[1, 2], true).unwrap();
-    assert!(two.holds());
+    assert_eq!((&facts["proven"], &facts["missing"]), (&json!(true), &json!([])));
+}
+
+#[test]
+fn without_the_chains_of_some_members_nothing_is_proven() {
+    let world = three();
+    let partial = Terms {
+        stopped: true,
+        partial: true,
+        retention_days: 90,
+    };
+    for nodes in [&[1, 2][..], &[2][..]] {
+        let missing: Vec<u64> = (1..=3).filter(|node| !nodes.contains(node)).collect();
+        let compared = world.compare(nodes, true).unwrap();
+        assert!(!compared.holds(), "{nodes:?}");
+        let accepted = world.compare_by(nodes, partial).unwrap();
+        assert!(accepted.holds(), "{nodes:?}");
+        for (compared, ok) in [(compared, false), (accepted, true)] {
+            let facts = compared.facts();
+            assert_eq!((&facts["ok"], &facts["proven"]), (&json!(ok), &json!(false)));
+            assert_eq!(facts["missing"], json!(missing));
+        }
+    }
+    let two = world.compare_by(&[1, 2], partial).unwrap();
     assert_eq!((two.heads.confirmed, two.heads.without_chain), (2, 2));
+    // What is wrong is not accepted with it.
+    world.cut(2, 2);
+    assert!(!world.compare_by(&[1, 2], partial).unwrap().holds());
+}
+
+#[test]
+fn results_of_nodes_whose_chains_are_not_here_are_told_as_unproven() {
+    let world = three();
+    let operation = OperationId {
+        node: 1,
+        boot: TIME,
+        counter: 2,
+    };
+    let mut outcome = Entry::new(Kind::Outcome, TIME + 2, operation);
+    (outcome.participants, outcome.verdict) = (vec![2, 3], "200".into());
+    block_on(world.open(1).append(outcome)).unwrap();
+    let compared = world.compare(&[1], false).unwrap();
+    assert!(!compared.holds() && compared.results.wrong_count == 0);
+    let facts = compared.facts();
+    assert_eq!((&facts["results"], &facts["unproven"]), (&json!(1), &json!(1)));
+    assert_eq!(
+        (&facts["without_chain"], &facts["missing"]),
+        (&json!(1), &json!([2, 3]))
+    );
+    // Both chains are here and end before it: as ever, that is accepted of running nodes, and proves nothing.
+    let running = world.compare(&[1, 2, 3], false).unwrap();
+    assert!(running.holds() && !running.is_proven());
+    assert!(!world.compare(&[1, 2, 3], true).unwrap().holds());
+}
+
+#[test]
+fn a_chain_whose_oldest_segments_were_removed_is_found_by_what_others_have_of_it() {
+    const DAY: u64 = 86_400_000;
+    let world = World::new();
+    for day in [0, 10, 20, 30] {
+        let head = world.live(2, TIME + day * DAY);
+        world.witness_at(1, head, TIME + day * DAY);
+        world.live(3, TIME + day * DAY);
+    }
+    let kept = |retention_days| Terms {
+        stopped: true,
+        partial: false,
+        retention_days,
+    };
+    let whole = world.compare_by(&[1, 2, 3], kept(90)).unwrap();
+    assert!(whole.holds());
+    let facts = |compared: &Compared| compared.facts()["chains"][1].clone();
+    assert_eq!(
+        (&facts(&whole)["first"], &facts(&whole)["whole"]),
+        (&json!(1), &json!(true))
+    );
+
+    // A segment a day, with an entry and its head.
+    for first in [1, 3] {
+        fs::remove_file(world.chain(2).join(format!("{first:020}.audit"))).unwrap();
+    }
+    let removed = world.compare_by(&[1, 2, 3], kept(90)).unwrap();
+    assert!(!removed.holds());
+    assert_eq!(
+        removed.heads.removed,
+        BTreeMap::from([(2, 1)]),
+        "nobody knows how old the first head is"
+    );
+    let begins = facts(&removed);
+    assert_eq!((&begins["first"], &begins["whole"]), (&json!(5), &json!(false)));
+    assert_eq!(begins["first_ms"], json!(TIME + 20 * DAY));
+    let told = beginning(&removed.reports[&2]).unwrap();
+    assert_eq!(told, "record 5 of 2023-12-04T22:13:20Z");
+    // Retention may have done that, if the nodes keep no more than five days, or nobody knows how many.
+    for days in [5, 0] {
+        let expired = world.compare_by(&[1, 2, 3], kept(days)).unwrap();
+        assert!(expired.holds(), "{days}");
+        assert_eq!(expired.heads.before, 2);
+    }
 }
 
 #[test]
