@@ -96,11 +96,13 @@ fn seeds_break_no_rule() {
 #[test]
 fn a_seed_replays_exactly() {
     for seed in [2, 3] {
-        assert_eq!(run(seed, None).0.unwrap(), run(seed, None).0.unwrap());
-        assert_eq!(
-            run_moving(seed, None).0.unwrap(),
-            run_moving(seed, None).0.unwrap()
-        );
+        seeds::one(seed, REPLAY, || {
+            assert_eq!(run(seed, None).0.unwrap(), run(seed, None).0.unwrap());
+        });
+        seeds::one(seed, REPLAY_MOVES, || {
+            let again = || run_moving(seed, None).0.unwrap();
+            assert_eq!(again(), again());
+        });
     }
 }
 

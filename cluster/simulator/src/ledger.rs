@@ -6,6 +6,7 @@ use conclave_consensus::{
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::fmt::{self, Debug, Write};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -28,6 +29,21 @@ pub(crate) fn hash(bytes: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     bytes.hash(&mut hasher);
     hasher.finish()
+}
+
+/// Of what something shows of itself.
+pub(crate) fn hash_of(shown: &impl Debug) -> u64 {
+    struct Hashed(DefaultHasher);
+    impl Write for Hashed {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            self.0.write(text.as_bytes());
+            Ok(())
+        }
+    }
+    let mut hashed = Hashed(DefaultHasher::new());
+    // Writing into a hash does not fail.
+    let _ = write!(hashed, "{shown:?}");
+    hashed.0.finish()
 }
 
 impl Ledger {

@@ -134,7 +134,9 @@ pub struct Failure {
 /// A run without a broken rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// Hash of every event in order.
+    /// Hash of what happened, in order and with its time: frames (their bytes) and messages of processes (what they show of
+    /// themselves) as they come to a node, ticks, timers, replies of consensus, ends of synced writes, links, starts, deaths in
+    /// the middle of a write, and faults. What the network lost is not in it.
     pub trace: u64,
     /// How many events.
     pub events: u64,

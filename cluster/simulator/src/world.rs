@@ -1,8 +1,8 @@
 //! The world: one clock, one queue of events, every choice drawn from one seed.
 //!
 //! A run has a time of faults, then everything is healed, and then the cluster has ten virtual seconds to work
-//! again. Invariants are checked after every event. The same seed gives the same events, byte for byte; the
-//! hash of all of them is part of the report.
+//! again. Invariants are checked after every event. The same seed gives the same events; the hash of what happened to
+//! nodes is part of the report ([`Report::trace`]).
 
 use crate::clock::VirtualClock;
 use crate::disk::SimulatedDisk;
@@ -268,7 +268,7 @@ impl<C: Cluster> World<C> {
         self.next_event += 1;
     }
 
-    pub(crate) fn mark(&mut self, kind: u8, node: NodeId, detail: u64) {
+    pub(crate) fn mark(&mut self, kind: u8, node: NodeId, detail: impl Hash) {
         (self.clock.micros(), kind, node, detail).hash(&mut self.trace);
     }
 
@@ -286,10 +286,12 @@ impl<C: Cluster> World<C> {
                 if self.network.is_cut(from, to) {
                     return Ok(());
                 }
-                self.mark(2, to, from);
+                let said = ledger::hash_of(&message);
+                self.mark(2, to, (from, said));
                 self.process(to, |process, node| process.on_message(node, from, message))
             }
             Event::Tick { node, life } if self.alive(node, life) => {
+                self.mark(9, node, life);
                 self.schedule(self.setup.settings.tick_ms * 1_000, Event::Tick { node, life });
                 self.input(node, Input::Tick)
             }
@@ -574,6 +576,8 @@ impl<C: Cluster> World<C> {
         else {
             return Ok(());
         };
+        let told = ledger::hash_of(&reply);
+        (self.clock.micros(), 10_u8, node, told).hash(&mut self.trace);
         let mut ledger = self.ledger.lock();
         match &reply {
             Reply::Proposed { ticket, result } => {
