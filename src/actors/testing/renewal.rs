@@ -348,6 +348,30 @@ fn a_member_that_lost_its_share_gets_one_by_a_renewal() {
     });
 }
 
+/// Who reads all shares for a backup finds those that the state names which it has read before.
+#[test]
+fn nothing_is_removed_while_a_backup_is_made() {
+    run(async {
+        let (cluster, _, keystore, signing, _) = furnished(3).await;
+        due_at_once(&cluster);
+        renew_to(&cluster, &keystore, &signing, 1).await;
+        let parts = &cluster.node(1).parts;
+        let kept = || {
+            let sessions = parts.shares.sessions(&keystore.id.0, &signing.id.0);
+            sessions.unwrap().len()
+        };
+        let before = kept();
+        assert!(before > 1, "of both epochs");
+        let backup = parts.removal.read();
+        upkeep::settle(parts, 0).unwrap();
+        assert_eq!(kept(), before);
+        drop(backup);
+        upkeep::settle(parts, 0).unwrap();
+        assert_eq!(kept(), 1);
+        cluster.stop().await;
+    });
+}
+
 /// The same of symmetric keys: the others deal, and all compute the value on record. Before, the node itself sees what it lacks.
 async fn a_holder_that_lost_its_parts_gets_them(n: u64) {
     let (cluster, client, keystore, ..) = furnished(n).await;
