@@ -22,7 +22,7 @@ use crate::keystore::{
 use crate::membership::Membership;
 
 /// What is told of an applied entry.
-pub type Listener = Box<dyn Fn(GroupId, &Entry, &Outcome) + Send + Sync>;
+pub type Listener = Box<dyn Fn(GroupId, Option<&Entry>, &Outcome) + Send + Sync>;
 
 /// The keystore state machine as consensus drives it.
 pub struct KeystoreApplication {
@@ -327,8 +327,9 @@ impl Application for KeystoreApplication {
         let Some(listener) = self.listener.lock().clone() else {
             return;
         };
-        if let (Ok(entry), Ok(outcome)) = (Entry::decode(entry), postcard::from_bytes(result)) {
-            listener(group, &entry, &outcome);
+        // Also of one that nobody can read: that somebody brought it wants to be known.
+        if let Ok(outcome) = postcard::from_bytes(result) {
+            listener(group, Entry::decode(entry).ok().as_ref(), &outcome);
         }
     }
 }

@@ -180,13 +180,14 @@ impl Parts {
         }
     }
 
-    /// Takes note of an entry that this node has applied.
-    pub fn applied(&self, entry: &Entry, outcome: &Outcome) {
+    /// Takes note of an entry that this node has applied; none of one that cannot be read, which changed nothing.
+    pub fn applied(&self, entry: Option<&Entry>, outcome: &Outcome) {
         if let Outcome::Refused(Rejection::NotEndorsed(_)) = outcome {
             // Whoever leads can bring such an entry under any name: it decides nothing.
             self.metrics.unendorsed.inc();
             return;
         }
+        let Some(entry) = entry else { return };
         self.receipts.applied(entry, outcome);
         if let Some(keystore) = entry.statement.command.keystore() {
             self.denials.lock().decided(&keystore, &entry.statement.operation);

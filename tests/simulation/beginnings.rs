@@ -27,8 +27,8 @@ impl Beginnings {
     pub(crate) fn listener(&self, node: NodeId) -> Listener {
         let seen = self.0.clone();
         Box::new(move |group, entry, outcome| {
-            if let (Command::BeginMove(_), Outcome::Applied(Reply::Begun(number))) =
-                (&entry.statement.command, outcome)
+            if let (Some(Command::BeginMove(_)), Outcome::Applied(Reply::Begun(number))) =
+                (entry.map(|entry| &entry.statement.command), outcome)
             {
                 seen.lock().begins(node, group, *number);
             }
