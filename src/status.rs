@@ -1,5 +1,8 @@
 //! What a node tells about itself: whether it can serve now, and `/status`.
 
+mod gauges;
+mod symmetric;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,22 +19,20 @@ use crate::audit::Health as AuditHealth;
 use crate::config::Config;
 use crate::format::{NEWEST, OLDEST};
 use crate::identifier::LocalId;
-use crate::keystore::state::decode;
-use crate::keystore::{KeyRecord, Stage, layout, members, query};
-use crate::membership::{Membership, SYMMETRIC_NEEDED};
+use crate::keystore::{Stage, members, query};
+use crate::membership::Membership;
 use crate::problem::Problem;
 use crate::provision::introduction::Orders;
 use crate::recovery::Keeper;
 use crate::recovery::keeper::text;
+use crate::telemetry::NotReady;
 use crate::telemetry::admin::Orders as OrdersDoor;
 use crate::telemetry::health::{Facts, Health};
-use crate::telemetry::metrics::{Kind, Sample};
 use crate::telemetry::stalls::Stalls;
 use crate::telemetry::status::{
     FormatStatus, GroupStatus, LinkStatus, MAX_OPEN_LISTED, MembersStatus, MoveStatus, NodeState, NodeStatus,
-    OpenEnvelope, ShareStatus, SymmetricStatus,
+    OpenEnvelope, ShareStatus,
 };
-use crate::telemetry::{Metrics, NotReady};
 
 /// Made before the node is unsealed; knows more once it is.
 pub struct StatusSource {
@@ -76,61 +77,6 @@ impl StatusSource {
                 self.stalls.lock().look(&members.under_way, Instant::now());
             }
             tokio::time::sleep(LOOK).await;
-        }
-    }
-
-    /// Registers what `/status` tells of moves, and of what an operator is to be woken for.
-    pub fn register(self: &Arc<Self>, metrics: &Metrics) {
-        type Read = fn(&StatusSource, &Parts) -> u64;
-        let gauges: [(&str, &str, Read); 7] = [
-            (
-                "moves_under_way",
-                "Groups on their way to other members",
-                |_, parts| members(parts).map_or(0, |members| members.under_way.len() as u64),
-            ),
-            (
-                "keys_to_move",
-                "Keys that are with the old members of such groups, as far as this node knows",
-                |_, parts| {
-                    let moves = members(parts)
-                        .map(|members| members.under_way)
-                        .unwrap_or_default();
-                    moves.iter().filter_map(|one| one.keys).sum()
-                },
-            ),
-            (
-                "moves_stalled",
-                "Such groups that have come no further for ten minutes",
-                |source, _| source.stalls.lock().stalled(Instant::now()).len() as u64,
-            ),
-            (
-                "shares_missing",
-                "Keys of which this node should have a share and has none",
-                |_, parts| parts.census.lock().missing,
-            ),
-            (
-                "peers_unfit",
-                "Peers that say that they take no part",
-                |_, parts| parts.heard.lock().unfit.len() as u64,
-            ),
-            (
-                "peers_differing",
-                "Peers with another state of a group at the same index",
-                |_, parts| differing(parts).len() as u64,
-            ),
-            (
-                "peers_contradicted",
-                "Peers whose audit heads contradict each other, since the start",
-                |_, parts| parts.heard.lock().contradicted.len() as u64,
-            ),
-        ];
-        for (name, help, read) in gauges {
-            let this = self.clone();
-            metrics.sample(name, help, Kind::Gauge, move || {
-                let parts = this.parts.read().clone();
-                let value = parts.map(|parts| Sample::plain(read(&this, &parts)));
-                value.into_iter().collect()
-            });
         }
     }
 
@@ -205,7 +151,9 @@ impl StatusSource {
         let this = self.clone();
         Arc::new(move || {
             let parts = this.parts.read().clone();
-            let status = parts.map(|parts| symmetric(&parts)).unwrap_or_default();
+            let status = parts
+                .map(|parts| symmetric::symmetric(&parts))
+                .unwrap_or_default();
             serde_json::to_value(status).unwrap_or_default()
         })
     }
@@ -251,73 +199,6 @@ impl StatusSource {
             };
             serde_json::to_value(status.with_readiness(verdict)).unwrap_or_default()
         })
-    }
-}
-
-/// Keys that are looked at before `/status/symmetric` answers with what it has.
-const MAX_KEYS: usize = 1_000_000;
-/// Keys of one read.
-const PAGE: usize = 1_024;
-
-/// Which keystores would stop with one more node down, as this node sees the others. A use of a symmetric key needs three
-/// of its holders.
-fn symmetric(parts: &Parts) -> SymmetricStatus {
-    let is_there = |node: &&u64| **node == parts.node || parts.network.connected(**node);
-    let mut status = SymmetricStatus {
-        complete: true,
-        ..SymmetricStatus::default()
-    };
-    let mut looked = 0;
-    // What is on other nodes those tell.
-    let here = (1..parts.rules.groups).map(GroupId);
-    for group in here.filter(|group| !parts.is_outside(*group)) {
-        let Ok(view) = parts.consensus.view(group) else {
-            status.complete = false;
-            continue;
-        };
-        // Keys of one keystore follow each other: the one with the fewest holders counts.
-        let mut worst: Option<(LocalId, usize)> = None;
-        let mut after: Option<Vec<u8>> = None;
-        while let Ok(page) = view.scan(layout::KEYS, after.as_deref(), PAGE) {
-            let Some((last, _)) = page.last() else { break };
-            after = Some(last.clone());
-            for (at, record) in &page {
-                let record = decode::<KeyRecord>(record).ok();
-                let sharing = record.as_ref().and_then(|record| record.material.sharing());
-                let (Some(keystore), Some(sharing)) = (layout::keystore_of(at), sharing) else {
-                    continue;
-                };
-                status.keys += 1;
-                let there = sharing.holders.iter().filter(is_there).count();
-                match &mut worst {
-                    Some((same, fewest)) if *same == keystore => *fewest = there.min(*fewest),
-                    other => status.count(other.replace((keystore, there))),
-                }
-            }
-            looked += page.len();
-            if looked >= MAX_KEYS {
-                status.complete = false;
-                break;
-            }
-        }
-        status.count(worst);
-    }
-    status
-}
-
-impl SymmetricStatus {
-    /// Takes a keystore with the holders of its worst key that are there.
-    fn count(&mut self, keystore: Option<(LocalId, usize)>) {
-        let Some((keystore, there)) = keystore.filter(|(_, there)| *there <= SYMMETRIC_NEEDED) else {
-            return;
-        };
-        match there < SYMMETRIC_NEEDED {
-            true => self.stopped += 1,
-            false => self.at_risk += 1,
-        }
-        if self.keystores.len() < MAX_OPEN_LISTED {
-            self.keystores.push(keystore.to_string());
-        }
     }
 }
 
