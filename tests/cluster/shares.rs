@@ -9,7 +9,12 @@ use crate::common::world::{ED25519, World, X25519};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_was_away_gets_its_shares_and_then_another_may_die_for_good() {
     let mut world = World::start(3).await;
+    for node in 0..3 {
+        assert_eq!(world.is_in_health(node, "optimal").await, "[]");
+    }
     world.cluster.kill(2).await;
+    let concerns = world.is_in_health(0, "degraded").await;
+    assert!(concerns.contains("no link with node 3"), "{concerns}");
     let keys = [world.key(0, ED25519).await, world.key(1, ED25519).await];
     let agreeing = world.key(1, X25519).await;
     for node in [0, 1] {
@@ -25,6 +30,7 @@ async fn a_node_that_was_away_gets_its_shares_and_then_another_may_die_for_good(
         assert!(Instant::now() < until, "the shares did not arrive");
         sleep(Duration::from_millis(50)).await;
     }
+    world.is_in_health(0, "optimal").await;
     world.cluster.kill(0).await;
     for node in [1, 2] {
         for key in &keys {

@@ -2,7 +2,7 @@
 //! checks what came back.
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use conclave::client::call::KeyParameters;
 use conclave::client::delegation::{self, Delegation};
@@ -13,6 +13,7 @@ use conclave::client::{
 use ed25519_dalek::{Signature, VerifyingKey};
 use rand::rngs::OsRng;
 use serde_json::Value;
+use tokio::time::{Instant, sleep};
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use super::cluster::{Cluster, Node};
@@ -123,6 +124,21 @@ impl World {
     /// What a node's admin listener tells.
     pub(crate) async fn status(&self, node: usize) -> Value {
         admin_status(&self.cluster.nodes()[node]).await
+    }
+
+    /// Waits until a node says by this word how well the cluster is; its concerns.
+    pub(crate) async fn is_in_health(&self, node: usize, word: &str) -> String {
+        let until = Instant::now() + Duration::from_secs(30);
+        loop {
+            let answer = https::admin(self.cluster.nodes()[node].admin, "/health").await;
+            let answer = answer.unwrap().body;
+            let said: Value = serde_json::from_str(&answer).unwrap();
+            if said["health"] == word {
+                return said["concerns"].to_string();
+            }
+            assert!(Instant::now() < until, "not {word}: {answer}");
+            sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Envelopes that a node keeps for members that were away.
