@@ -414,11 +414,6 @@ impl Cluster {
         &self.nodes
     }
 
-    /// What joins them, for who breaks links at a moment of its own.
-    pub(super) fn hub(&self) -> Hub {
-        self.hub.clone()
-    }
-
     /// Cuts a node off from all others.
     pub(super) fn isolate(&self, number: u64) {
         for other in self.others(number) {
