@@ -9,6 +9,8 @@ mod common;
 mod acknowledged;
 #[path = "cluster/deaths.rs"]
 mod deaths;
+#[path = "cluster/dying_moves.rs"]
+mod dying_moves;
 #[path = "cluster/heads.rs"]
 mod heads;
 #[path = "cluster/joining.rs"]
