@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::server::Server;
 use super::servers::{Results, by_alice};
 use super::support::{
-    Forge, child, delegation, did, gzip, host, key, key_path, keystore, made, method, now, parent,
+    DAY, Forge, child, delegation, did, gzip, host, key, key_path, keystore, made, method, now, parent,
 };
 
 fn url(path: &str) -> String {
@@ -264,19 +264,36 @@ async fn wraps(server: &Server, results: &mut Results) {
 /// 79, 80, 85 and 86: the keystore's configuration.
 async fn configuration(server: &Server, results: &mut Results) {
     let path = path_of(keystore());
-    let read = Forge::new(&format!(
-        "zcap id=\"{}\",action=\"read\"",
-        conclave::authorization::root_id(keystore())
-    ))
-    .with(|forge| {
-        (forge.method, forge.target) = ("GET".into(), path.clone());
-        forge
-            .headers
-            .retain(|(name, _)| name != "digest" && name != "content-type");
-        forge.covered.truncate(6);
-        forge.body.clear();
-    })
-    .signed();
+    let get = |invocation: &str, who: &str| {
+        Forge::new(invocation)
+            .with(|forge| {
+                (forge.method, forge.target) = ("GET".into(), path.clone());
+                (forge.key, forge.key_id) = (key(who), method(who));
+                forge
+                    .headers
+                    .retain(|(name, _)| name != "digest" && name != "content-type");
+                forge.covered.truncate(6);
+                forge.body.clear();
+            })
+            .signed()
+    };
+    let root = conclave::authorization::root_id(keystore());
+    let read = get(&format!("zcap id=\"{root}\",action=\"read\""), "alice");
+    // A delegation may live for 90 days where keystores are read or changed, from its making to its end.
+    for (case, days, expected) in [("less than 90 days", 89, 200), ("a second more", 90, 403)] {
+        let lent = parent(|d| {
+            made(Delegation {
+                id: "urn:uuid:to-read",
+                created: now() - DAY - 1,
+                expires: now() + (days - 1) * DAY,
+                ..d
+            })
+        });
+        let packed = URL_SAFE_NO_PAD.encode(gzip(lent.to_string().as_bytes()));
+        let invocation = format!("zcap capability=\"{packed}\",action=\"read\"");
+        let answer = server.send(&get(&invocation, "bob")).await;
+        results.expect(57, case, &[expected], &answer);
+    }
     let answer = server.send(&read).await;
     results.expect(29, "a GET", &[200], &answer);
     results.expect(29, "the same GET", &[200], &server.send(&read).await);
