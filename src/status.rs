@@ -444,9 +444,8 @@ fn describe(status: &mut NodeStatus, parts: &Parts) {
         }
     }
     status.shares = ShareStatus {
-        // A store that cannot be read is not an empty one, nor one whose removed shares can still be read on the disk.
-        holds_any: !parts.renewals.lock().is_erased()
-            || (parts.shares.places(None, 1)).map_or(true, |found| !found.is_empty()),
+        // Nothing is gone as long as it can be read on the disk.
+        holds_any: parts.holds_any_share() || !parts.renewals.lock().is_erased(),
         open_envelopes: parts.shares.open_envelopes(),
         open,
     };

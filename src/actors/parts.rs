@@ -29,6 +29,7 @@ use super::proposals::Proposals;
 use super::receipts::Receipts;
 use super::renewals::Renewals;
 use super::symmetric::Symmetric;
+use super::views::Stored;
 use super::wire::{Abstention, Answer, Call, Progress};
 use crate::audit::{self, AppendError, Audit, RefusalRate};
 use crate::identifier::{LocalId, OperationId};
@@ -303,6 +304,38 @@ impl Parts {
     pub fn was_away(&self, record: &KeyRecord, node: u64) -> bool {
         let member = self.member(node);
         member.is_some_and(|member| record.away.contains(&member.index))
+    }
+
+    /// Whether this node should have a share of a key that its committee holds, `is_member` of that, and has none; blocks on the
+    /// disk. Who was away at its birth will get it.
+    ///
+    /// # Errors
+    /// What the share store says.
+    pub(crate) fn lacks_share(
+        &self,
+        Stored {
+            keystore,
+            key,
+            record,
+        }: &Stored,
+        is_member: bool,
+    ) -> Result<bool, conclave_shares::Error> {
+        let holds = match record.material.sharing() {
+            Some(sharing) => sharing.number(self.node).is_some(),
+            None => is_member,
+        };
+        if !holds || self.was_away(record, self.node) {
+            return Ok(false);
+        }
+        let share = Self::share_id(keystore, key, record);
+        let kept = self.shares.sessions(&share.keystore, &share.key)?;
+        Ok(!kept.iter().any(|session| session.id == share))
+    }
+
+    /// Whether this node has any share. A store that cannot be read is not an empty one.
+    pub(crate) fn holds_any_share(&self) -> bool {
+        let first = self.shares.places(None, 1);
+        first.map_or(true, |places| !places.is_empty())
     }
 
     /// What a node answered to a question by itself, which may have been about an item of a batch.

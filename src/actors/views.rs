@@ -10,8 +10,8 @@ use super::parts::Parts;
 use super::wire::Abstention;
 use crate::identifier::LocalId;
 use crate::keystore::record::{Hold, KeyRecord, KeystoreRecord, Meter};
-use crate::keystore::state::Pair;
-use crate::keystore::{ReadState, StateError, query};
+use crate::keystore::state::{Pair, decode};
+use crate::keystore::{ReadState, StateError, layout, query};
 use crate::operation::judge::Facts;
 use crate::problem::Problem;
 
@@ -69,6 +69,48 @@ pub(crate) fn believed(parts: &Parts, group: GroupId) -> Result<View, Unbelieved
         true => Ok(view),
         false => Err(Unbelieved::Unvouched),
     }
+}
+
+/// A key in a group's state.
+pub(crate) struct Stored {
+    /// Its keystore.
+    pub(crate) keystore: LocalId,
+    /// Its id.
+    pub(crate) key: LocalId,
+    /// Its record.
+    pub(crate) record: KeyRecord,
+}
+
+/// Keys of one read.
+const PAGE: usize = 256;
+
+/// Every key of a group's state, keystore by keystore; blocks on the disk. Nothing comes after a read that failed.
+pub(crate) fn keys(view: &View) -> impl Iterator<Item = Result<Stored, StateError>> {
+    let mut after = Some(None::<Vec<u8>>);
+    let pages = std::iter::from_fn(move || {
+        let begin = after.take()?;
+        let page = view.scan(layout::KEYS, begin.as_deref(), PAGE);
+        if let Ok(page) = &page {
+            after = Some(Some(page.last()?.0.clone()));
+        }
+        Some(page.map_err(|error| StateError(error.to_string())))
+    });
+    pages.flat_map(|page| {
+        let (page, failed) = match page {
+            Ok(page) => (page, None),
+            Err(error) => (Vec::new(), Some(Err(error))),
+        };
+        page.into_iter().filter_map(|pair| stored(&pair)).chain(failed)
+    })
+}
+
+fn stored((at, record): &Pair) -> Option<Result<Stored, StateError>> {
+    let (keystore, key) = layout::names_of_key(at)?;
+    Some(decode(record).map(|record| Stored {
+        keystore,
+        key,
+        record,
+    }))
 }
 
 /// Snapshots of group 0 and of a keystore's group.

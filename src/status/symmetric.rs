@@ -3,16 +3,13 @@
 use conclave_consensus::GroupId;
 
 use crate::actors::parts::Parts;
+use crate::actors::views::keys;
 use crate::identifier::LocalId;
-use crate::keystore::state::decode;
-use crate::keystore::{KeyRecord, layout};
 use crate::membership::SYMMETRIC_NEEDED;
 use crate::telemetry::status::{MAX_OPEN_LISTED, SymmetricStatus};
 
 /// Keys that are looked at before `/status/symmetric` answers with what it has.
 const MAX_KEYS: usize = 1_000_000;
-/// Keys of one read.
-const PAGE: usize = 1_024;
 
 /// Which keystores would stop with one more node down, as this node sees the others. A use of a symmetric key needs three
 /// of its holders.
@@ -32,24 +29,16 @@ pub(super) fn symmetric(parts: &Parts) -> SymmetricStatus {
         };
         // Keys of one keystore follow each other: the one with the fewest holders counts.
         let mut worst: Option<(LocalId, usize)> = None;
-        let mut after: Option<Vec<u8>> = None;
-        while let Ok(page) = view.scan(layout::KEYS, after.as_deref(), PAGE) {
-            let Some((last, _)) = page.last() else { break };
-            after = Some(last.clone());
-            for (at, record) in &page {
-                let record = decode::<KeyRecord>(record).ok();
-                let sharing = record.as_ref().and_then(|record| record.material.sharing());
-                let (Some(keystore), Some(sharing)) = (layout::keystore_of(at), sharing) else {
-                    continue;
-                };
+        for stored in keys(&view).flatten() {
+            if let Some(sharing) = stored.record.material.sharing() {
                 status.keys += 1;
                 let there = sharing.holders.iter().filter(is_there).count();
                 match &mut worst {
-                    Some((same, fewest)) if *same == keystore => *fewest = there.min(*fewest),
-                    other => status.count(other.replace((keystore, there))),
+                    Some((same, fewest)) if *same == stored.keystore => *fewest = there.min(*fewest),
+                    other => status.count(other.replace((stored.keystore, there))),
                 }
             }
-            looked += page.len();
+            looked += 1;
             if looked >= MAX_KEYS {
                 status.complete = false;
                 break;

@@ -219,6 +219,32 @@ impl Place {
         self.restore("run", node, &arguments).await
     }
 
+    /// `conclave recovery init` for the old cluster.
+    async fn officers(&self) -> Ran {
+        let (genesis, officers) = (self.text("old/genesis.json"), self.text("officers"));
+        conclave(&["recovery", "init", "--genesis", &genesis, "--out", &officers]).await
+    }
+
+    /// Has a node of the old cluster make backups for the officers; `when` ends the section.
+    fn backs_up(&self, node: u16, when: &str) {
+        let folder = self.path(&format!("old/node-{node}"));
+        fs::copy(self.path("officers/recovery.json"), folder.join("recovery.json")).unwrap();
+        let section = format!("[backup]\nfolder = \"backups\"\nrecovery = \"recovery.json\"\n{when}");
+        append(&folder.join("node.toml"), &section);
+    }
+
+    /// A node of the new cluster asks, these officers answer, and it is restored: what `run` tells.
+    async fn restored(&self, node: u16, officers: &[u16]) -> Value {
+        let request = self.text(&format!("request-{node}.json"));
+        self.restore("request", node, &["--out", &request]).await.done();
+        for officer in officers {
+            let share = self.text(&format!("officers/officer-{officer}.json"));
+            let answer = ["recovery", "answer", "--share", &share, &request, "--yes"];
+            conclave(&answer).await.done();
+        }
+        self.run(node, node, officers, &["--json"]).await.facts()
+    }
+
     /// What the old cluster leaves behind: an operator's key and genesis statement, officers, backups of two nodes.
     async fn backups(&self) {
         fs::create_dir(self.path("safe")).unwrap();
@@ -308,21 +334,14 @@ async fn every_node_is_lost_and_every_key_comes_back_by_three_of_five_officers()
     };
     let (alice, bob) = (&place.alice, Identity::generate(&mut OsRng));
     place.init("old", None).await.done();
-    let (genesis, officers) = (place.text("old/genesis.json"), place.text("officers"));
-    let told = conclave(&["recovery", "init", "--genesis", &genesis, "--out", &officers])
-        .await
-        .done();
+    let told = place.officers().await.done();
     assert!(
         told.contains("3 of 5 officers") && told.contains("dealer"),
         "{told}"
     );
     for node in 1..=3 {
-        let folder = place.path(&format!("old/node-{node}"));
-        fs::copy(place.path("officers/recovery.json"), folder.join("recovery.json")).unwrap();
         // Node 3 goes by its schedule: none is there, so one is due.
-        let when = if node < 3 { "every_hours = 0\n" } else { "" };
-        let section = format!("[backup]\nfolder = \"backups\"\nrecovery = \"recovery.json\"\n{when}");
-        append(&folder.join("node.toml"), &section);
+        place.backs_up(node, if node < 3 { "every_hours = 0\n" } else { "" });
     }
     let servers = place.start("old");
     place.ready().await;
@@ -487,15 +506,9 @@ async fn a_lost_cluster_whose_groups_are_on_some_nodes_comes_back() {
         left: &[1, 2, 3, 4],
     };
     place.init("old", None).await.done();
-    let (genesis, officers) = (place.text("old/genesis.json"), place.text("officers"));
-    conclave(&["recovery", "init", "--genesis", &genesis, "--out", &officers])
-        .await
-        .done();
+    place.officers().await.done();
     for node in 1..=5 {
-        let folder = place.path(&format!("old/node-{node}"));
-        fs::copy(place.path("officers/recovery.json"), folder.join("recovery.json")).unwrap();
-        let section = "[backup]\nfolder = \"backups\"\nrecovery = \"recovery.json\"\nevery_hours = 0\n";
-        append(&folder.join("node.toml"), section);
+        place.backs_up(node, "every_hours = 0\n");
     }
     let servers = place.start("old");
     place.ready().await;
@@ -536,14 +549,7 @@ async fn a_lost_cluster_whose_groups_are_on_some_nodes_comes_back() {
     few.refused("and 2 are needed");
     place.left = &[1, 2, 3, 4];
     for node in 1..=5_u16 {
-        let request = place.text(&format!("request-{node}.json"));
-        place.restore("request", node, &["--out", &request]).await.done();
-        for officer in [2, 3, 5] {
-            let share = place.text(&format!("officers/officer-{officer}.json"));
-            let answer = ["recovery", "answer", "--share", &share, &request, "--yes"];
-            conclave(&answer).await.done();
-        }
-        let facts = place.run(node, node, &[2, 3, 5], &["--json"]).await.facts();
+        let facts = place.restored(node, &[2, 3, 5]).await;
         assert_eq!(
             (&facts["keys"], &facts["lost"]),
             (&10.into(), &0.into()),
@@ -573,19 +579,12 @@ async fn a_lost_cluster_whose_member_was_replaced_comes_back() {
         left: &[2, 4],
     };
     place.init("old", None).await.done();
-    let (genesis, officers) = (place.text("old/genesis.json"), place.text("officers"));
-    conclave(&["recovery", "init", "--genesis", &genesis, "--out", &officers])
-        .await
-        .done();
+    place.officers().await.done();
     for node in 1..=3 {
-        let folder = place.path(&format!("old/node-{node}"));
-        fs::copy(place.path("officers/recovery.json"), folder.join("recovery.json")).unwrap();
-        let config = folder.join("node.toml");
-        let text = fs::read_to_string(&config)
-            .unwrap()
-            .replace("days = 30", "days = 9");
-        let section = "[backup]\nfolder = \"backups\"\nrecovery = \"recovery.json\"\nevery_hours = 0\n";
-        fs::write(&config, format!("{text}\n{section}")).unwrap();
+        let config = place.path(&format!("old/node-{node}/node.toml"));
+        let text = fs::read_to_string(&config).unwrap();
+        fs::write(&config, text.replace("days = 30", "days = 9")).unwrap();
+        place.backs_up(node, "every_hours = 0\n");
     }
     let mut servers = place.start("old");
     place.ready().await;
@@ -645,14 +644,7 @@ async fn a_lost_cluster_whose_member_was_replaced_comes_back() {
     let operator = place.text("safe/operator.key");
     place.init("new", Some(&operator)).await.done();
     for node in [1, 2, 4] {
-        let request = place.text(&format!("request-{node}.json"));
-        place.restore("request", node, &["--out", &request]).await.done();
-        for officer in [1, 2, 4] {
-            let share = place.text(&format!("officers/officer-{officer}.json"));
-            let answer = ["recovery", "answer", "--share", &share, &request, "--yes"];
-            conclave(&answer).await.done();
-        }
-        let facts = place.run(node, node, &[1, 2, 4], &["--json"]).await.facts();
+        let facts = place.restored(node, &[1, 2, 4]).await;
         let shares = if node == 1 { 0 } else { 5 };
         let found = ["keys", "lost", "shares"].map(|what| facts[what].as_u64().unwrap());
         assert_eq!(found, [5, 0, shares], "{facts}");

@@ -1,9 +1,6 @@
 //! What a restore is given: a backup's header, a node's request to the recovery officers, an officer's answer.
 
 use conclave::config::Hex32;
-use conclave::membership::Pinned;
-use conclave::provision::genesis::Body;
-use conclave::provision::{Genesis, OperatorKey};
 use conclave::recovery::VerifiedHeader;
 use conclave::recovery::header::{FORMAT, GroupHead, Header};
 use conclave::recovery::officers::deal;
@@ -13,6 +10,7 @@ use rand::SeedableRng as _;
 use rand_chacha::ChaCha20Rng;
 
 use super::{Seed, Target, seed};
+use crate::support::cluster::genesis;
 use crate::support::key::PEOPLE;
 
 pub(super) const TARGET: Target = Target {
@@ -45,31 +43,12 @@ fn run(bytes: &[u8]) -> bool {
     header.is_ok() || request.is_ok() || answer.is_ok()
 }
 
-fn genesis(nonce: u8) -> Genesis {
-    let operator = OperatorKey::generate(&mut ChaCha20Rng::from_seed([4; 32]));
-    let body = Body {
-        format: 1,
-        nonce: Hex32([nonce; 32]),
-        groups: 2,
-        members: vec![Pinned {
-            node: 1,
-            peer: "10.0.0.1:9443".into(),
-            identity: Hex32(PEOPLE[0].key.verifying_key().to_bytes()),
-            envelope: Hex32([1; 32]),
-        }],
-        operators: vec![Hex32(operator.public())],
-        threshold: 1,
-        placement: None,
-    };
-    Genesis::sign(body, &operator).expect("a sound statement")
-}
-
 fn seeds() -> Vec<Seed> {
     let mut rng = ChaCha20Rng::from_seed([6; 32]);
     let (officers, _) = deal(2, 2, &mut rng).expect("two officers");
     let (_, state_key) = officers.seal_new(&mut rng);
     let (_, shares_key) = officers.seal_new(&mut rng);
-    let old = genesis(9);
+    let old = genesis(&[1], 9);
     let header = Header {
         format: FORMAT,
         version: "0.1.0".into(),
@@ -81,12 +60,12 @@ fn seeds() -> Vec<Seed> {
         officers: officers.to_bytes(),
         state_key: state_key.to_bytes(),
         shares_key: shares_key.to_bytes(),
-        groups: vec![GroupHead::default(); 2],
+        groups: vec![GroupHead::default(); 16],
         orders: Vec::new(),
     };
-    let header = header.sign(|message| PEOPLE[0].key.sign(message).to_bytes());
+    let header = header.sign(|message| PEOPLE[1].key.sign(message).to_bytes());
     let header = header.expect("a sound header");
-    let request = Request::new(genesis(8), 1, vec![header.clone()]).expect("a sound request");
+    let request = Request::new(genesis(&[1], 8), 1, vec![header.clone()]).expect("a sound request");
     let answer = format!(
         r#"{{"type":"conclave recovery answer","request":"{}","officer":1,"sealed":"00ff"}}"#,
         Hex32(request.hash())

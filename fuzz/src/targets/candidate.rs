@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use conclave::config::Hex32;
 use conclave::membership::Pinned;
-use conclave::provision::OperatorKey;
 use conclave::provision::candidate::{Admission, Candidate, Speaker, Token};
 use conclave::provision::certificates::{Certificates, P256Point};
 use conclave::provision::waiting_room::WaitingRoom;
@@ -12,6 +11,7 @@ use rand::SeedableRng as _;
 use rand_chacha::ChaCha20Rng;
 
 use super::{Seed, Target, seed};
+use crate::support::cluster::operator;
 use crate::support::key::PEOPLE;
 
 pub(super) const TARGET: Target = Target {
@@ -23,10 +23,6 @@ pub(super) const TARGET: Target = Target {
 };
 
 const CLUSTER: Hex32 = Hex32([6; 32]);
-
-fn operator() -> OperatorKey {
-    OperatorKey::generate(&mut ChaCha20Rng::from_seed([4; 32]))
-}
 
 fn run(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else {

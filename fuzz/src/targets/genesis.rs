@@ -1,15 +1,11 @@
 //! The genesis statement, as it came and signed anew by its operator.
 
-use conclave::config::Hex32;
-use conclave::membership::Pinned;
+use conclave::provision::Genesis;
 use conclave::provision::genesis::Body;
-use conclave::provision::{Genesis, OperatorKey};
-use rand::SeedableRng as _;
-use rand_chacha::ChaCha20Rng;
 use serde_json::Value;
 
 use super::{Seed, Target, seed};
-use crate::support::key::PEOPLE;
+use crate::support::cluster::{genesis, operator};
 
 pub(super) const TARGET: Target = Target {
     name: "genesis",
@@ -18,10 +14,6 @@ pub(super) const TARGET: Target = Target {
     run,
     seeds,
 };
-
-fn operator() -> OperatorKey {
-    OperatorKey::generate(&mut ChaCha20Rng::from_seed([4; 32]))
-}
 
 fn run(bytes: &[u8]) -> bool {
     let as_it_came = Genesis::parse(bytes).is_ok_and(|genesis| check(&genesis));
@@ -47,21 +39,6 @@ fn check(genesis: &Genesis) -> bool {
 }
 
 fn seeds() -> Vec<Seed> {
-    let members = (1..=3u8).map(|node| Pinned {
-        node: node.into(),
-        peer: format!("10.0.0.{node}:9443"),
-        identity: Hex32(PEOPLE[usize::from(node)].key.verifying_key().to_bytes()),
-        envelope: Hex32([node; 32]),
-    });
-    let body = Body {
-        format: 1,
-        nonce: Hex32([9; 32]),
-        groups: 16,
-        members: members.collect(),
-        operators: vec![Hex32(operator().public())],
-        threshold: 1,
-        placement: None,
-    };
-    let genesis = Genesis::sign(body, &operator()).expect("a sound statement");
+    let genesis = genesis(&[1, 2, 3], 9);
     vec![seed("three-members", genesis.to_json()), seed("no-object", "0")]
 }

@@ -5,14 +5,11 @@ use std::sync::Arc;
 use conclave::config::Hex32;
 use conclave::membership::{Membership, Pinned};
 use conclave::operator::{Change, Order, SignedOrder};
-use conclave::provision::genesis::Body;
+use conclave::provision::Genesis;
 use conclave::provision::introduction::{Orders, first_members};
-use conclave::provision::{Genesis, OperatorKey};
-use rand::SeedableRng as _;
-use rand_chacha::ChaCha20Rng;
 
 use super::{Seed, Target, seed};
-use crate::support::key::PEOPLE;
+use crate::support::cluster::{genesis, operator, pinned};
 
 pub(super) const TARGET: Target = Target {
     name: "orders",
@@ -22,34 +19,12 @@ pub(super) const TARGET: Target = Target {
     seeds,
 };
 
-fn operator() -> OperatorKey {
-    OperatorKey::generate(&mut ChaCha20Rng::from_seed([4; 32]))
-}
-
-fn pinned(node: u8) -> Pinned {
-    Pinned {
-        node: node.into(),
-        peer: format!("10.0.0.{node}:9443"),
-        identity: Hex32(PEOPLE[usize::from(node) - 1].key.verifying_key().to_bytes()),
-        envelope: Hex32([node; 32]),
-    }
-}
-
-fn genesis() -> Genesis {
-    let body = Body {
-        format: 1,
-        nonce: Hex32([9; 32]),
-        groups: 16,
-        members: (1..=3).map(pinned).collect(),
-        operators: vec![Hex32(operator().public())],
-        threshold: 1,
-        placement: None,
-    };
-    Genesis::sign(body, &operator()).expect("a sound statement")
+fn three() -> Genesis {
+    genesis(&[1, 2, 3], 9)
 }
 
 fn first() -> Membership {
-    first_members(&genesis()).expect("sound keys")
+    first_members(&three()).expect("sound keys")
 }
 
 fn signed(mut order: SignedOrder) -> SignedOrder {
@@ -96,10 +71,10 @@ fn check(orders: &Orders) -> bool {
 fn seeds() -> Vec<Seed> {
     let next = |orders: &Orders, come: &[Pinned], gone: &[u64]| {
         let new = orders
-            .next(&genesis(), (come, gone), None)
+            .next(&three(), (come, gone), None)
             .expect("an order that can be");
         signed(SignedOrder::new(Order {
-            cluster: Hex32(genesis().cluster_id()),
+            cluster: Hex32(three().cluster_id()),
             sequence: orders.orders.len() as u64 + 1,
             change: Change::Members(new),
         }))

@@ -15,11 +15,10 @@ use super::moves;
 use crate::actors::metrics::OfNode;
 use crate::actors::parts::Parts;
 use crate::actors::renewals::Policy;
-use crate::actors::views::GROUP_ZERO;
+use crate::actors::views::{GROUP_ZERO, Stored, keys};
 use crate::identifier::LocalId;
 use crate::keystore::command::MAX_RENEWED;
-use crate::keystore::state::decode;
-use crate::keystore::{KeyRecord, StateError, layout, query};
+use crate::keystore::{StateError, query};
 
 /// How often it is looked whether a group is to be looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -27,8 +26,6 @@ const TICK: Duration = Duration::from_secs(1);
 const LOOK: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(600));
 /// Symmetric keys that move in one ceremony: each is computed with before it is signed, within the ceremony's life.
 const MOST_MOVED: usize = 4;
-/// Keys of one read.
-const PAGE: usize = 256;
 /// Ceremonies before the group is looked at again.
 const BATCHES: usize = 256;
 /// A batch waits for this long, no longer, for this node to have less to do: shares must not grow old because it never has.
@@ -173,17 +170,15 @@ impl Renewer {
             Err(_) => return Found::default(),
         };
         let patience = if pressing { MOMENT } else { QUIET };
-        if let Some(left) = found.moving {
-            parts.renewals.lock().unmoved.insert(group, left);
-        }
         for batch in std::mem::take(&mut found.batches) {
             parts.quiet(patience).await;
             let began = Instant::now();
             let count = batch.keys.len() as u64;
             let left = self.renew_batch(&batch).await;
             found.due -= count - left;
-            if let Some(unmoved) = parts.renewals.lock().unmoved.get_mut(&group) {
-                *unmoved = unmoved.saturating_sub(count - left);
+            if let Some(unmoved) = &mut found.moving {
+                *unmoved -= count - left;
+                parts.renewals.lock().unmoved.insert(group, *unmoved);
             }
             let pace = Duration::from_secs(count) / policy.keys_per_second.max(1);
             tokio::time::sleep(pace.saturating_sub(began.elapsed())).await;
@@ -195,10 +190,10 @@ impl Renewer {
     /// many are left.
     async fn renew_batch(&mut self, batch: &Batch) -> u64 {
         let all = batch.keys.len() as u64;
+        let group = self.parts.group_of(&batch.keystore);
         let reason = match renew(&self.parts, batch).await {
             Ok(()) => {
                 self.parts.metrics.renewed.inc_by(all);
-                let group = self.parts.group_of(&batch.keystore);
                 self.parts.renewals.lock().waits.remove(&group);
                 return 0;
             }
@@ -223,10 +218,9 @@ impl Renewer {
             }
         };
         self.parts.metrics.failed_renewals.inc();
-        let group = self.parts.group_of(&batch.keystore);
         self.parts.renewals.lock().waits.insert(group, reason.clone());
         tracing::warn!(keystore = %batch.keystore, reason, "shares that are due could not be renewed");
-        let roster = self.parts.roster_of(&batch.keystore);
+        let roster = self.parts.roster(group);
         let pause = match roster.is_ok_and(|roster| roster.next.is_some()) {
             true => MOMENT,
             false => POSTPONED,
@@ -247,58 +241,51 @@ fn look(
         moving: moving_to.map(|_| 0),
         ..Found::default()
     };
-    let mut after: Option<Vec<u8>> = None;
-    loop {
-        let page = view.scan(layout::KEYS, after.as_deref(), PAGE);
-        let page = page.map_err(|error| StateError(error.to_string()))?;
-        let Some((last, _)) = page.last() else {
-            return Ok(found);
-        };
-        after = Some(last.clone());
-        for (at, record) in &page {
-            let Some((keystore, key)) = layout::names_of_key(at) else {
-                continue;
-            };
-            let record: KeyRecord = decode(record)?;
-            match moving_to {
-                // Keys move first; those that have are young.
-                Some(committee) if record.committee == committee => continue,
-                Some(_) => found.moving = found.moving.map(|left| left + 1),
-                None => {
-                    let shared_at = query::shared_at(view, &keystore, &key, &record)?;
-                    let Some(due) = policy.due(shared_at, ordered) else {
-                        continue;
-                    };
-                    if due > now {
-                        found.next = Some(found.next.map_or(due, |next| next.min(due)));
-                        continue;
-                    }
+    for stored in keys(view) {
+        let Stored {
+            keystore,
+            key,
+            record,
+        } = stored?;
+        match moving_to {
+            // Keys move first; those that have are young.
+            Some(committee) if record.committee == committee => continue,
+            Some(_) => found.moving = found.moving.map(|left| left + 1),
+            None => {
+                let shared_at = query::shared_at(view, &keystore, &key, &record)?;
+                let Some(due) = policy.due(shared_at, ordered) else {
+                    continue;
+                };
+                if due > now {
+                    found.next = Some(found.next.map_or(due, |next| next.min(due)));
+                    continue;
                 }
-            }
-            found.due += 1;
-            if skipped.contains(&keystore) {
-                continue;
-            }
-            let moved = usize::from(moving_to.is_some() && record.material.sharing().is_some());
-            let fits = |batch: &&mut Batch| {
-                (batch.keystore, batch.committee) == (keystore, record.committee)
-                    && batch.keys.len() < MAX_RENEWED
-                    && batch.moved + moved <= MOST_MOVED
-            };
-            let (due, full) = ((key, record.session), found.batches.len() >= BATCHES);
-            match found.batches.last_mut().filter(fits) {
-                Some(batch) => {
-                    batch.keys.push(due);
-                    batch.moved += moved;
-                }
-                None if full => {}
-                None => found.batches.push(Batch {
-                    keystore,
-                    committee: record.committee,
-                    keys: vec![due],
-                    moved,
-                }),
             }
         }
+        found.due += 1;
+        if skipped.contains(&keystore) {
+            continue;
+        }
+        let moved = usize::from(moving_to.is_some() && record.material.sharing().is_some());
+        let fits = |batch: &&mut Batch| {
+            (batch.keystore, batch.committee) == (keystore, record.committee)
+                && batch.keys.len() < MAX_RENEWED
+                && batch.moved + moved <= MOST_MOVED
+        };
+        let (due, full) = ((key, record.session), found.batches.len() >= BATCHES);
+        match found.batches.last_mut().filter(fits) {
+            Some(batch) => {
+                batch.keys.push(due);
+                batch.moved += moved;
+            }
+            None if full => {}
+            None => found.batches.push(Batch {
+                keystore,
+                committee: record.committee,
+                keys: vec![due],
+                moved,
+            }),
+        }
     }
+    Ok(found)
 }

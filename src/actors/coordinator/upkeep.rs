@@ -12,11 +12,10 @@ use super::change::{self, pass_time};
 use super::{Caller, Work, rests_on_state};
 use crate::actors::decide::record_held_back;
 use crate::actors::parts::Parts;
-use crate::actors::views::believed;
+use crate::actors::views::{Stored, believed, keys};
 use crate::identifier::LocalId;
 use crate::keystore::apply::CEREMONY_LIFE;
-use crate::keystore::state::decode;
-use crate::keystore::{KeyRecord, layout, query};
+use crate::keystore::query;
 use crate::membership::FIRST;
 use crate::overload::Class;
 
@@ -52,9 +51,11 @@ pub async fn chores(parts: Arc<Parts>) {
         for group in (1..parts.rules.groups).map(GroupId) {
             sweep_moved(&parts, group, &mut swept).await;
         }
-        let none_left = parts.shares.places(None, 1).is_ok_and(|places| places.is_empty());
-        if parts.renewals.lock().take_erasure(Instant::now(), none_left) {
-            erase(&parts).await;
+        if !parts.renewals.lock().is_erased() {
+            let none_left = !parts.holds_any_share();
+            if parts.renewals.lock().take_erasure(Instant::now(), none_left) {
+                erase(&parts).await;
+            }
         }
     }
 }
@@ -208,28 +209,23 @@ pub(crate) async fn sweep_moved(parts: &Arc<Parts>, group: GroupId, swept: &mut 
 /// Removes what this node holds of all earlier epochs in a group; how much that was. Blocks on the disk.
 fn remove_passed(parts: &Parts, group: GroupId) -> Result<usize, String> {
     let view = believed(parts, group).map_err(text)?;
-    let (mut after, mut removed) = (None::<Vec<u8>>, 0);
-    loop {
-        let page = view.scan(layout::KEYS, after.as_deref(), PAGE).map_err(text)?;
-        let Some((last, _)) = page.last() else {
-            return Ok(removed);
-        };
-        after = Some(last.clone());
-        for (at, record) in &page {
-            let Some((keystore, key)) = layout::names_of_key(at) else {
-                continue;
-            };
-            let record: KeyRecord = decode(record).map_err(text)?;
-            let sessions = parts.shares.sessions(&keystore.0, &key.0).map_err(text)?;
-            for old in sessions
-                .into_iter()
-                .filter(|session| session.id.epoch < record.epoch)
-            {
-                remove_old(parts, &old.id)?;
-                removed += 1;
-            }
+    let mut removed = 0;
+    for stored in keys(&view) {
+        let Stored {
+            keystore,
+            key,
+            record,
+        } = stored.map_err(text)?;
+        let sessions = parts.shares.sessions(&keystore.0, &key.0).map_err(text)?;
+        for old in sessions
+            .into_iter()
+            .filter(|session| session.id.epoch < record.epoch)
+        {
+            remove_old(parts, &old.id)?;
+            removed += 1;
         }
     }
+    Ok(removed)
 }
 
 /// Makes unreadable what was removed: until then its sealed bytes are in the database's files, with the key that opens

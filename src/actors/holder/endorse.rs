@@ -13,13 +13,12 @@ use crate::actors::decide::{Decided, Purpose, decide};
 use crate::actors::denials::Life;
 use crate::actors::examined::Examined;
 use crate::actors::parts::Parts;
-use crate::actors::views::{GROUP_ZERO, believed};
+use crate::actors::views::{GROUP_ZERO, believed, keys};
 use crate::actors::wire::{Abstention, Answer, Forwarded};
 use crate::audit::{Entry, Kind};
 use crate::identifier::OperationId;
 use crate::keystore::apply::request_hash;
-use crate::keystore::state::decode;
-use crate::keystore::{Command, Endorsement, KeyRecord, ReadState as _, Stage, Statement, layout};
+use crate::keystore::{Command, Endorsement, ReadState as _, Stage, Statement, layout};
 use crate::operation::judge::Intent;
 use crate::operator::{Change, SignedOrder};
 
@@ -227,9 +226,6 @@ pub(crate) async fn have_others_come(parts: &Arc<Parts>, number: u64) -> Result<
     Ok(join_all(come).await.into_iter().all(|come| come))
 }
 
-/// Keys of one read.
-const PAGE: usize = 256;
-
 /// Whether every key of the group is with the members of this number, and this node, if it is one of them, has its shares;
 /// blocks on the disk.
 fn has_moved(parts: &Parts, group: GroupId, number: u64) -> Result<bool, String> {
@@ -250,36 +246,17 @@ fn has_moved(parts: &Parts, group: GroupId, number: u64) -> Result<bool, String>
     if zero.births().index < number {
         return Ok(false);
     }
-    let mut after: Option<Vec<u8>> = None;
-    loop {
-        let page = view.scan(layout::KEYS, after.as_deref(), PAGE);
-        let page = page.map_err(|error| text(&error))?;
-        let Some((last, _)) = page.last() else {
-            return Ok(true);
-        };
-        after = Some(last.clone());
-        for (at, record) in &page {
-            let Some((keystore, key)) = layout::names_of_key(at) else {
-                continue;
-            };
-            let record: KeyRecord = decode(record).map_err(|error| text(&error))?;
-            if record.committee != number {
-                return Ok(false);
-            }
-            let holds = match record.material.sharing() {
-                Some(sharing) => sharing.number(parts.node).is_some(),
-                None => is_member,
-            };
-            if holds && !parts.was_away(&record, parts.node) {
-                let share = Parts::share_id(&keystore, &key, &record);
-                let kept = parts.shares.sessions(&share.keystore, &share.key);
-                let kept = kept.map_err(|error| text(&error))?;
-                if !kept.iter().any(|session| session.id == share) {
-                    return Ok(false);
-                }
-            }
+    for stored in keys(&view) {
+        let stored = stored.map_err(|error| text(&error))?;
+        if stored.record.committee != number {
+            return Ok(false);
+        }
+        let lacks = parts.lacks_share(&stored, is_member);
+        if lacks.map_err(|error| text(&error))? {
+            return Ok(false);
         }
     }
+    Ok(true)
 }
 
 /// Puts a verified order on this node's record, then signs the statement of its entry. Group 0 takes none while groups are on their way

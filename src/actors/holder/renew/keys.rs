@@ -50,20 +50,22 @@ pub(super) fn begin(
     let begun = match record.material.sharing() {
         None => renew(parts, committees, (keystore, &key), &record, session, &dealers)?,
         Some(sharing) => {
-            let holders = births::holders(committees.1, coordinator, (keystore, &key));
+            let holders = match moves {
+                true => births::holders(committees.1, coordinator, (keystore, &key)),
+                false => sharing.holders.clone(),
+            };
             // A holder that does not deal has lost its part, or leaves: the others give the key to who is to hold it.
             let stays = |node: &u64| committees.1.member(*node).is_some() && dealers.contains(node);
-            let stay = sharing.holders.iter().all(stays);
+            let stay = holders.len() == sharing.holders.len() && sharing.holders.iter().all(stays);
             let of_key = (keystore, &key, &record, sharing);
-            match (stay, moves) {
-                (true, false) => refresh(parts, of_key, session)?,
-                (true, true) if holders.len() == sharing.holders.len() => refresh(parts, of_key, session)?,
-                (_, true) => reshare(parts, of_key, session, (holders, &dealers))?,
-                (false, false) if sharing.holders.contains(&coordinator) => {
-                    repair(parts, of_key, session, &dealers)?
+            match stay {
+                true => refresh(parts, of_key, session)?,
+                false => {
+                    if !moves {
+                        check_repair(parts, of_key, coordinator, &dealers)?;
+                    }
+                    reshare(parts, of_key, session, (holders, &dealers))?
                 }
-                // It could not compute the check value with them.
-                (false, false) => return Err(ended("a repair that one of the key's holders has to lead")),
             }
         }
     };
@@ -155,20 +157,24 @@ fn refresh(
     Ok(Some((Protocol::Pieces(Box::new(refreshing)), message)))
 }
 
-/// This node's part in giving a key to the same holders anew, of whom some have lost their parts. Whoever has one deals: a
-/// coordinator chooses nobody. In the pool.
-fn repair(
+/// Whether a key is dealt anew to the same holders, of whom some have lost their parts, as it has to be: whoever has one deals, so that a
+/// coordinator chooses nobody.
+fn check_repair(
     parts: &Parts,
     of_key: Symmetric<'_>,
-    session: [u8; 32],
+    coordinator: u64,
     dealers: &[u64],
-) -> Result<Option<(Protocol, Vec<u8>)>, Answer> {
+) -> Result<(), Answer> {
     let (_, _, _, sharing) = of_key;
+    if !sharing.holders.contains(&coordinator) {
+        // It could not compute the check value with them.
+        return Err(ended("a repair that one of the key's holders has to lead"));
+    }
     let is_left_out = sharing.number(parts.node).is_some() && !dealers.contains(&parts.node);
     if is_left_out && held(parts, of_key)?.is_some() {
         return Err(ended("a renewal in which this node deals nothing of what it has"));
     }
-    reshare(parts, of_key, session, (sharing.holders.clone(), dealers))
+    Ok(())
 }
 
 /// This node's part in moving a key to these holders: those that hold it deal, as far as they are dealers of this renewal. None
