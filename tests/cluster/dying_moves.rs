@@ -1,26 +1,9 @@
 //! F23: a node dies at a sync of its share store while keys move to a new member. Whatever it leaves there, the change is carried out
 //! once it is back, and every key is whole: also with the shares of the node that died.
 
-use std::time::Duration;
-
-use tokio::time::{Instant, sleep};
-
 use super::members::{change_in, client_of};
 use crate::common::strace::{self, SYNCS, Tracer};
-use crate::common::world::{self, ED25519, HMAC, Key, World, X25519};
-
-/// Longest wait for what a moment without a leader may keep from being served.
-const SOON: Duration = Duration::from_secs(30);
-
-/// Signs through a node as soon as it can.
-async fn signs(world: &World, node: usize, key: &Key) {
-    let until = Instant::now() + SOON;
-    while let Err(error) = world.sign(node, key).await {
-        assert_eq!(world::status(&error), Some(503), "{error}");
-        assert!(Instant::now() < until, "{error}");
-        sleep(Duration::from_millis(50)).await;
-    }
-}
+use crate::common::world::{self, ED25519, HMAC, World, X25519, served};
 
 /// `victim` is killed at the sync of this number of one thread of its share store.
 async fn dies_while_keys_move(victim: usize, at: usize) {
@@ -46,12 +29,12 @@ async fn dies_while_keys_move(victim: usize, at: usize) {
     let moving = tokio::spawn(async move { change_in(&path, admin, "add", &[], (4, 1)).await });
     world.cluster.ended(victim).await;
     drop(tracer);
-    signs(&world, other, &signing).await;
+    served(async || world.sign(other, &signing).await).await;
     world.cluster.restart(victim).await;
     let four = moving.await.unwrap().remove(0);
 
     for node in 0..3 {
-        signs(&world, node, &signing).await;
+        served(async || world.sign(node, &signing).await).await;
         world.derive(node, &agreeing).await.unwrap();
     }
     let client = &world.clients[victim];
@@ -59,7 +42,7 @@ async fn dies_while_keys_move(victim: usize, at: usize) {
     assert_eq!(again.unwrap(), before);
     // Three of four: the shares of the one that died are needed.
     world.cluster.kill(other).await;
-    signs(&world, victim, &signing).await;
+    served(async || world.sign(victim, &signing).await).await;
     world::derive(&client_of(&world, &four), &world.alice, &agreeing)
         .await
         .unwrap();

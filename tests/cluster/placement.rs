@@ -2,33 +2,13 @@
 //! by the command, and groups are put elsewhere by another.
 
 use std::fs;
-use std::time::Duration;
 
-use conclave::client::{Client, ClientError};
+use conclave::client::Client;
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
 
 use super::heads::verify;
 use super::members::{change, client_of, ordered};
-use crate::common::world::{self, ED25519, HMAC, KEK, World, X25519};
-
-/// Longest wait for what a moment without a leader may keep from being served.
-const SOON: Duration = Duration::from_secs(30);
-
-/// Does it again while nobody can serve it.
-async fn served<T>(mut ask: impl AsyncFnMut() -> Result<T, ClientError>) -> T {
-    let until = Instant::now() + SOON;
-    loop {
-        match ask().await {
-            Ok(answer) => return answer,
-            Err(error) => {
-                assert_eq!(world::status(&error), Some(503), "{error}");
-                assert!(Instant::now() < until, "{error}");
-                sleep(Duration::from_millis(50)).await;
-            }
-        }
-    }
-}
+use crate::common::world::{self, ED25519, HMAC, KEK, World, X25519, served};
 
 /// The groups that a node has, beside group 0.
 fn groups_of(status: &Value, node: u64) -> usize {

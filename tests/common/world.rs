@@ -262,6 +262,24 @@ pub(crate) async fn derive(client: &Client, controller: &Identity, key: &Key) ->
     Ok(())
 }
 
+/// Longest wait for what a moment without a leader may keep from being served.
+const SOON: Duration = Duration::from_secs(30);
+
+/// Does it again while nobody can serve it.
+pub(crate) async fn served<T>(mut ask: impl AsyncFnMut() -> Result<T, ClientError>) -> T {
+    let until = Instant::now() + SOON;
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(error) => {
+                assert_eq!(status(&error), Some(503), "{error}");
+                assert!(Instant::now() < until, "{error}");
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
 /// A capability to sign with a key.
 pub(crate) fn delegate(from: &Identity, to: &Identity, key: &Key) -> Capability {
     let delegation = Delegation {
